@@ -1,0 +1,1 @@
+"""Shell around registries and layers: pulls, verifies, unpacks and shares images."""

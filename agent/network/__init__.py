@@ -1,0 +1,1 @@
+"""Shell around netlink and nftables: carries out network plans."""

@@ -1,0 +1,1 @@
+"""Shell around conmon and crun: starts, adopts, stops and watches containers."""

@@ -1,0 +1,1 @@
+"""Shell around volumes: named, bind, tmpfs and anonymous."""

@@ -1,0 +1,1 @@
+"""HTTPS and JSON for people and tools, described by OpenAPI."""

@@ -1,0 +1,1 @@
+"""Pure decisions: facts and now in, a plan and its sentence out."""

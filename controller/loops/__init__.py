@@ -1,0 +1,1 @@
+"""The one loop shape: dirty keys, a view, a decision, one guarded transaction."""

@@ -1,0 +1,1 @@
+"""The store port's implementations: etcd and memory, behind one contract."""

@@ -1,0 +1,1 @@
+"""Pure placement: cluster view, filters that explain themselves, scores, batches."""

@@ -1,0 +1,41 @@
+"""The launcher: finds the folders, then hands over to a daemon or to the command line.
+
+Rules:
+- Nothing but the standard library's cheapest modules is imported here: every `shoal ps` pays for it.
+- In a wheel the folders stand under shoal/_app/, in a checkout beside this package; the right one goes first on sys.path.
+- Child processes start as `python -m shoal <role>`; the roles are named once, in ROLES.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+ROLES = {"agent": "agent.main", "controller": "controller.main"}
+
+
+def app_root(package_folder: str) -> str:
+    """The folder that holds model/, cli/ and the rest: shoal/_app of a wheel, else the checkout's root."""
+    inside = os.path.join(package_folder, "_app")
+    return inside if os.path.isdir(inside) else os.path.dirname(package_folder)
+
+
+def use_app_root() -> str:
+    """Put the folder of the parts first on sys.path and return it; a second call changes nothing."""
+    root = app_root(os.path.dirname(os.path.abspath(__file__)))
+    if sys.path[:1] != [root]:
+        sys.path[:] = [root, *(entry for entry in sys.path if entry != root)]
+    return root
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a daemon (`agent`, `controller`) or else the command line with these words; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    use_app_root()
+    role = ROLES.get(words[0]) if words else None
+    entry = import_module(role or "cli.main").main
+    return int(entry(words[1:] if role else words) or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

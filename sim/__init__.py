@@ -1,0 +1,1 @@
+"""Controller and agent logic in one process on a virtual clock."""

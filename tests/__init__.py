@@ -1,0 +1,1 @@
+"""Tests: unit, properties, scenarios, contract, root and e2e."""

@@ -1,0 +1,1 @@
+"""One promise, tested against every implementation of a port."""

@@ -1,0 +1,1 @@
+"""A whole lab with real containers."""

@@ -1,0 +1,1 @@
+"""Sentences that hold for every input hypothesis can find."""

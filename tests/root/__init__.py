@@ -1,0 +1,1 @@
+"""Real namespaces, mounts, cgroups and containers: these need root."""

@@ -1,0 +1,1 @@
+"""Golden scenarios: commands and the plans expected of them, as text."""

@@ -1,0 +1,1 @@
+"""Pure parts, one promise a test, milliseconds each."""
