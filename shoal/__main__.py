@@ -2,7 +2,8 @@
 
 Rules:
 - Nothing but the standard library's cheapest modules is imported here: every `shoal ps` pays for it.
-- In a wheel the folders stand under shoal/_app/, in a checkout beside this package; the right one goes first on sys.path.
+- In a wheel the folders stand under shoal/_app/, in a checkout beside this package: the right one goes first on
+  sys.path, so that `import model` means ours.
 - Child processes start as `python -m shoal <role>`; the roles are named once, in ROLES.
 """
 
