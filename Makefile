@@ -1,0 +1,45 @@
+# Every target does the set-up it needs; deploy/setup.sh takes milliseconds when nothing is to do.
+SHELL := /bin/sh
+BIN := .venv/bin
+LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --python-version 3.11 $(if $(UPGRADE),--upgrade)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check check-protos format bench lock wheel clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "%-22s %s\n", $$1, $$2 }'
+
+setup: ## Debian packages where missing, .venv from the lock, .venv/bin/shoal
+	@sh deploy/setup.sh
+
+demo: setup ## a cluster of three nodes on this machine: scale, kill, heal, clean away (needs root)
+	@sh deploy/demo.sh
+
+test: check ## everything: check, then unit, contract, root and end-to-end tests (without root: what needs none)
+	@sh tests/run.sh
+
+check: setup ## the quick rules: lint, types, import floors, generated code, shell syntax
+	$(BIN)/ruff check -q .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo || $(BIN)/lint-imports
+	@for script in deploy/*.sh tests/*.sh protos/*.sh .ci/run demo; do sh -n $$script || exit 1; done
+	@sh protos/generate.sh --check
+
+check-protos: setup ## is the generated code the one of the .proto files?
+	@sh protos/generate.sh --check
+
+format: setup ## sort imports and mend what ruff can mend
+	$(BIN)/ruff check -q --fix .
+
+bench: setup ## the figures of the README
+	@sh bench/run.sh
+
+lock: setup ## rewrite the lock files after a change of dependencies (UPGRADE=1: newest versions)
+	$(LOCK) --extra dev --extra etcd3 pyproject.toml -o requirements-dev.lock
+	$(LOCK) -c requirements-dev.lock pyproject.toml -o requirements.lock
+
+wheel: setup ## dist/shoal-VERSION.whl
+	$(BIN)/uv build --wheel -q --no-build-isolation -o dist .
+
+clean: ## labs, environments and caches away
+	@sh deploy/clean.sh

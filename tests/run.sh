@@ -1,0 +1,14 @@
+#!/bin/sh
+# Runs the suites one after the other, the quick ones first, and stops at the first that fails: pytest's closing lines are
+# then the last ones, with the counts and the failures. Without root the suites that need it are named and left out.
+set -eu
+cd "$(dirname "$0")/.."
+pytest=.venv/bin/pytest
+
+$pytest -n 2 -q tests/unit tests/properties tests/scenarios
+if [ "$(id -u)" = 0 ]; then
+    $pytest -q tests/contract tests/root tests/e2e
+else
+    echo "not root: left out are tests/root and tests/e2e (namespaces, cgroups and containers need it)"
+    $pytest -q -m "not root and not e2e" tests/contract
+fi
