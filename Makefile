@@ -21,7 +21,7 @@ test: check ## everything: check, then unit, contract, root and end-to-end tests
 check: setup ## the quick rules: lint, types, import floors, generated code, shell syntax
 	$(BIN)/ruff check -q .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo || $(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 	@for script in deploy/*.sh tests/*.sh protos/*.sh .ci/run demo; do sh -n $$script || exit 1; done
 	@sh protos/generate.sh --check
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Takes away what a checkout made on this machine: labs first, then environments and caches. Packages stay.
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 if [ -x .venv/bin/shoal ] && [ "$(id -u)" = 0 ]; then
     .venv/bin/shoal lab down --all || echo "clean: a lab may be left; look with: .venv/bin/shoal lab status" >&2
 fi
