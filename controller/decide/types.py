@@ -1,0 +1,87 @@
+"""Facts in, plan out: the shapes every decision shares.
+
+Rules: a decision reads `View` and `now_ms`, returns a `Plan`, and does nothing else. Run twice on the same facts the second
+plan is empty. Documents in a plan are whole; the shell turns them into one guarded transaction (guards: the revisions the
+view was built from, and the leader's key).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from model.documents import (
+    AssignmentDoc,
+    DecisionDoc,
+    Event,
+    NetworkDoc,
+    NetworkPlanDoc,
+    NodeDoc,
+    NodeHealthDoc,
+    ServiceDoc,
+    StatusDoc,
+    VolumeDoc,
+    VolumePlaceDoc,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What dispatch knows of a node's session, in memory of the leader only. Times in Unix ms; 0: never in this reign."""
+
+    open: bool = False
+    last_heard_ms: int = 0
+    whole_status: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """An immutable picture of the cluster. Mappings are never changed after the view is made; keys are names."""
+
+    services: Mapping[str, ServiceDoc] = field(default_factory=dict)
+    nodes: Mapping[str, NodeDoc] = field(default_factory=dict)
+    health: Mapping[str, NodeHealthDoc] = field(default_factory=dict)
+    statuses: Mapping[str, StatusDoc] = field(default_factory=dict)
+    assignments: Mapping[str, AssignmentDoc] = field(default_factory=dict)
+    networks: Mapping[str, NetworkDoc] = field(default_factory=dict)
+    netplans: Mapping[str, NetworkPlanDoc] = field(default_factory=dict)
+    volumes: Mapping[str, VolumeDoc] = field(default_factory=dict)
+    places: Mapping[str, VolumePlaceDoc] = field(default_factory=dict)
+    decisions: Mapping[str, DecisionDoc] = field(default_factory=dict)
+    sessions: Mapping[str, Session] = field(default_factory=dict)
+    reign_started_ms: int = 0
+    """When this leader began to lead: silence is counted from here at the earliest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Cluster-wide settings of the decisions. Times in ms."""
+
+    node_timeout_ms: int = 10_000
+    pool: str = "10.0.0.0/8"
+    network_prefix: int = 16
+    slice_prefix: int = 24
+    avoid: tuple[str, ...] = ()
+    """Subnets never handed out: the underlay's and those of the machines' own routes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a decision wants written, said, and when it wants to be asked again (`wake_at_ms` None: only on a change)."""
+
+    assignments: tuple[AssignmentDoc, ...] = ()
+    netplans: tuple[NetworkPlanDoc, ...] = ()
+    places: tuple[VolumePlaceDoc, ...] = ()
+    health: tuple[NodeHealthDoc, ...] = ()
+    decisions: tuple[DecisionDoc, ...] = ()
+    deletes: tuple[str, ...] = ()
+    """Store keys to delete (documents of nodes, networks, volumes, services that are gone)."""
+    events: tuple[Event, ...] = ()
+    wake_at_ms: int | None = None
+    sentence: str = ""
+
+    def empty(self) -> bool:
+        """Nothing to write."""
+        return not (
+            self.assignments or self.netplans or self.places or self.health or self.decisions or self.deletes or self.events
+        )

@@ -1,0 +1,130 @@
+"""Frozen dataclasses <-> JSON bytes, driven by the type annotations; defaults are left out.
+
+Rules: unknown keys are ignored when reading (an older daemon can read a newer document); a missing required field or a
+wrong shape raises ValueError naming the path. Converters are built once per class and cached.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Callable
+from functools import cache
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def encode(record: Any) -> bytes:
+    """Compact JSON of a frozen dataclass; the same record always gives the same bytes."""
+    return json.dumps(to_plain(record), separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def decode(cls: type[T], data: bytes | str) -> T:
+    """The record of type `cls` that `data` (JSON) holds."""
+    return from_plain(cls, json.loads(data))
+
+
+def to_plain(record: Any) -> Any:
+    """`record` as dicts, lists and scalars, without the fields that have their default value."""
+    if dataclasses.is_dataclass(record) and not isinstance(record, type):
+        values = ((name, getattr(record, name), default, required) for name, default, required in _fields(type(record)))
+        return {name: to_plain(value) for name, value, default, required in values if required or value != default}
+    if isinstance(record, (tuple, list)):
+        return [to_plain(item) for item in record]
+    if isinstance(record, dict):
+        return {key: to_plain(value) for key, value in record.items()}
+    return record
+
+
+def from_plain(cls: type[T], plain: Any) -> T:
+    """The inverse of `to_plain`."""
+    return typing.cast(T, _reader(typing.cast(Any, cls))(plain, cls.__name__))
+
+
+@cache
+def _fields(cls: type) -> tuple[tuple[str, Any, bool], ...]:
+    rows = []
+    for field in dataclasses.fields(cls):
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        default = field.default if field.default is not dataclasses.MISSING else None
+        rows.append((field.name, default, required))
+    return tuple(rows)
+
+
+_Reader = Callable[[Any, str], Any]
+
+
+@cache
+def _reader(kind: Any) -> _Reader:
+    origin = typing.get_origin(kind)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _record_reader(kind)
+    if origin is tuple:
+        return _tuple_reader(typing.get_args(kind))
+    if origin in (typing.Union, types.UnionType):
+        return _union_reader(typing.get_args(kind))
+    if origin is typing.Literal:
+        return _literal_reader(typing.get_args(kind))
+    return _scalar_reader(kind)
+
+
+def _record_reader(cls: type) -> _Reader:
+    hints = typing.get_type_hints(cls)
+    readers = {name: _reader(hints[name]) for name, _, _ in _fields(cls)}
+    needed = [name for name, _, required in _fields(cls) if required]
+
+    def read(plain: Any, path: str) -> Any:
+        if not isinstance(plain, dict):
+            raise ValueError(f"{path}: expected an object, found {type(plain).__name__}")
+        for name in needed:
+            if name not in plain:
+                raise ValueError(f"{path}.{name}: missing")
+        return cls(**{n: readers[n](v, f"{path}.{n}") for n, v in plain.items() if n in readers})
+
+    return read
+
+
+def _tuple_reader(args: tuple[Any, ...]) -> _Reader:
+    repeated = _reader(args[0]) if len(args) == 2 and args[1] is Ellipsis else None
+    fixed = None if repeated else [_reader(arg) for arg in args]
+
+    def read(plain: Any, path: str) -> Any:
+        if not isinstance(plain, (list, tuple)):
+            raise ValueError(f"{path}: expected a list, found {type(plain).__name__}")
+        if repeated:
+            return tuple(repeated(item, path) for item in plain)
+        assert fixed is not None
+        if len(plain) != len(fixed):
+            raise ValueError(f"{path}: expected {len(fixed)} items, found {len(plain)}")
+        return tuple(reader(item, path) for reader, item in zip(fixed, plain, strict=True))
+
+    return read
+
+
+def _union_reader(args: tuple[Any, ...]) -> _Reader:
+    (inner,) = [arg for arg in args if arg is not type(None)]
+    reader = _reader(inner)
+    return lambda plain, path: None if plain is None else reader(plain, path)
+
+
+def _literal_reader(args: tuple[Any, ...]) -> _Reader:
+    def read(plain: Any, path: str) -> Any:
+        if plain not in args:
+            raise ValueError(f"{path}: expected one of {', '.join(map(str, args))}, found {plain!r}")
+        return plain
+
+    return read
+
+
+def _scalar_reader(kind: Any) -> _Reader:
+    def read(plain: Any, path: str) -> Any:
+        if kind is float and type(plain) is int:
+            return float(plain)
+        if kind is not Any and type(plain) is not kind:
+            raise ValueError(f"{path}: expected {kind.__name__}, found {type(plain).__name__}")
+        return plain
+
+    return read

@@ -1,0 +1,242 @@
+"""The documents in the store, each with its ONE writer, and the keys they stand under.
+
+Rules: desired and observed are different documents. The number of documents grows with services and nodes, never with
+replicas. A document is JSON (`model.codec`), so that `etcdctl get` shows it to a person. Times are Unix milliseconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from model.spec import NetworkSpec, Pairs, ServiceSpec, VolumeSpec
+
+PREFIX = "/shoal/v1/"
+
+Availability = Literal["active", "pause", "drain"]
+NodeState = Literal["ready", "unreachable", "down"]
+
+
+@dataclass(frozen=True, slots=True)
+class StackDoc:
+    """`stacks/NAME` [writer: api]. Full names of what the stack owns; `removing` while it is being taken down."""
+
+    name: str
+    services: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    created_ms: int = 0
+    updated_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceDoc:
+    """`services/NAME` [writer: api; `scale` also by scaling, in guarded transactions].
+
+    `id` tells a service from a later one of the same name. `version` counts changes of `spec.container`.
+    `force` counts requests to replace every replica. `stopped`: keep no replica running (shoal stop).
+    """
+
+    id: str
+    spec: ServiceSpec
+    scale: int
+    version: int = 1
+    stopped: bool = False
+    created_ms: int = 0
+    updated_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkDoc:
+    """`networks/NAME` [writer: api]."""
+
+    id: str
+    spec: NetworkSpec
+    created_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkPlanDoc:
+    """`netplans/NAME` [writer: leader]. `slices`: (node, CIDR), sorted by node; one slice of the subnet per node."""
+
+    id: str
+    name: str
+    vni: int
+    subnet: str
+    slices: Pairs = ()
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeDoc:
+    """`volumes/NAME` [writer: api]."""
+
+    id: str
+    spec: VolumeSpec
+    created_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class VolumePlaceDoc:
+    """`places/NAME` [writer: leader]. The node(s) that hold the volume; more than one only for global services."""
+
+    name: str
+    nodes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDoc:
+    """`nodes/NAME` [writer: api (join, label, drain)]. `name` is the identity; `id` tells a re-joined machine apart.
+
+    `serial` is the hex serial of the node's certificate: any other certificate for this name is refused.
+    """
+
+    name: str
+    id: str
+    serial: str = ""
+    role: Literal["worker", "manager"] = "worker"
+    labels: Pairs = ()
+    availability: Availability = "active"
+    joined_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeHealthDoc:
+    """`health/NAME` [writer: leader]. `message` is the deciding sentence."""
+
+    name: str
+    state: NodeState
+    since_ms: int = 0
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """One replica on a node. (service_id, slot, created_ms) is the replica's identity; slot 0 for global services."""
+
+    slot: int
+    version: int
+    created_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class AssignedService:
+    """All replicas of one service on one node."""
+
+    service_id: str
+    name: str
+    replicas: tuple[Assigned, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AssignmentDoc:
+    """`assignments/NODE` [writer: leader]. What the node must run; `generation` grows by one with each change."""
+
+    node: str
+    generation: int = 0
+    services: tuple[AssignedService, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInfo:
+    """What the agent says of its machine. Memory in bytes; `address` is host:port of the agent's gRPC service."""
+
+    address: str = ""
+    underlay: str = ""
+    hostname: str = ""
+    cpus: float = 0.0
+    memory_bytes: int = 0
+    pids: int = 0
+    os: str = "linux"
+    arch: str = "x86_64"
+    kernel: str = ""
+    agent_version: str = ""
+    cgroup: str = ""
+    boot_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """What an agent last saw of one replica. `state` from model.states; `addresses`: (network name, address/prefix)."""
+
+    service_id: str
+    slot: int
+    version: int
+    created_ms: int
+    state: str
+    since_ms: int = 0
+    container_id: str = ""
+    restarts: int = 0
+    exit_code: int | None = None
+    message: str = ""
+    addresses: Pairs = ()
+    health: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StatusDoc:
+    """`status/NODE` [writer: that node, through dispatch]. `generation`: the newest assignment document it has taken."""
+
+    node: str
+    info: NodeInfo = NodeInfo()
+    generation: int = 0
+    reported_ms: int = 0
+    replicas: tuple[ReplicaStatus, ...] = ()
+    volumes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderDoc:
+    """`leader` [writer: the leader, with a lease]. `epoch` grows with every change of leader."""
+
+    controller: str
+    epoch: int
+    api: str = ""
+    dispatch: str = ""
+    since_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that was decided or seen. `sentence` says what and why. `about`: `service/shop_web`, `node/n1`..."""
+
+    at_ms: int
+    kind: str
+    about: str
+    sentence: str
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EventChunkDoc:
+    """`events/NNNN` [writer: leader]. A ring of chunks: `first` is the sequence number of the first event in it."""
+
+    first: int
+    events: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionDoc:
+    """`decisions/SERVICE` [writer: leader]. The newest sentences about a service, and why slots wait (slot, reason)."""
+
+    name: str
+    sentences: tuple[Event, ...] = ()
+    waiting: tuple[tuple[int, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenDoc:
+    """`tokens/ID` [writer: api]. Only the secret's SHA-256 is stored."""
+
+    id: str
+    secret_sha256: str
+    role: Literal["worker", "manager"] = "worker"
+    expires_ms: int = 0
+
+
+def key(kind: str, name: str = "") -> str:
+    """The store key of a document: `key("services", "shop_web")`; without a name the prefix or single document."""
+    return f"{PREFIX}{kind}/{name}" if name else f"{PREFIX}{kind}"
+
+
+def prefix(kind: str) -> str:
+    return f"{PREFIX}{kind}/"
