@@ -70,8 +70,9 @@ environment() {
     esac
     [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
     bootstrap_uv
-    UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never
-    export UV_LINK_MODE UV_PYTHON_DOWNLOADS
+    export UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never
+    # Trust what the machine trusts (a company's own authority, say); uv's built-in list is for machines that have none.
+    [ ! -s /etc/ssl/certs/ca-certificates.crt ] || export UV_SYSTEM_CERTS=1
     "$venv/bin/uv" pip sync -q --python "$venv/bin/python" --require-hashes --compile-bytecode requirements-dev.lock
     "$venv/bin/uv" pip install -q --python "$venv/bin/python" --no-deps --no-build-isolation --reinstall -e .
     "$venv/bin/python" -m compileall -q protos model scheduler controller agent cli lab sim shoal || true
