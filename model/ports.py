@@ -17,13 +17,12 @@ from model.store_port import (
     Op,
     Put,
     Store,
-    StoreEvent,
     TxnResult,
     WatchBatch,
 )
 
 __all__ = [
-    "Clock", "Delete", "DeletePrefix", "Entry", "Guard", "Listing", "Op", "Put", "Random", "Store", "StoreEvent",
+    "Clock", "Delete", "DeletePrefix", "Entry", "Guard", "Listing", "Op", "Put", "Random", "Store",
     "TxnResult", "WatchBatch",
 ]  # fmt: skip
 
