@@ -1,0 +1,32 @@
+"""The names in certificates: who someone is (CN), what they are (OU) and the names their server is checked against (SAN).
+
+Rules: one cluster CA signs everybody; the role stands in the OU and decides what a certificate may do. A gRPC client dials an
+IP address but checks the server's name, hence fixed names that are no DNS names of anyone.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+ROLE_CONTROLLER: Final = "controller"
+ROLE_NODE: Final = "node"
+ROLE_OPERATOR: Final = "operator"
+
+CONTROLLER_SERVER_NAME: Final = "controller.shoal"
+"""Every controller's certificate carries it; agents override the target name with it."""
+
+NODE_NAME_MAX: Final = 63
+_NODE_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+
+
+def node_server_name(node: str) -> str:
+    """The name in the certificate of a node's agent: `NODE.node.shoal`."""
+    return f"{node}.node.shoal"
+
+
+def node_name_problem(name: str) -> str:
+    """Why `name` cannot be a node's name; empty when it can."""
+    if len(name) > NODE_NAME_MAX or not _NODE_NAME.fullmatch(name) or ".." in name:
+        return f"node name {name[:80]!r}: use 1 to {NODE_NAME_MAX} of a-z, 0-9, '-' and '.', beginning and ending with a letter or digit"
+    return ""
