@@ -87,9 +87,17 @@ class StoreCompacted(StoreError):
 
 
 class RuntimeFailed(ShoalError):
-    """A container could not be created, started or stopped on this node. The message becomes the replica's message."""
+    """A container could not be created, started or stopped on this node. The message becomes the replica's message.
+
+    `permanent`: it can never start as it is written. `exit_code`: what Docker would answer (127 not found, 126 not executable).
+    """
 
     code = "runtime"
+
+    def __init__(self, message: str, *, permanent: bool = False, exit_code: int | None = None) -> None:
+        super().__init__(message)
+        self.permanent = permanent
+        self.exit_code = exit_code
 
 
 class ImageError(RuntimeFailed):
