@@ -1,0 +1,67 @@
+"""The node's nftables rules, as the text libnftables takes in one transaction.
+
+Rules: one table of our own (`ip shoal`), replaced whole; nothing of other programs is touched. VXLAN frames are taken from
+peers only and never forwarded from a container (with only the first rule, 20 of 20 frames injected by a container behind the
+node's masquerade arrived). Networks of one node do not reach each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from agent.plan.network import VXLAN_PORT, LinkPlan
+
+TABLE: Final = "shoal"
+
+
+def ruleset(plans: Sequence[LinkPlan]) -> str:
+    """Everything the table must hold for these networks."""
+    peers = sorted({remote.underlay for plan in plans for remote in plan.remotes})
+    subnets = sorted({plan.subnet for plan in plans})
+    bridges = sorted(plan.bridge for plan in plans)
+    return "\n".join(
+        [
+            f"add table ip {TABLE}",
+            f"delete table ip {TABLE}",
+            f"table ip {TABLE} {{",
+            _set("peers", "ipv4_addr", peers),
+            _set("subnets", "ipv4_addr", subnets, "flags interval;"),
+            _set("bridges", "ifname", [f'"{name}"' for name in bridges]),
+            _set("inside", "ifname . ifname", _pairs(plans)),
+            _set("internal", "ifname", [f'"{plan.bridge}"' for plan in plans if plan.internal]),
+            " chain input { type filter hook input priority -10; policy accept;",
+            "  iifname @bridges udp dport %d drop" % VXLAN_PORT,
+            "  udp dport %d ip saddr != @peers drop }" % VXLAN_PORT,
+            " chain forward { type filter hook forward priority -10; policy accept;",
+            "  iifname @bridges udp dport %d drop" % VXLAN_PORT,
+            "  iifname . oifname @inside accept",
+            '  iifname @bridges oifname "sh*" drop',
+            '  oifname @bridges iifname "shx-*" drop',
+            "  iifname @internal drop",
+            "  oifname @internal drop }",
+            " chain postrouting { type nat hook postrouting priority 100; policy accept;",
+            '  ip saddr @subnets ip daddr != @subnets oifname != "sh*" masquerade }',
+            "}",
+        ]
+    )
+
+
+def removal() -> str:
+    """Takes the table away, also when there is none."""
+    return f"add table ip {TABLE}\ndelete table ip {TABLE}"
+
+
+def _pairs(plans: Sequence[LinkPlan]) -> list[str]:
+    rows = []
+    for plan in plans:
+        rows.append(f'"{plan.bridge}" . "{plan.bridge}"')
+        if plan.vxlan:
+            rows.append(f'"{plan.bridge}" . "{plan.vxlan}"')
+            rows.append(f'"{plan.vxlan}" . "{plan.bridge}"')
+    return sorted(rows)
+
+
+def _set(name: str, kind: str, elements: Sequence[str], extra: str = "") -> str:
+    body = f" elements = {{ {', '.join(elements)} }}" if elements else ""
+    return f" set {name} {{ type {kind}; {extra}{body} }}"
