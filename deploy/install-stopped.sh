@@ -13,7 +13,7 @@ set -eu
 export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 NEEDRESTART_MODE=l LC_ALL=C.UTF-8
 
 die() { echo "install-stopped: $*" >&2; exit 1; }
-apt() { apt-get -q -y -o DPkg::Lock::Timeout=300 -o APT::Get::Assume-Yes=true --no-install-recommends "$@"; }
+apt() { apt-get -q -y -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 -o APT::Get::Assume-Yes=true --no-install-recommends "$@"; }
 
 # The packages this run would newly install, on one line: "Inst NAME (..." is new, "Inst NAME [OLD] (..." an upgrade.
 new_packages() {
@@ -76,22 +76,28 @@ main() {
     [ $# -gt 0 ] || die "no package named"
     [ "$(id -u)" = 0 ] || die "needs root, to install: $*"
     command -v apt-get >/dev/null || die "no apt-get here; install with this machine's own package manager: $*"
+    isolated=yes
+    if ! unshare --mount --propagation private true 2>/dev/null; then
+        isolated=no # fine where there is no init system: nothing starts or enables a service there
+        [ ! -d /run/systemd/system ] && [ ! -e /sbin/init ] ||
+            die "may not make a mount namespace, so the services would start; as an administrator, install: $*"
+    fi
     # Old or absent package lists show as an unknown package now, or as a failed download later: fetch them and try again.
-    new_packages "$@" >/dev/null 2>&1 || apt update || die "apt-get update failed: is a package mirror reachable?"
-    attempt "$@" || { apt update && attempt "$@"; } || die "apt-get could not install: $*"
+    new_packages "$@" >/dev/null 2>&1 || apt update >/dev/null || die "apt-get update failed: is a package mirror reachable?"
+    attempt "$@" || { apt update >/dev/null && attempt "$@"; } || die "apt-get could not install: $*"
 }
 
+# Installs once. Says nothing when all is well, and all that apt said when not.
 attempt() {
     folder=$(mktemp -d)
+    said=$(mktemp)
     status=0
-    if unshare --mount --propagation private true 2>/dev/null; then
-        unshare --mount --propagation private sh "$0" --inside "$folder" "$@" || status=$?
-    elif [ -d /run/systemd/system ] || [ -e /sbin/init ]; then
-        rmdir "$folder"
-        die "may not make a mount namespace, so the packages' services would start; as an administrator, install: $*"
-    else
-        apt install "$@" || status=$? # no init system: nothing here starts or enables a service
-    fi
+    case $isolated in
+    yes) unshare --mount --propagation private sh "$0" --inside "$folder" "$@" >"$said" 2>&1 || status=$? ;;
+    no) apt install "$@" >"$said" 2>&1 || status=$? ;;
+    esac
+    [ $status = 0 ] || cat "$said" >&2
+    rm -f "$said"
     rmdir "$folder"
     return $status
 }
