@@ -1,1 +1,1 @@
-"""Shell around registries and layers: pulls, verifies, unpacks and shares images."""
+"""Images of a node: references, the registry client, the store of unpacked layers, container roots."""

@@ -1,0 +1,46 @@
+"""What can go wrong with images, so that callers may tell "later" from "never"."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+from model.errors import DiskFull, ImageError
+
+
+class ImageNotFound(ImageError):
+    """No registry asked has it, or it is not on this node and may not be pulled."""
+
+    status = 404
+    code = "image_not_found"
+
+
+class RegistryRefused(ImageError):
+    """The registry wants other credentials, or does not allow this."""
+
+    code = "registry_refused"
+
+
+class RegistryUnavailable(ImageError):
+    """No answer, or only server errors, after all attempts; the same pull may succeed later."""
+
+    status = 503
+    code = "registry_unavailable"
+
+
+class ImageInUse(ImageError):
+    status = 409
+    code = "image_in_use"
+
+
+class PullStopped(ImageError):
+    """The store is closing."""
+
+    code = "pull_stopped"
+
+
+def disk_error(error: OSError, what: str, where: Path) -> ImageError | DiskFull:
+    """One line for a failed write: full disks get their own class."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(f"{what}: disk full at {where}: free space there (`shoal image prune`) or enlarge it")
+    return ImageError(f"{what}: cannot write below {where}: {error.strerror or error}")

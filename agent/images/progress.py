@@ -1,0 +1,50 @@
+"""Counting a pull's bytes in several threads, telling about it on the event loop, not too often."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterable, Iterator
+
+from agent.images.records import ProgressSink, PullProgress
+
+_EVERY_S = 0.1
+
+
+class ProgressMeter:
+    """`start` once, then `count` what is read and `layer_done` for each layer; `sink` is called on the loop."""
+
+    def __init__(self, ref: str, sink: ProgressSink) -> None:
+        self._ref = ref
+        self._sink = sink
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._layers_total = self._layers_done = self._bytes_total = self._bytes_done = 0
+        self._told_at = 0.0
+
+    def start(self, loop: asyncio.AbstractEventLoop, layers_total: int, layers_done: int, bytes_total: int) -> None:
+        self._loop = loop
+        self._layers_total, self._layers_done, self._bytes_total = layers_total, layers_done, bytes_total
+        self._tell(force=True)
+
+    def count(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            with self._lock:
+                self._bytes_done += len(piece)
+            self._tell(force=False)
+            yield piece
+
+    def layer_done(self) -> None:
+        with self._lock:
+            self._layers_done += 1
+        self._tell(force=True)
+
+    def _tell(self, *, force: bool) -> None:
+        now = time.monotonic()
+        with self._lock:
+            if self._loop is None or not (force or now - self._told_at >= _EVERY_S):
+                return
+            self._told_at = now
+            report = PullProgress(self._ref, self._layers_done, self._layers_total, self._bytes_done, self._bytes_total)
+        self._loop.call_soon_threadsafe(self._sink, report)

@@ -1,0 +1,112 @@
+"""What the image store hands out, and how a node talks to registries: frozen records.
+
+Rules: pure data. Layers are bottom first, ready to be lower directories of overlayfs. Sizes in bytes. A password never
+appears in a repr.
+"""
+
+from __future__ import annotations
+
+import platform as host_platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from model.spec import Healthcheck, Pairs
+
+PullPolicy = Literal["missing", "always", "never"]
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "ppc64le": "ppc64le", "s390x": "s390x"}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageConfig:
+    """How the image wants to be run. `entrypoint` and `cmd` None: not said by the image."""
+
+    entrypoint: tuple[str, ...] | None = None
+    cmd: tuple[str, ...] | None = None
+    env: Pairs = ()
+    working_dir: str = ""
+    user: str = ""
+    volumes: tuple[str, ...] = ()
+    labels: Pairs = ()
+    exposed_ports: tuple[str, ...] = ()
+    stop_signal: str = ""
+    healthcheck: Healthcheck | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One image on this node. `id` is the config's digest, `digest` the manifest's, `names` are familiar references."""
+
+    id: str
+    names: tuple[str, ...]
+    digest: str
+    layers: tuple[Path, ...]
+    config: ImageConfig
+    size_bytes: int
+    created: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    username: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on what a registry or an archive may make this node do."""
+
+    manifest_bytes: int = 4 << 20
+    config_bytes: int = 8 << 20
+    layers: int = 400
+    """overlayfs takes 500 lower directories."""
+    blob_bytes: int = 20 << 30
+    unpacked_bytes: int = 40 << 30
+    entries: int = 2_000_000
+    """Files, directories and links of one layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryConfig:
+    """How this node reaches registries.
+
+    `mirrors` maps a registry's name in references (`docker.io`) to the endpoints (`host:port`) asked INSTEAD of it, in
+    order; name the registry itself in the list to fall back to it. Plain http is spoken with loopback hosts and with the
+    endpoints in `insecure`, with nobody else. `platform` is `os/architecture[/variant]`.
+    """
+
+    credentials: Mapping[str, Credentials] = field(default_factory=dict)
+    mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    insecure: frozenset[str] = frozenset()
+    ca_files: Mapping[str, Path] = field(default_factory=dict)
+    platform: str = field(default_factory=lambda: host_image_platform())
+    timeout_s: float = 30.0
+    attempts: int = 5
+    backoff_s: float = 0.25
+    """Wait after the first failed attempt; doubles each time, 5 s at most."""
+    parallel: int = 3
+    """Layers fetched and unpacked at a time, over all pulls of the node."""
+    limits: Limits = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class PullProgress:
+    """How far a pull is; bytes are compressed ones. `bytes_total` counts only the layers that must be fetched."""
+
+    ref: str
+    layers_done: int
+    layers_total: int
+    bytes_done: int
+    bytes_total: int
+
+
+ProgressSink = Callable[[PullProgress], None]
+
+
+def host_image_platform() -> str:
+    """This machine in the words of image indexes: `linux/amd64`."""
+    machine = host_platform.machine()
+    variant = "/v7" if machine == "armv7l" else ""
+    return f"linux/{_ARCHITECTURES.get(machine, machine)}{variant}"

@@ -1,0 +1,156 @@
+"""HTTP to registries: kept connections, TLS always, plain http only where it is allowed.
+
+Rules: synchronous, called from worker threads, safe from several at once. One call is one exchange (redirects included),
+retrying is the caller's. Credentials are never sent to another host than the one asked, nor over a redirect.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import ipaddress
+import ssl
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from urllib.parse import urljoin, urlsplit
+
+from agent.images.errors import RegistryRefused
+from agent.images.records import RegistryConfig
+
+_REDIRECTS_MAX = 5
+_IDLE_MAX = 4
+_REDIRECT_CODES = frozenset({301, 302, 303, 307, 308})
+Body = bytes | Iterable[bytes] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Status and headers (lower-case names) of one exchange; `read` gives the body piece by piece, b"" at its end."""
+
+    url: str
+    status: int
+    headers: Mapping[str, str]
+    response: http.client.HTTPResponse
+
+    def read(self, size: int) -> bytes:
+        return self.response.read(size)
+
+    def text(self, size_max: int) -> bytes:
+        """The whole body, at most `size_max` + 1 bytes of it, so that the caller can see it is too long."""
+        return self.response.read(size_max + 1)
+
+
+def is_loopback(endpoint: str) -> bool:
+    """Whether `host[:port]` is this machine by its very name."""
+    host = urlsplit(f"//{endpoint}").hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Transport:
+    """A small pool of connections for each (scheme, host)."""
+
+    def __init__(self, config: RegistryConfig) -> None:
+        self._config = config
+        self._lock = threading.Lock()
+        self._idle: dict[tuple[str, str], list[http.client.HTTPConnection]] = {}
+        self._tls: dict[str, ssl.SSLContext] = {}
+
+    def allows_plain(self, endpoint: str) -> bool:
+        return endpoint in self._config.insecure or is_loopback(endpoint)
+
+    def base_url(self, endpoint: str) -> str:
+        return f"{'http' if self.allows_plain(endpoint) else 'https'}://{endpoint}"
+
+    @contextlib.contextmanager
+    def exchange(
+        self, method: str, url: str, headers: Mapping[str, str], body: Body = None, *, follow: bool = True
+    ) -> Iterator[Reply]:
+        """One request and its reply; the connection is kept when the body was read to its end.
+
+        Raises OSError or http.client.HTTPException when the exchange broke.
+        """
+        for _ in range(_REDIRECTS_MAX + 1):
+            key = self._key(url)
+            connection, response = self._send(key, method, url, headers, body)
+            names = {name.lower(): value for name, value in response.getheaders()}
+            location = names.get("location")
+            if follow and response.status in _REDIRECT_CODES and location and method in ("GET", "HEAD"):
+                response.read(64 << 10)
+                self._give(key, connection, response)
+                target = urljoin(url, location)
+                if self._key(target) != key:
+                    headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
+                url = target
+                continue
+            try:
+                yield Reply(url, response.status, names, response)
+            finally:
+                self._give(key, connection, response)
+            return
+        raise RegistryRefused(f"registry {urlsplit(url).netloc}: more than {_REDIRECTS_MAX} redirects")
+
+    def close(self) -> None:
+        with self._lock:
+            connections = [connection for idle in self._idle.values() for connection in idle]
+            self._idle.clear()
+        for connection in connections:
+            connection.close()
+
+    def _send(
+        self, key: tuple[str, str], method: str, url: str, headers: Mapping[str, str], body: Body
+    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        parts = urlsplit(url)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        while True:
+            connection, reused = self._take(key)
+            try:
+                connection.request(method, target, body=body, headers=dict(headers))
+                return connection, connection.getresponse()
+            except (OSError, http.client.HTTPException):
+                connection.close()
+                if not reused or not (body is None or isinstance(body, bytes)):
+                    raise  # a kept connection may have died of age: that is worth one fresh try
+
+    def _key(self, url: str) -> tuple[str, str]:
+        parts = urlsplit(url)
+        if parts.scheme == "http" and not self.allows_plain(parts.netloc):
+            raise RegistryRefused(
+                f"registry {parts.netloc}: plain http is refused: use TLS, or name it in the insecure registries"
+            )
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise RegistryRefused(f"registry answers with an address that is not http(s): {url[:120]!r}")
+        return parts.scheme, parts.netloc.rpartition("@")[2]
+
+    def _take(self, key: tuple[str, str]) -> tuple[http.client.HTTPConnection, bool]:
+        with self._lock:
+            idle = self._idle.get(key)
+            if idle:
+                return idle.pop(), True
+        scheme, netloc = key
+        if scheme == "http":
+            return http.client.HTTPConnection(netloc, timeout=self._config.timeout_s), False
+        context = self._context(netloc)
+        return http.client.HTTPSConnection(netloc, timeout=self._config.timeout_s, context=context), False
+
+    def _context(self, netloc: str) -> ssl.SSLContext:
+        with self._lock:
+            if netloc not in self._tls:
+                ca_file = self._config.ca_files.get(netloc)
+                self._tls[netloc] = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+            return self._tls[netloc]
+
+    def _give(self, key: tuple[str, str], connection: http.client.HTTPConnection, response: http.client.HTTPResponse) -> None:
+        keep = response.isclosed() and not response.will_close
+        with self._lock:
+            idle = self._idle.setdefault(key, [])
+            if keep and len(idle) < _IDLE_MAX:
+                idle.append(connection)
+                return
+        response.close()
+        connection.close()
