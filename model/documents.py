@@ -186,13 +186,26 @@ class StatusDoc:
 
 @dataclass(frozen=True, slots=True)
 class LeaderDoc:
-    """`leader` [writer: the leader, with a lease]. `epoch` grows with every change of leader."""
+    """`leader` [writer: the leader, with a lease]. `epoch` grows with every change of leader.
+
+    `id` is that of the controller's data directory: its next process may take over at once.
+    """
 
     controller: str
     epoch: int
     api: str = ""
     dispatch: str = ""
     since_ms: int = 0
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterDoc:
+    """`cluster` [writer: the leader, when it takes the lead]. Without a lease, so that `epoch` never falls back."""
+
+    id: str
+    epoch: int = 0
+    created_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
