@@ -13,7 +13,7 @@ Rules (the contract tests in tests/contract/test_store_contract.py hold every im
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias
 
@@ -170,11 +170,11 @@ class Store(Protocol):
         """
         ...
 
-    def watch(self, prefix: str, from_revision: int) -> AsyncIterator[WatchBatch]:
+    def watch(self, prefix: str, from_revision: int) -> AsyncGenerator[WatchBatch, None]:
         """Changes of `prefix` with mod_revision >= `from_revision` (0: from now on), for ever.
 
         Raises StoreCompacted when changes that were not given yet are compacted away, StoreDenied. An outage is no error:
-        the watch goes on when the store is back.
+        the watch goes on when the store is back. Close it (aclose) when it is not wanted any more.
         """
         ...
 

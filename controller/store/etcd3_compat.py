@@ -7,7 +7,7 @@ spins in an outage), nor are leases: whoever needs those takes EtcdStore. A writ
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -98,7 +98,7 @@ class Etcd3Store:
         done = await self._call(lambda client: _unary(client, client.kvstub.Txn, request), write=True)
         return TxnResult(done.succeeded, done.header.revision)
 
-    def watch(self, prefix: str, from_revision: int) -> AsyncIterator[WatchBatch]:
+    def watch(self, prefix: str, from_revision: int) -> AsyncGenerator[WatchBatch, None]:
         raise StoreError("the etcd3 package's watch loses events over a cut: use EtcdStore to watch")
 
     async def lease_grant(self, ttl_s: int) -> int:
