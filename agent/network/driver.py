@@ -230,14 +230,21 @@ class KernelNetwork:
     def _repair(self) -> tuple[str, ...]:
         sentences = []
         for plan in self._plans.values():
-            for sentence in kernel.missing(self._nl, plan):
-                sentences.append(f"network {plan.name}: {sentence} was gone and is back")
-            if sentences:
+            gone = kernel.missing(self._nl, plan)
+            sentences += [f"network {plan.name}: {what} was gone and is back" for what in gone]
+            if gone:
                 kernel.make_network(self._nl, plan, None, self._underlay)
+                self._enslave(plan)
         if self._rules and self._nft is not None and not kernel.table_present(self._nft):
             self._apply_rules(force=True)
             sentences.append("the nftables table was gone and is back")
         return tuple(sentences)
+
+    def _enslave(self, plan: LinkPlan) -> None:
+        """A bridge made anew has lost its ports: put the containers' links back into it."""
+        master = self._nl.index(plan.bridge)
+        rows = (row for record in self._records.values() for row in record.interfaces)
+        self._nl.send([netlink.set_master(link, master) for network, _, link in rows if network == plan.name])
 
     async def close(self, *, remove: bool = False) -> None:
         async with self._lock:

@@ -31,17 +31,20 @@ def ruleset(plans: Sequence[LinkPlan]) -> str:
             _set("inside", "ifname . ifname", _pairs(plans)),
             _set("internal", "ifname", [f'"{plan.bridge}"' for plan in plans if plan.internal]),
             " chain input { type filter hook input priority -10; policy accept;",
-            "  iifname @bridges udp dport %d drop" % VXLAN_PORT,
-            "  udp dport %d ip saddr != @peers drop }" % VXLAN_PORT,
+            f"  iifname @bridges udp dport {VXLAN_PORT} drop",
+            f"  udp dport {VXLAN_PORT} ip saddr != @peers drop",
+            " }",
             " chain forward { type filter hook forward priority -10; policy accept;",
-            "  iifname @bridges udp dport %d drop" % VXLAN_PORT,
+            f"  iifname @bridges udp dport {VXLAN_PORT} drop",
             "  iifname . oifname @inside accept",
             '  iifname @bridges oifname "sh*" drop',
             '  oifname @bridges iifname "shx-*" drop',
             "  iifname @internal drop",
-            "  oifname @internal drop }",
+            "  oifname @internal drop",
+            " }",
             " chain postrouting { type nat hook postrouting priority 100; policy accept;",
-            '  ip saddr @subnets ip daddr != @subnets oifname != "sh*" masquerade }',
+            '  ip saddr @subnets ip daddr != @subnets oifname != "sh*" masquerade',
+            " }",
             "}",
         ]
     )
@@ -64,4 +67,4 @@ def _pairs(plans: Sequence[LinkPlan]) -> list[str]:
 
 def _set(name: str, kind: str, elements: Sequence[str], extra: str = "") -> str:
     body = f" elements = {{ {', '.join(elements)} }}" if elements else ""
-    return f" set {name} {{ type {kind}; {extra}{body} }}"
+    return f" set {name} {{\n  type {kind}; {extra}\n {body}\n }}"

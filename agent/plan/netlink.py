@@ -136,6 +136,11 @@ def set_up(index: int) -> Request:
     return Request(RTM_NEWLINK, _SET, _ifinfo(index, up=True), (), f"link {index} up")
 
 
+def set_master(name: str, master: int) -> Request:
+    body = _ifinfo(up=True) + _text(IFLA_IFNAME, name) + _u32(IFLA_MASTER, master)
+    return Request(RTM_NEWLINK, _SET, body, (ENODEV,), f"link {name} into bridge")
+
+
 def delete_link(name: str) -> Request:
     return Request(RTM_DELLINK, _SET, _ifinfo() + _text(IFLA_IFNAME, name), (ENODEV,), f"remove link {name}")
 

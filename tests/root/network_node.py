@@ -1,0 +1,55 @@
+"""One node of the network tests: run in a network namespace of its own, takes one JSON command a line, answers with one.
+
+Usage: python -m tests.root.network_node RUN_DIR UNDERLAY
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from agent.network.driver import KernelNetwork
+from agent.network.port import AttachmentWanted
+from agent.plan.network import NetworkWanted, PeerWanted
+from model.errors import ShoalError
+
+
+async def perform(driver: KernelNetwork, command: dict[str, Any]) -> Any:
+    match command:
+        case {"do": "apply", "networks": networks}:
+            wanted = [NetworkWanted(**{**n, "peers": tuple(PeerWanted(**p) for p in n.get("peers", []))}) for n in networks]
+            return await driver.apply(wanted)
+        case {"do": "attach", "id": container_id, "networks": names}:
+            return asdict(await driver.attach(container_id, [AttachmentWanted(name) for name in names]))
+        case {"do": "detach", "id": container_id}:
+            return await driver.detach(container_id)
+        case {"do": "recover", "ids": ids}:
+            return await driver.recover(ids)
+        case {"do": "repair"}:
+            return await driver.repair()
+        case {"do": "close", "remove": remove}:
+            return await driver.close(remove=remove)
+        case {"do": "run", "argv": argv}:
+            done = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, timeout=20, check=False)
+            return {"code": done.returncode, "out": done.stdout + done.stderr}
+    raise ValueError(command)
+
+
+async def main() -> None:
+    driver = KernelNetwork(Path(sys.argv[1]), sys.argv[2])
+    await driver.open()
+    print("{}", flush=True)
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        try:
+            answer = {"ok": await perform(driver, json.loads(line))}
+        except ShoalError as error:
+            answer = {"error": str(error)}
+        print(json.dumps(answer), flush=True)
+
+
+asyncio.run(main())
