@@ -127,7 +127,10 @@ def _gunzip(head: bytes, source: Iterator[bytes], what: str) -> Iterator[bytes]:
 
 
 def _unzstd(head: bytes, source: Iterator[bytes], what: str) -> Iterator[bytes]:
-    from backports import zstd  # late: few images need it
+    if sys.version_info >= (3, 14):  # late: few images need it
+        from compression import zstd
+    else:
+        from backports import zstd
 
     frame = zstd.ZstdDecompressor()
     data: bytes | None = head
