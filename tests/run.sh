@@ -5,10 +5,11 @@ set -eu
 cd "$(dirname "$0")/.."
 pytest=.venv/bin/pytest
 
-$pytest -n 2 -q tests/unit tests/properties tests/scenarios
+$pytest -n 2 tests/unit tests/properties tests/scenarios
 if [ "$(id -u)" = 0 ]; then
-    $pytest -q tests/contract tests/root tests/e2e
+    $pytest -n 2 --dist loadfile tests/contract tests/root
+    $pytest tests/e2e
 else
     echo "not root: left out are tests/root and tests/e2e (namespaces, cgroups and containers need it)"
-    $pytest -q -m "not root and not e2e" tests/contract
+    $pytest -n 2 --dist loadfile -m "not root and not e2e" tests/contract
 fi
