@@ -200,7 +200,7 @@ steps = st.lists(st.tuples(st.sampled_from(["put", "delete"]), st.sampled_from("
 @given(steps, st.integers(0, 30), st.integers(0, 30))
 @settings(max_examples=300, deadline=None)
 def test_a_compare_shows_the_truth_whatever_the_watch_lost(script: list[Step], asked_at: int, came_at: int) -> None:
-    """Each step changes the store; its flag says whether the watch gives it. The listing is of one step and comes at a later one."""
+    """Each step changes the store; its flag says whether the watch gives it. The listing of one step comes at a later one."""
     asked_at = min(asked_at, len(script))
     came_at = min(max(asked_at, came_at), len(script))
     truth: dict[str, Entry] = {}
