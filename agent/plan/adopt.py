@@ -1,0 +1,39 @@
+"""Taking lives over after a restart of the agent: what the journal says against what the runtime found.
+
+Rules: pure. A running container is never touched. An exit that happened meanwhile keeps its code. A half-made start is
+cleaned up and begun again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from agent.plan.container import Found
+from agent.plan.life import exited, vanished
+from agent.plan.records import Life
+from model import states
+
+
+def adopted(saved: Life, found: Mapping[str, Found], now: float) -> Life:
+    """The life as it goes on; `found` by container id."""
+    seen = found.get(saved.container_id)
+    if seen is not None and seen.state == "running" and not seen.broken:
+        return _running(saved, seen)
+    life = replace(saved, netns="")
+    if seen is not None and seen.state == "exited" and not seen.broken and saved.stage != "exited":
+        return exited(_running(life, seen), seen.exit, now) if seen.exit else vanished(_running(life, seen), now)
+    if saved.stage == "running":
+        return vanished(life, now)
+    if saved.stage == "exited":
+        return life
+    return replace(life, stage="none", dirty=life.dirty or bool(life.container_id))
+
+
+def _running(saved: Life, seen: Found) -> Life:
+    if saved.stage == "running":
+        return saved
+    started_at = seen.started_at or saved.since
+    return replace(
+        saved, stage="running", state=states.RUNNING, since=started_at, started_at=started_at, exit_code=None, message=""
+    )

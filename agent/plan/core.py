@@ -1,0 +1,325 @@
+"""The agent's core: all lives of the node, one stimulus in, effects out.
+
+Rules: sans-IO and deterministic; time comes in with the stimulus. Limits live here: `starts_max` starts at a time, one pull for
+all who want the same image, one life of a slot at a time (the old one has stopped before the new one starts). A second
+identical `DesiredArrived` yields nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from heapq import heappop, heappush
+
+from agent.plan import effects as fx
+from agent.plan import health
+from agent.plan import life as lives_of
+from agent.plan.adopt import adopted
+from agent.plan.container import Found
+from agent.plan.desired import changes, replica_name
+from agent.plan.life import START_STEPS, Need
+from agent.plan.networks import Networks, attachments
+from agent.plan.records import Desired, Failure, Goal, Life, ReplicaId
+from agent.plan.starts import Starts
+from agent.plan.status import kept, replica_status
+from agent.plan.steps import effect_of, what_next
+from model.documents import ReplicaStatus
+from model.spec import ServiceSpec
+
+STARTS_MAX = 4
+
+
+class Core:
+    """State of the node's replicas. `handle` is the only way in."""
+
+    def __init__(self, node: str, starts_max: int = STARTS_MAX) -> None:
+        self.node = node
+        self.desired = Desired()
+        self.lives: dict[ReplicaId, Life] = {}
+        self._starts = Starts(starts_max)
+        self._by_container: dict[str, ReplicaId] = {}
+        self._places: dict[tuple[str, int], list[ReplicaId]] = {}
+        self._pulls: dict[tuple[str, str], dict[ReplicaId, None]] = {}
+        self._networks = Networks()
+        self._suspects: frozenset[str] = frozenset()
+        self._timers: list[tuple[float, ReplicaId]] = []
+        self._timer_of: dict[ReplicaId, float] = {}
+        self._token = 0
+        self._todo: dict[ReplicaId, None] = {}
+        self._saved: dict[ReplicaId, Life] = {}
+        self._reported: dict[ReplicaId, ReplicaStatus] = {}
+        self._touched: dict[ReplicaId, None] = {}
+        self._out: list[fx.Effect] = []
+
+    # reading
+
+    def statuses(self) -> tuple[ReplicaStatus, ...]:
+        """Every replica of the node as it would be reported now."""
+        return tuple(replica_status(life) for _, life in sorted(self.lives.items()))
+
+    def wake_at(self) -> float | None:
+        """When to send `TimerDue` if nothing else happens before."""
+        times = [at for at in (self._timers[0][0] if self._timers else None, self._networks.retry_at) if at is not None]
+        return min(times, default=None)
+
+    def by_container(self, container_id: str) -> Life | None:
+        key = self._by_container.get(container_id)
+        return self.lives.get(key) if key else None
+
+    # changing
+
+    def recover(self, desired: Desired, saved: Iterable[Life], found: Iterable[Found], now: float) -> list[fx.Effect]:
+        """Begin from the journal and what the runtime found; once, before the first `handle`."""
+        seen: Mapping[str, Found] = {item.container_id: item for item in found}
+        for old in saved:
+            self._saved[old.id] = old
+            self._begin(adopted(old, seen, now))
+        for container_id in sorted(seen):
+            if container_id not in self._by_container:
+                self._out.append(fx.DeleteOrphan(container_id))
+        return self.handle(fx.DesiredArrived(desired), now)
+
+    def handle(self, stimulus: fx.Stimulus, now: float) -> list[fx.Effect]:
+        """What to do about `stimulus`; also about everything that has become due by `now`."""
+        self._take(stimulus, now)
+        self._take_due(now)
+        while (key := self._next()) is not None:
+            if key in self.lives:
+                self._advance(key, now)
+        self._flush()
+        out, self._out = self._out, []
+        return out
+
+    def _next(self) -> ReplicaId | None:
+        """A life to look at: one that was touched, else the first that waits for a permit when there is room."""
+        key = next(iter(self._todo), None)
+        if key is None:
+            return self._starts.next()
+        del self._todo[key]
+        return key
+
+    def _take(self, stimulus: fx.Stimulus, now: float) -> None:
+        match stimulus:
+            case fx.DesiredArrived(desired):
+                self._take_desired(desired, now)
+            case fx.Done(replica, token, netns, addresses):
+                if (life := self._in_flight(replica, token)) is not None:
+                    self._put(lives_of.done(life, netns, addresses, now))
+            case fx.Failed(replica, token, failure):
+                if (life := self._in_flight(replica, token)) is not None:
+                    self._take_failure(life, failure, now)
+            case fx.Pulled(reference, policy, image):
+                for life in self._waiting_for(reference, policy):
+                    self._put(lives_of.pulled(life, image))
+            case fx.PullFailed(reference, policy, failure):
+                for life in self._waiting_for(reference, policy):
+                    self._put(lives_of.start_failed(life, failure, now))
+                    self._say(life, "replica-failed", failure.message)
+            case fx.NetworksApplied(token, problem):
+                self._take_networks(token, problem, now)
+            case fx.ContainerExited(end):
+                if (exited_life := self.by_container(end.container_id)) is not None:
+                    self._take_exit(exited_life, lives_of.exited(exited_life, end, now))
+            case fx.Probed():
+                self._take_probe(stimulus, now)
+            case fx.Compared(missing):
+                self._take_comparison(missing, now)
+
+    def _take_desired(self, desired: Desired, now: float) -> None:
+        self.desired = desired
+        wanted = changes(desired, self.lives)
+        for key, goal in wanted.goals:
+            self._put(lives_of.want(self.lives[key], goal, now))
+        for key, spec, goal in wanted.begin:
+            self._begin_new(key, spec, goal, now)
+        self._want_networks()
+
+    def _begin_new(self, key: ReplicaId, spec: ServiceSpec, goal: Goal, now: float) -> None:
+        self._begin(lives_of.begin(key, spec, replica_name(spec, key.slot, self.node), goal, now))
+
+    def _begin(self, life: Life) -> None:
+        self._places.setdefault(life.id.place, []).append(life.id)
+        self._put(life)
+
+    def _in_flight(self, replica: ReplicaId, token: int) -> Life | None:
+        life = self.lives.get(replica)
+        return life if life is not None and life.busy and life.token == token else None
+
+    def _take_failure(self, life: Life, failure: Failure, now: float) -> None:
+        after = lives_of.failed(life, failure, now)
+        self._put(after)
+        if life.busy in ("delete", "detach", "release"):
+            if after.cleanup_failures == 1:
+                self._say(life, "cleanup-failed", f"{life.name}: {failure.message}; tried again")
+        else:
+            self._say(life, "replica-failed", f"{life.name}: {failure.message}{what_next(after, now)}")
+
+    def _take_exit(self, before: Life, after: Life) -> None:
+        self._put(after)
+        if after.stage == "exited" and before.stage != "exited" and after.goal == "run" and after.message:
+            self._say(after, "replica-exited", f"{after.name}: {after.message}{what_next(after, after.since)}")
+
+    def _waiting_for(self, reference: str, policy: str) -> list[Life]:
+        waiting = self._pulls.pop((reference, policy), {})
+        lives = [self.lives[key] for key in waiting if key in self.lives]
+        return [life for life in lives if life.image is None and life.goal == "run"]
+
+    def _take_probe(self, seen: fx.Probed, now: float) -> None:
+        life = self.lives.get(seen.replica)
+        if life is None or life.container_id != seen.container_id or life.stage != "running":
+            return
+        after = health.probed(life, seen.healthy, now)
+        self._put(after)
+        if after.health.status == "unhealthy" and life.health.status != "unhealthy":
+            self._say(life, "replica-unhealthy", f"{life.name} is unhealthy: {seen.output or 'its health check fails'}")
+
+    def _take_comparison(self, missing: tuple[str, ...], now: float) -> None:
+        """A container missing in two comparisons in a row has vanished; once may be an exit on its way."""
+        for container_id in missing:
+            life = self.by_container(container_id)
+            if life is not None and container_id in self._suspects and life.stage == "running":
+                self._take_exit(life, lives_of.vanished(life, now))
+        self._suspects = frozenset(missing)
+
+    # networks
+
+    def _want_networks(self) -> None:
+        if self._networks.want(self.desired.networks, self.lives.values()):
+            self._apply_networks()
+
+    def _apply_networks(self) -> None:
+        self._token += 1
+        self._out.append(fx.ApplyNetworks(self._networks.begin(self._token), self._token))
+
+    def _take_networks(self, token: int, problem: Failure | None, now: float) -> None:
+        if not self._networks.applied(token, problem, now):
+            return
+        for life in self.lives.values():
+            if life.goal == "run" and life.stage not in ("running", "exited"):
+                self._todo[life.id] = None
+                if problem is not None and attachments(life) and not life.busy:
+                    self._put(replace(life, message=problem.message))
+
+    # advancing
+
+    def _take_due(self, now: float) -> None:
+        while self._timers and self._timers[0][0] <= now:
+            at, key = heappop(self._timers)
+            if self._timer_of.get(key) == at:
+                del self._timer_of[key]
+                self._todo[key] = None
+        if self._networks.due(now):
+            self._apply_networks()
+
+    def _put(self, life: Life) -> None:
+        before = self.lives.get(life.id)
+        if before is not None and before.container_id != life.container_id:
+            self._by_container.pop(before.container_id, None)
+        if life.container_id:
+            self._by_container[life.container_id] = life.id
+        self.lives[life.id] = life
+        self._touched[life.id] = None
+        self._todo[life.id] = None
+
+    def _advance(self, key: ReplicaId, now: float) -> None:
+        while True:
+            life = self.lives[key]
+            step = lives_of.need(life, now)
+            if step == "forget":
+                return self._forget(life)
+            if step == "nothing" or (step in START_STEPS and not self._may_start(life, step)):
+                break
+            self._token += 1
+            after = lives_of.taking(life, step, self._token, now)
+            self._put(after)
+            del self._todo[key]
+            self._out.append(effect_of(after, step))
+        self._settle(life, step, now)
+        return None
+
+    def _settle(self, life: Life, step: Need, now: float) -> None:
+        """After a life has moved: give its permit on, wake who waited for its slot, set its timer."""
+        if step not in START_STEPS and life.busy not in START_STEPS:
+            self._starts.leave(life.id)
+        if life.goal == "remove" and not life.may_run():
+            self._todo |= {other: None for other in self._places[life.id.place] if other != life.id and self._waits(other)}
+        at = lives_of.wake_at(life)
+        if at is not None and at > now and self._timer_of.get(life.id) != at:
+            self._timer_of[life.id] = at
+            heappush(self._timers, (at, life.id))
+
+    def _waits(self, key: ReplicaId) -> bool:
+        life = self.lives[key]
+        return life.goal == "run" and not life.busy and not life.container_id
+
+    def _may_start(self, life: Life, step: Need) -> bool:
+        """Image, slot, networks and a permit: asked in this order, so that a slow pull holds no permit."""
+        if step == "image":
+            self._pull(life)
+            return False
+        if self._starts.holds(life.id):
+            return True
+        missing = self._networks.missing(life)
+        if missing is None and not self._slot_taken(life):
+            return self._starts.take(life.id)
+        self._starts.leave(life.id)
+        if missing is not None and not life.message:
+            self._put(replace(life, message=f"waits for network {missing} on this node"))
+            del self._todo[life.id]
+        return False
+
+    def _slot_taken(self, life: Life) -> bool:
+        others = self._places[life.id.place]
+        return any(self.lives[other].may_run() for other in others if other != life.id)
+
+    def _pull(self, life: Life) -> None:
+        key = (life.spec.container.image, life.spec.container.pull_policy)
+        if key not in self._pulls:
+            self._pulls[key] = {}
+            self._out.append(fx.PullImage(*key))
+        self._pulls[key][life.id] = None
+
+    def _forget(self, life: Life) -> None:
+        del self.lives[life.id]
+        place = self._places[life.id.place]
+        place.remove(life.id)
+        self._todo |= dict.fromkeys(place)
+        if not place:
+            del self._places[life.id.place]
+        self._by_container.pop(life.container_id, None)
+        self._timer_of.pop(life.id, None)
+        self._starts.leave(life.id)
+        self._touched[life.id] = None
+        self._want_networks()
+
+    # telling
+
+    def _say(self, life: Life, kind: str, sentence: str) -> None:
+        self._out.append(fx.Say(kind, f"service/{life.spec.name}", sentence))
+
+    def _flush(self) -> None:
+        """Journal and reports of every life that was touched, before the effects."""
+        first: list[fx.Effect] = []
+        for key in self._touched:
+            life = self.lives.get(key)
+            if life is None:
+                first += self._forgotten(key)
+                continue
+            keep = kept(life)
+            if keep is not None and keep != self._saved.get(key):
+                self._saved[key] = keep
+                first.append(fx.Save(keep))
+            status = replica_status(life)
+            if status != self._reported.get(key):
+                self._reported[key] = status
+                first.append(fx.Report(status))
+        self._touched.clear()
+        self._out[:0] = first
+
+    def _forgotten(self, key: ReplicaId) -> list[fx.Effect]:
+        out: list[fx.Effect] = []
+        if self._saved.pop(key, None) is not None:
+            out.append(fx.Drop(key))
+        if self._reported.pop(key, None) is not None:
+            out.append(fx.Gone(key))
+        return out

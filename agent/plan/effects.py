@@ -1,0 +1,228 @@
+"""What the core asks its shell to do, and what it is told: effects out, stimuli in.
+
+Rules: frozen data. Every effect with a `replica` ends in exactly one `Done` or `Failed` of the same `token`; an outcome whose
+token is not the life's newest is ignored. Effects may be performed in any order except `Save`, `Drop` and `Report`, which the
+shell takes at once and in order, before it starts the others: the journal knows of a container before it exists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.plan.container import Exited
+from agent.plan.network import NetworkWanted
+from agent.plan.records import Desired, Failure, ImageFacts, Life, ReplicaId
+from model.documents import ReplicaStatus
+from model.spec import Healthcheck, Pairs
+
+# Effects
+
+
+@dataclass(frozen=True, slots=True)
+class PullImage:
+    """Once for all replicas that wait for it. Outcome: Pulled or PullFailed."""
+
+    reference: str
+    policy: str
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyNetworks:
+    """Outcome: NetworksApplied."""
+
+    networks: tuple[NetworkWanted, ...]
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareVolumes:
+    """Make the volumes of the replica, filled from the image on first use."""
+
+    replica: ReplicaId
+    token: int
+    life: Life
+
+
+@dataclass(frozen=True, slots=True)
+class AttachNetwork:
+    """Outcome: Done with `netns` and `addresses`."""
+
+    replica: ReplicaId
+    token: int
+    life: Life
+
+
+@dataclass(frozen=True, slots=True)
+class CreateContainer:
+    replica: ReplicaId
+    token: int
+    life: Life
+
+
+@dataclass(frozen=True, slots=True)
+class StartContainer:
+    replica: ReplicaId
+    token: int
+    container_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteContainer:
+    replica: ReplicaId
+    token: int
+    container_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DetachNetwork:
+    replica: ReplicaId
+    token: int
+    sandbox: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseReplica:
+    """The replica is gone for good: its anonymous volumes and logs go too."""
+
+    replica: ReplicaId
+    token: int
+    life: Life
+
+
+@dataclass(frozen=True, slots=True)
+class KillContainer:
+    """Has no outcome of its own: the exit comes as an observation."""
+
+    container_id: str
+    signal: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteOrphan:
+    """A container nobody wants and no journal knows. No outcome; the next comparison finds it again if it stays."""
+
+    container_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Run the health check. Outcome: Probed."""
+
+    replica: ReplicaId
+    container_id: str
+    check: Healthcheck
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Write the replica's journal entry."""
+
+    life: Life
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Remove the replica's journal entry: nothing of it is left."""
+
+    replica: ReplicaId
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    status: ReplicaStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    replica: ReplicaId
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """An event for people."""
+
+    kind: str
+    about: str
+    sentence: str
+
+
+ReplicaEffect = (
+    PrepareVolumes | AttachNetwork | CreateContainer | StartContainer | DeleteContainer | DetachNetwork | ReleaseReplica
+)
+Effect = ReplicaEffect | PullImage | ApplyNetworks | KillContainer | DeleteOrphan | Probe | Save | Drop | Report | Gone | Say
+
+# Stimuli
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredArrived:
+    desired: Desired
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    replica: ReplicaId
+    token: int
+    netns: str = ""
+    addresses: Pairs = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    replica: ReplicaId
+    token: int
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    reference: str
+    policy: str
+    image: ImageFacts
+
+
+@dataclass(frozen=True, slots=True)
+class PullFailed:
+    reference: str
+    policy: str
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class NetworksApplied:
+    """`failure` None: they are as wanted."""
+
+    token: int
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerExited:
+    exited: Exited
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """Outcome of a health check; `output` is for people."""
+
+    replica: ReplicaId
+    container_id: str
+    healthy: bool
+    output: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TimerDue:
+    """Time has passed: the core looks at what is due."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Containers that should run but do not, as the comparison every 30 s found."""
+
+    missing: tuple[str, ...]
+
+
+Stimulus = (
+    DesiredArrived | Done | Failed | Pulled | PullFailed | NetworksApplied | ContainerExited | Probed | TimerDue | Compared
+)

@@ -1,0 +1,78 @@
+"""Which networks the node must have, and which of them are ready to be attached to.
+
+Rules: pure. A network is kept until the last life that is attached to it is gone, even when the controller has stopped naming
+it. `host` and `none` need nothing; `bridge` is made when somebody uses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from agent.plan.network import LOCAL_BRIDGE, NetworkWanted, local_bridge
+from agent.plan.records import Failure, Life
+from model.spec import Attachment
+
+_BUILT_IN = ("host", "none")
+_RETRY_MAX_S = 30.0
+
+
+def attachments(life: Life) -> tuple[Attachment, ...]:
+    """What the replica is attached to; without a word about networks the node's own bridge, as Docker does."""
+    return life.spec.container.networks or (Attachment(LOCAL_BRIDGE),)
+
+
+def _names(life: Life) -> Iterable[str]:
+    return (item.network for item in attachments(life) if item.network not in _BUILT_IN)
+
+
+class Networks:
+    """What is wanted, what was asked for last and what is there."""
+
+    def __init__(self) -> None:
+        self.retry_at: float | None = None
+        self._wanted: dict[str, NetworkWanted] = {}
+        self._asked: dict[str, NetworkWanted] | None = None
+        self._ready: dict[str, NetworkWanted] = {}
+        self._token = 0
+        self._failures = 0
+
+    def want(self, desired: Iterable[NetworkWanted], lives: Iterable[Life]) -> bool:
+        """Take note of what is wanted; True when it must be applied."""
+        wanted = {network.name: network for network in desired}
+        for life in lives:
+            for name in _names(life):
+                known = local_bridge() if name == LOCAL_BRIDGE else self._wanted.get(name)
+                if name not in wanted and known is not None and (life.attached or name == LOCAL_BRIDGE):
+                    wanted[name] = known
+        self._wanted = dict(sorted(wanted.items()))
+        return self._wanted != (self._asked if self._asked is not None else {})
+
+    def begin(self, token: int) -> tuple[NetworkWanted, ...]:
+        """What to apply now. Networks that only get other peers stay ready meanwhile."""
+        self._token, self._asked, self.retry_at = token, self._wanted, None
+        self._ready = {name: net for name, net in self._ready.items() if _same_place(net, self._wanted.get(name))}
+        return tuple(self._wanted.values())
+
+    def applied(self, token: int, problem: Failure | None, now: float) -> bool:
+        """Take an outcome; False when it is not that of the newest order."""
+        if token != self._token:
+            return False
+        if problem is None:
+            self._ready, self._failures = dict(self._asked or {}), 0
+        else:
+            self._failures += 1
+            self.retry_at = now + min(_RETRY_MAX_S, 2.0 ** min(self._failures - 1, 5))
+        return True
+
+    def due(self, now: float) -> bool:
+        return self.retry_at is not None and now >= self.retry_at
+
+    def missing(self, life: Life) -> str | None:
+        """A network the life needs that is not ready; None when all are."""
+        return next((name for name in _names(life) if name not in self._ready), None)
+
+
+def _same_place(one: NetworkWanted, other: NetworkWanted | None) -> bool:
+    return other is not None and (one.vni, one.subnet, one.slice, one.internal) == (
+        other.vni, other.subnet, other.slice, other.internal
+    )  # fmt: skip
