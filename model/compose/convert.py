@@ -1,0 +1,138 @@
+"""A resolved Compose project -> the records shoal works with (`StackSpec`).
+
+Rules: pure; the input was checked (`validate_resolved`). Full names are `<stack>_<name>` unless the file gives another
+name. Every field Compose has a word for is carried; pairs are sorted, so equal projects give equal specs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, cast
+
+from model.compose.convert_container import container_spec, number, pairs, size
+from model.compose.loader import validate_resolved
+from model.compose.names import Names
+from model.compose.problems import ComposeError
+from model.compose.scalars import duration_s
+from model.spec import (
+    Mode,
+    NetworkSpec,
+    Placement,
+    Resources,
+    ServiceSpec,
+    StackSpec,
+    UpdateConfig,
+    VolumeSpec,
+)
+
+_Json = Mapping[str, Any]
+
+
+def to_stack(project: dict[str, Any], *, stack: str) -> StackSpec:
+    """The records of a resolved project under the name `stack`. Raises ComposeError when the project does not hold up."""
+    faults = validate_resolved({"name": stack, **{key: value for key, value in project.items() if key != "name"}})
+    if faults:
+        raise ComposeError(faults)
+    names = Names(stack, project)
+    warnings: list[str] = []
+    services = tuple(
+        service_spec(names, name, service, warnings) for name, service in sorted((project.get("services") or {}).items())
+    )
+    return StackSpec(
+        name=stack,
+        services=services,
+        networks=_networks(names, project, services),
+        volumes=tuple(_volume(names, key, value) for key, value in sorted((project.get("volumes") or {}).items())),
+        warnings=tuple(warnings),
+    )
+
+
+def service_spec(names: Names, name: str, service: _Json, warnings: list[str]) -> ServiceSpec:
+    """One service of a resolved project."""
+    deploy: _Json = service.get("deploy") or {}
+    mode = deploy.get("mode") or "replicated"
+    replicas = deploy.get("replicas", service.get("scale", 1))
+    return ServiceSpec(
+        name=names.service(name),
+        container=container_spec(names, name, service, warnings),
+        stack=names.stack,
+        mode=cast(Mode, mode),
+        replicas=1 if mode.startswith("global") else replicas,
+        placement=_placement(deploy.get("placement") or {}),
+        reservations=_reservations(service, deploy),
+        update=_update(deploy.get("update_config") or {}),
+        rollback=_update(deploy.get("rollback_config") or {}),
+        labels=pairs(deploy.get("labels")),
+        endpoint_mode=deploy.get("endpoint_mode") or "vip",
+        extensions=_extensions(service, deploy),
+    )
+
+
+def _placement(placement: _Json) -> Placement:
+    return Placement(
+        constraints=tuple(placement.get("constraints") or ()),
+        spread=tuple(entry["spread"] for entry in placement.get("preferences") or () if entry.get("spread")),
+        max_replicas_per_node=placement.get("max_replicas_per_node") or 0,
+    )
+
+
+def _reservations(service: _Json, deploy: _Json) -> Resources:
+    asked: _Json = (deploy.get("resources") or {}).get("reservations") or {}
+    return Resources(
+        cpus=number(asked.get("cpus")),
+        memory_bytes=size(asked.get("memory") or service.get("mem_reservation")) or 0,
+        pids=asked.get("pids") or 0,
+    )
+
+
+def _update(config: _Json) -> UpdateConfig:
+    return UpdateConfig(
+        parallelism=config.get("parallelism", 1),
+        delay_s=duration_s(config.get("delay") or "0"),
+        order=config.get("order") or "stop-first",
+        failure_action=config.get("failure_action") or "pause",
+        monitor_s=duration_s(config.get("monitor") or "5s"),
+        max_failure_ratio=number(config.get("max_failure_ratio")),
+    )
+
+
+def _extensions(service: _Json, deploy: _Json) -> tuple[tuple[str, str], ...]:
+    found = {key: value for part in (deploy, service) for key, value in part.items() if key.startswith("x-")}
+    return tuple((key, json.dumps(value, sort_keys=True, separators=(",", ":"))) for key, value in sorted(found.items()))
+
+
+def _networks(names: Names, project: _Json, services: tuple[ServiceSpec, ...]) -> tuple[NetworkSpec, ...]:
+    found = {names.network(key): _network(names, key, value) for key, value in (project.get("networks") or {}).items()}
+    default = names.network("default")
+    if any(attachment.network == default for service in services for attachment in service.container.networks):
+        found.setdefault(default, NetworkSpec(default, stack=names.stack))
+    return tuple(found[name] for name in sorted(found))
+
+
+def _network(names: Names, key: str, network: _Json) -> NetworkSpec:
+    external = bool(network.get("external"))
+    ranges = (network.get("ipam") or {}).get("config") or [{}]
+    return NetworkSpec(
+        name=names.network(key),
+        stack="" if external else names.stack,
+        driver=network.get("driver") or "overlay",
+        subnet=ranges[0].get("subnet") or "",
+        internal=bool(network.get("internal")),
+        external=external,
+        enable_ipv6=bool(network.get("enable_ipv6")),
+        options=pairs(network.get("driver_opts")),
+        labels=pairs(network.get("labels")),
+    )
+
+
+def _volume(names: Names, key: str, volume: _Json) -> VolumeSpec:
+    external = bool(volume.get("external"))
+    return VolumeSpec(
+        name=names.volume(key),
+        stack="" if external else names.stack,
+        driver=volume.get("driver") or "local",
+        external=external,
+        options=pairs(volume.get("driver_opts")),
+        labels=pairs(volume.get("labels")),
+    )
