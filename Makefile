@@ -4,7 +4,7 @@ BIN := .venv/bin
 LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --python-version 3.11 $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check check-protos format bench lock wheel clean
+.PHONY: help setup demo test check check-protos format bench lock wheel install clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "%-22s %s\n", $$1, $$2 }'
@@ -39,7 +39,11 @@ lock: setup ## rewrite the lock files after a change of dependencies (UPGRADE=1:
 	$(LOCK) -c requirements-dev.lock pyproject.toml -o requirements.lock
 
 wheel: setup ## dist/shoal-VERSION.whl
+	@rm -rf dist
 	$(BIN)/uv build --wheel -q --no-build-isolation -o dist .
+
+install: wheel ## shoal on this machine for real: /opt/shoal, /usr/local/bin/shoal, systemd units (needs root; starts nothing)
+	@sh deploy/install.sh
 
 clean: ## labs, environments and caches away
 	@sh deploy/clean.sh
