@@ -1,0 +1,194 @@
+"""The HTTPS client of the command line: http.client and JSON, nothing heavy, since every command pays for its imports.
+
+Rules: one connection, kept alive; another controller is tried when one cannot be reached; every failure is a ShoalError of one
+line. Reads may be repeated after a broken connection, writes are not.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import ssl
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+from urllib.parse import quote, urlencode, urlsplit
+
+from cli.context import Context
+from model import errors
+from model.errors import BadInput, ShoalError, Unauthorized, Unavailable
+from model.pki_names import CONTROLLER_SERVER_NAME
+
+_CONNECT_S: Final = 5.0
+_ANSWER_S: Final = 60.0
+
+
+def tls(context: Context) -> ssl.SSLContext:
+    """Trusts the cluster's CA only, shows the operator's certificate."""
+    made = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cadata=context.ca)
+    with tempfile.NamedTemporaryFile("w", suffix=".pem", delete=True) as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(context.certificate.rstrip() + "\n" + context.key)
+        file.flush()
+        try:
+            made.load_cert_chain(file.name)
+        except ssl.SSLError as error:
+            raise BadInput(f"context {context.name}: certificate and key do not fit ({error})") from error
+    return made
+
+
+class _Connection(http.client.HTTPSConnection):
+    """Addresses change: what must be right is the server's role, which its certificate carries as a name."""
+
+    def connect(self) -> None:
+        http.client.HTTPConnection.connect(self)
+        self.sock.settimeout(self.timeout)
+        self.sock = self._context.wrap_socket(self.sock, server_hostname=CONTROLLER_SERVER_NAME)  # type: ignore[attr-defined]
+
+
+class Client:
+    """`Client(context.load()).get("/v1/nodes")`. Not for several threads at once."""
+
+    def __init__(self, context: Context, *, answer_s: float = _ANSWER_S) -> None:
+        self.context = context
+        self._tls = tls(context)
+        self._answer_s = answer_s
+        self._connection: http.client.HTTPSConnection | None = None
+        self.index = 0
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def get(self, path: str, **query: Any) -> Any:
+        return self.call("GET", path, query=query)
+
+    def post(self, path: str, body: Any = None, **query: Any) -> Any:
+        return self.call("POST", path, body, query=query)
+
+    def put(self, path: str, body: Any = None, **query: Any) -> Any:
+        return self.call("PUT", path, body, query=query)
+
+    def patch(self, path: str, body: Any = None, **query: Any) -> Any:
+        return self.call("PATCH", path, body, query=query)
+
+    def delete(self, path: str, **query: Any) -> Any:
+        return self.call("DELETE", path, query=query)
+
+    def call(self, method: str, path: str, body: Any = None, *, query: Mapping[str, Any] | None = None) -> Any:
+        """The answer's JSON. `index` is the store revision it was read at, for blocking queries."""
+        response = self._send(method, path, body, query or {})
+        data = response.read()
+        if index := response.getheader("X-Shoal-Index"):
+            self.index = int(index)
+        return parse(response.status, data)
+
+    def lines(self, path: str, *, method: str = "GET", body: Any = None, **query: Any) -> Iterator[Any]:
+        """The objects of an NDJSON stream, as they come."""
+        response = self._send(method, path, body, query, timeout_s=None)
+        if response.status >= 400:
+            parse(response.status, response.read())
+        try:
+            while line := response.readline():
+                if line.strip():
+                    yield json.loads(line)
+        except (OSError, http.client.HTTPException) as error:
+            raise Unavailable(f"the controller broke off the answer ({error}): try again") from error
+        finally:
+            self.close()
+
+    def _send(
+        self, method: str, path: str, body: Any, query: Mapping[str, Any], *, timeout_s: float | None = -1
+    ) -> http.client.HTTPResponse:
+        target = path_of(path, query)
+        raw = isinstance(body, (bytes, bytearray)) or hasattr(body, "read")
+        data = body if raw or body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/x-tar" if raw else "application/json"} if data is not None else {}
+        fresh = self._connection is None
+        connection = self._connect(self._answer_s if timeout_s == -1 else timeout_s)
+        try:
+            connection.request(method, target, data, headers)
+            return connection.getresponse()
+        except (http.client.HTTPException, OSError) as error:
+            self.close()
+            if not fresh and (method == "GET" or isinstance(error, http.client.RemoteDisconnected)) and not raw:
+                return self._send(method, path, body, query, timeout_s=timeout_s)
+            raise Unavailable(
+                f"the controller at {connection.host} does not answer ({reason(error)}): is it running?"
+            ) from error
+
+    def _connect(self, timeout_s: float | None) -> http.client.HTTPSConnection:
+        if self._connection is None:
+            self._connection = self._open()
+        if self._connection.sock is not None:
+            self._connection.sock.settimeout(timeout_s)
+        return self._connection
+
+    def _open(self) -> http.client.HTTPSConnection:
+        problems = []
+        for api in self.context.apis:
+            parts = urlsplit(api)
+            connection = _Connection(parts.hostname or "", parts.port or 7443, timeout=_CONNECT_S, context=self._tls)
+            try:
+                connection.connect()
+            except OSError as error:
+                problems.append(f"{parts.netloc}: {reason(error)}")
+                continue
+            connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return connection
+        where = "; ".join(problems) or "no address in the context"
+        raise Unavailable(f"cluster {self.context.name} cannot be reached ({where}): is its controller running?")
+
+
+def path_of(path: str, query: Mapping[str, Any]) -> str:
+    """Path and query as they go on the wire; None and False are left out, lists repeat their name."""
+    pairs = []
+    for name, value in query.items():
+        for item in value if isinstance(value, (list, tuple)) else (value,):
+            if item is not None and item is not False:
+                pairs.append((name.rstrip("_"), "true" if item is True else str(item)))
+    target = quote(path, safe="/:@%")
+    return f"{target}?{urlencode(pairs)}" if pairs else target
+
+
+def parse(status: int, data: bytes) -> Any:
+    """The JSON of an answer; raises the error that a failed one describes."""
+    try:
+        body = json.loads(data) if data.strip() else None
+    except ValueError:
+        body = None
+    if status < 400:
+        return body
+    row = body.get("error", {}) if isinstance(body, dict) else {}
+    message = row.get("message") or f"the controller answered {status}"
+    if row.get("code") == BadInput.code:
+        raise BadInput(message, row.get("problems") or ())
+    raise _ERRORS.get(row.get("code", ""), ShoalError)(message)
+
+
+_ERRORS: Final[dict[str, type[ShoalError]]] = {
+    error.code: error
+    for error in (errors.NotFound, errors.Conflict, Unauthorized, Unavailable, errors.StoreError, errors.RuntimeFailed)
+}
+
+
+def reason(error: BaseException) -> str:
+    """What a person can use of a connection error."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "its certificate is not of this cluster"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {error.reason}"
+    return str(error) or type(error).__name__

@@ -1,0 +1,119 @@
+"""The command line's front door: a table of commands, each loaded when it is used, and one place where errors are printed.
+
+Rules: nothing here imports more than click; `shoal --help` loads no command. An error is one line on stderr that says what to do,
+exit code 1 (bad usage 2, interrupted 130); a traceback only with SHOAL_DEBUG=1.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any, Final
+
+import click
+
+from model.errors import BadInput, ShoalError
+
+COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "apply": ("cli.apply:apply_command", "make the cluster run what Compose files say"),
+    "plan": ("cli.apply:plan_command", "what apply would change, and where each replica would go"),
+    "config": ("cli.config:config_command", "print the resolved Compose model"),
+    "stack": ("cli.stack:stack_command", "list, show and remove stacks"),
+    "service": ("cli.service:service_command", "list, inspect, scale, follow and remove services"),
+    "ps": ("cli.ps:ps_command", "list replicas"),
+    "logs": ("cli.logs:logs_command", "logs of a replica or of all replicas of a service"),
+    "exec": ("cli.exec:exec_command", "run a command in a running replica"),
+    "inspect": ("cli.inspect:inspect_command", "everything about a service, replica, node, volume or network"),
+    "explain": ("cli.explain:explain_command", "why this count, this node, this waiting"),
+    "events": ("cli.events:events_command", "what was decided and seen, with the reason"),
+    "run": ("cli.run:run_command", "run a single container somewhere on the cluster"),
+    "stop": ("cli.single:stop_command", "stop single containers"),
+    "start": ("cli.single:start_command", "start stopped single containers"),
+    "rm": ("cli.single:rm_command", "remove a stack or single containers"),
+    "node": ("cli.node:node_command", "list, label, drain and remove nodes; make join tokens"),
+    "image": ("cli.image:image_command", "list, pull, load and remove images"),
+    "volume": ("cli.volume:volume_command", "list, inspect, remove and prune volumes"),
+    "network": ("cli.network:network_command", "list networks"),
+    "context": ("cli.contexts:context_command", "choose the cluster to speak to"),
+    "lab": ("lab.commands:lab_command", "a whole cluster on this machine"),
+    "completion": ("cli.completion:completion_command", "shell completion for bash, zsh and fish"),
+    "version": ("cli.version:version_command", "versions of this program and of the cluster"),
+}
+DAEMONS: Final = (("controller", "the control plane"), ("agent", "the daemon of every node"))
+
+
+class Commands(click.Group):
+    """Commands by name, imported when asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+        with formatter.section("Daemons"):
+            formatter.write_dl(list(DAEMONS))
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            raise click.UsageError(f"{error.message.rstrip('.')}{near(args[0])}: `shoal --help` lists them", ctx) from None
+
+
+def near(word: str) -> str:
+    import difflib
+
+    found = difflib.get_close_matches(word, COMMANDS, 1)
+    return f" (did you mean {found[0]!r}?)" if found else ""
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option("--context", "context", default="", metavar="NAME", help="the cluster to speak to (also: SHOAL_CONTEXT)")
+@click.version_option(None, "-V", "--version", package_name="shoal", message="shoal %(version)s")
+def shoal(context: str) -> None:
+    """Runs Compose files on a cluster of machines, keeps them running, and scales them out and in."""
+    if context:
+        os.environ["SHOAL_CONTEXT"] = context
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line; gives the exit code."""
+    try:
+        result: Any = shoal.main(args=argv, prog_name="shoal", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.Abort:
+        return 130
+    except click.ClickException as error:
+        return _usage(error)
+    except ShoalError as error:
+        return _failed(error)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+def _usage(error: click.ClickException) -> int:
+    click.echo(f"shoal: {error.format_message()}", err=True)
+    return error.exit_code
+
+
+def _failed(error: ShoalError) -> int:
+    if os.environ.get("SHOAL_DEBUG"):
+        raise error
+    lines = error.problems if isinstance(error, BadInput) else (str(error),)
+    for line in lines:
+        click.echo(f"shoal: {line}", err=True)
+    return 1
