@@ -57,7 +57,8 @@ def unpack_layer(pieces: Iterable[bytes], directory: Path, diff_id: str | None, 
         child.wait()
         for pipe in (child.stdin, child.stdout, child.stderr):
             if pipe is not None:
-                pipe.close()
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
     if child.returncode != 0 or not out:  # who reaps children in this process may take the code: the line must be there
         raise _failure(child.returncode, err, what, directory)
     if diff_id is not None and found != diff_id:
