@@ -1,1 +1,8 @@
 """Pure placement: cluster view, filters that explain themselves, scores, batches."""
+
+from scheduler.place import place
+from scheduler.types import MICRO, Amounts, ClusterView, Group, Load, NodeFacts, Placement, Refusal, Strategy, micro
+
+__all__ = [
+    "MICRO", "Amounts", "ClusterView", "Group", "Load", "NodeFacts", "Placement", "Refusal", "Strategy", "micro", "place",
+]  # fmt: skip

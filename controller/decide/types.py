@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
+from controller.decide.index import Index
 from model.documents import (
     AssignmentDoc,
     DecisionDoc,
@@ -19,6 +21,7 @@ from model.documents import (
     NodeDoc,
     NodeHealthDoc,
     ServiceDoc,
+    StackDoc,
     StatusDoc,
     VolumeDoc,
     VolumePlaceDoc,
@@ -51,6 +54,10 @@ class View:
     sessions: Mapping[str, Session] = field(default_factory=dict)
     reign_started_ms: int = 0
     """When this leader began to lead: silence is counted from here at the earliest."""
+    stacks: Mapping[str, StackDoc] = field(default_factory=dict)
+    index: Index | None = field(default=None, compare=False, repr=False)
+    """A cache the shell keeps for its whole reign and puts into every view it makes (one `Index()`, never copied): with it a
+    pass costs what changed, without it the pass reads all assignments. Answers do not depend on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,7 @@ class Settings:
     pool: str = "10.0.0.0/8"
     network_prefix: int = 16
     slice_prefix: int = 24
+    strategy: Literal["spread", "pack"] = "spread"
     avoid: tuple[str, ...] = ()
     """Subnets never handed out: the underlay's and those of the machines' own routes."""
 

@@ -1,0 +1,155 @@
+"""What decisions would otherwise have to search all assignments for: who runs where, how much is given away, node facts.
+
+Rules: a cache and nothing more. It compares documents by identity with those it saw last and takes in what changed, so it is
+right whatever happened between two views, and the answer of a decision is the same with a fresh one. One thread uses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from model.documents import (
+    AssignedService,
+    AssignmentDoc,
+    NodeDoc,
+    NodeHealthDoc,
+    NodeInfo,
+    ReplicaStatus,
+    ServiceDoc,
+    StatusDoc,
+)
+from model.spec import Resources
+from scheduler import Amounts, Load, NodeFacts, micro
+
+if TYPE_CHECKING:
+    from controller.decide.types import View
+
+Statuses = Mapping[tuple[int, int], ReplicaStatus]
+"""Of one service on one node, by (slot, created_ms)."""
+
+_NO_DOC = AssignmentDoc("")
+_NO_INFO = NodeInfo()
+_NO_STATUS: Statuses = {}
+
+
+def amounts_of(reservations: Resources) -> Amounts:
+    return Amounts(micro(reservations.cpus), reservations.memory_bytes, reservations.pids)
+
+
+class Index:
+    """`placed[service name][node]`: the entry of the node's assignment document. `loads[node]`: what is given away there."""
+
+    def __init__(self) -> None:
+        self.placed: dict[str, dict[str, AssignedService]] = {}
+        self.loads: dict[str, Load] = {}
+        self._amounts: dict[str, Amounts] = {}
+        self._services: Mapping[str, ServiceDoc] = {}
+        self._assignments: Mapping[str, AssignmentDoc] = {}
+        self._statuses: dict[str, tuple[StatusDoc, dict[str, dict[tuple[int, int], ReplicaStatus]]]] = {}
+        self._facts: dict[str, tuple[NodeDoc, str, NodeInfo, NodeFacts]] = {}
+
+    def refresh(self, view: View) -> Index:
+        """Take in what changed since the last view."""
+        if view.services is not self._services:
+            self._take_services(view.services)
+        if view.assignments is not self._assignments:
+            self._take_assignments(view.assignments)
+        return self
+
+    def statuses(self, view: View, node: str, service_id: str) -> Statuses:
+        """What the node's agent last said of the service's replicas."""
+        doc = view.statuses.get(node)
+        if doc is None:
+            return _NO_STATUS
+        known = self._statuses.get(node)
+        if known is None or known[0] is not doc:
+            table: dict[str, dict[tuple[int, int], ReplicaStatus]] = {}
+            for row in doc.replicas:
+                table.setdefault(row.service_id, {})[row.slot, row.created_ms] = row
+            known = self._statuses[node] = (doc, table)
+        return known[1].get(service_id, _NO_STATUS)
+
+    def facts(self, view: View, node: NodeDoc) -> NodeFacts:
+        """The node as the scheduler sees it."""
+        status = view.statuses.get(node.name)
+        info = status.info if status is not None else _NO_INFO
+        health: NodeHealthDoc | None = view.health.get(node.name)
+        state = health.state if health is not None else "unreachable"
+        known = self._facts.get(node.name)
+        if known is not None and known[0] is node and known[1] == state and (known[2] is info or known[2] == info):
+            return known[3]
+        facts = NodeFacts(
+            name=node.name, id=node.id, hostname=info.hostname or node.name, role=node.role, os=info.os, arch=info.arch,
+            labels=dict(node.labels), state=state, availability=node.availability,
+            total=Amounts(micro(info.cpus), info.memory_bytes, info.pids),
+        )  # fmt: skip
+        self._facts[node.name] = (node, state, info, facts)
+        return facts
+
+    def amounts(self, service: str) -> Amounts:
+        return self._amounts.get(service, Amounts())
+
+    def _take_services(self, services: Mapping[str, ServiceDoc]) -> None:
+        before = self._services
+        for name, doc in services.items():
+            old = before.get(name)
+            if old is doc or (old is not None and old.spec.reservations == doc.spec.reservations):
+                continue
+            self._reprice(name, amounts_of(doc.spec.reservations))
+        for name in before.keys() - services.keys():
+            if name not in self.placed:
+                self._amounts.pop(name, None)
+        self._services = services
+
+    def _reprice(self, name: str, new: Amounts) -> None:
+        old = self._amounts.get(name, Amounts())
+        self._amounts[name] = new
+        if old != new:
+            for node, entry in self.placed.get(name, {}).items():
+                count = len(entry.replicas)
+                self._add(node, -count, old)
+                self._add(node, count, new)
+
+    def _take_assignments(self, assignments: Mapping[str, AssignmentDoc]) -> None:
+        before = self._assignments
+        for node, doc in assignments.items():
+            old = before.get(node, _NO_DOC)
+            if old is not doc:
+                self._swap(node, old, doc)
+        for node in before.keys() - assignments.keys():
+            self._swap(node, before[node], _NO_DOC)
+            self.loads.pop(node, None)
+            self._statuses.pop(node, None)
+            self._facts.pop(node, None)
+        self._assignments = assignments
+
+    def _swap(self, node: str, old: AssignmentDoc, new: AssignmentDoc) -> None:
+        gone = {entry.name: entry for entry in old.services}
+        for entry in new.services:
+            was = gone.pop(entry.name, None)
+            if was is entry:
+                continue
+            price = self._amounts.get(entry.name, Amounts())
+            self._add(node, len(entry.replicas) - (len(was.replicas) if was else 0), price)
+            self.placed.setdefault(entry.name, {})[node] = entry
+        for name, was in gone.items():
+            self._add(node, -len(was.replicas), self._amounts.get(name, Amounts()))
+            nodes = self.placed[name]
+            nodes.pop(node, None)
+            if not nodes:
+                del self.placed[name]
+
+    def _add(self, node: str, count: int, price: Amounts) -> None:
+        load = self.loads.get(node) or Load()
+        self.loads[node] = Load(
+            load.replicas + count,
+            load.cpus + count * price.cpus,
+            load.memory + count * price.memory,
+            load.pids + count * price.pids,
+        )
+
+
+def index_of(view: View) -> Index:
+    """The view's index, up to date; a fresh one when the view has none."""
+    return (view.index if view.index is not None else Index()).refresh(view)

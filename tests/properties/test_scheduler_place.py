@@ -1,0 +1,99 @@
+"""The batched placement against the one-by-one greedy, and what must hold of any placement."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.constraints import parse_constraint
+from scheduler import Amounts, ClusterView, Group, Load, NodeFacts, place
+from tests.properties.scheduler_oracle import Greedy
+
+ZONES = st.sampled_from(["", "a", "b", "c"])
+
+
+@st.composite
+def clusters(draw: st.DrawFn, most: int = 12) -> ClusterView:
+    nodes, loads = [], {}
+    for number in range(draw(st.integers(0, most))):
+        labels = {key: value for key in ("zone", "rack") if (value := draw(ZONES))}
+        nodes.append(
+            NodeFacts(
+                name=f"n{number:02}", labels=labels, arch=draw(st.sampled_from(["x86_64", "aarch64"])),
+                state=draw(st.sampled_from(["ready"] * 8 + ["down", "unreachable"])),
+                availability=draw(st.sampled_from(["active"] * 8 + ["pause", "drain"])),
+                total=Amounts(draw(st.integers(0, 9)), draw(st.integers(0, 9)), draw(st.integers(0, 9))),
+            )
+        )  # fmt: skip
+        if draw(st.booleans()):
+            loads[f"n{number:02}"] = Load(*(draw(st.integers(0, 4)) for _ in range(4)))
+    return ClusterView(nodes, loads)
+
+
+@st.composite
+def groups(draw: st.DrawFn, cluster: ClusterView) -> Group:
+    names = [node.name for node in cluster.nodes]
+    existing = draw(st.dictionaries(st.sampled_from(names), st.integers(1, 4))) if names else {}
+    return Group(
+        service="s", slots=range(1, draw(st.integers(0, 30)) + 1),
+        reserve=Amounts(*(draw(st.integers(0, 2)) for _ in range(3))),
+        constraints=tuple(parse_constraint(f"node.labels.zone{op}a") for op in draw(st.sampled_from([[], [], ["=="], ["!="]]))),
+        platform=draw(st.sampled_from(["", "", "linux/amd64", "linux/arm64"])),
+        node=draw(st.sampled_from(["", "", "", *names[:1]])),
+        spread=draw(st.sampled_from([(), (), ("node.labels.zone",), ("node.labels.zone", "node.labels.rack")])),
+        max_per_node=draw(st.sampled_from([0, 0, 1, 3])), existing=existing,
+        strategy=draw(st.sampled_from(["spread", "spread", "pack"])),
+    )  # fmt: skip
+
+
+@given(st.data())
+@settings(max_examples=400, deadline=None)
+def test_the_batch_gives_each_node_what_one_by_one_greedy_gives(data: st.DataObject) -> None:
+    cluster = data.draw(clusters())
+    wanted = data.draw(st.lists(groups(cluster), max_size=4))
+    result = place(cluster, wanted)
+    expected = Greedy(cluster).place(wanted)
+    assert [Counter(node for _, node in pairs) for pairs in result.assigned] == expected
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_small_groups_on_many_nodes_agree_with_greedy_too(data: st.DataObject) -> None:
+    nodes = [NodeFacts(f"n{i:03}", total=Amounts(data.draw(st.integers(1, 6)), 6)) for i in range(40)]
+    cluster = ClusterView(nodes)
+    wanted = [
+        Group("s", range(1, data.draw(st.integers(1, 9)) + 1), Amounts(data.draw(st.integers(0, 3)), 1)) for _ in range(25)
+    ]
+    result = place(cluster, wanted)
+    assert [Counter(node for _, node in pairs) for pairs in result.assigned] == Greedy(cluster).place(wanted)
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_no_node_is_given_more_than_it_has_and_every_slot_is_answered_once(data: st.DataObject) -> None:
+    cluster = data.draw(clusters())
+    wanted = data.draw(st.lists(groups(cluster), max_size=4))
+    result = place(cluster, wanted)
+    used = {name: Counter(cpus=load.cpus, memory=load.memory, pids=load.pids) for name, load in cluster.loads.items()}
+    for group, pairs, refusal in zip(wanted, result.assigned, result.refused, strict=True):
+        assert sorted([slot for slot, _ in pairs] + list(refusal.slots if refusal else ())) == list(group.slots)
+        assert refusal is None or refusal.reason
+        for _, name in pairs:
+            sums = used.setdefault(name, Counter())
+            sums.update(cpus=group.reserve.cpus, memory=group.reserve.memory, pids=group.reserve.pids)
+    touched = {name for pairs in result.assigned for _, name in pairs}
+    for node in cluster.nodes:
+        if node.name in touched:
+            asked = Amounts(*(max(values) for values in zip(*(group.reserve for group in wanted), strict=True)))
+            over = [k for k in ("cpus", "memory") if getattr(asked, k) and used[node.name][k] > getattr(node.total, k)]
+            before = cluster.loads.get(node.name, Load())
+            assert all(getattr(before, k) > getattr(node.total, k) for k in over)
+
+
+@given(st.data())
+@settings(max_examples=100, deadline=None)
+def test_no_placement_on_scale_to_zero(data: st.DataObject) -> None:
+    cluster = data.draw(clusters())
+    assert place(cluster, [Group("s", ())]).assigned == ((),)
