@@ -13,7 +13,7 @@ setup: ## Debian packages where missing, .venv from the lock, .venv/bin/shoal
 	@sh deploy/setup.sh
 
 demo: setup ## a cluster of three nodes on this machine: scale, kill, heal, clean away (needs root)
-	@sh deploy/demo.sh
+	@$(BIN)/python -m deploy.demo
 
 test: check ## everything: check, then unit, contract, root and end-to-end tests (without root: what needs none)
 	@sh tests/run.sh
