@@ -22,7 +22,7 @@ check: setup ## the quick rules: lint, types, import floors, generated code, she
 	$(BIN)/ruff check -q .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	@for script in deploy/*.sh tests/*.sh protos/*.sh .ci/run demo; do sh -n $$script || exit 1; done
+	@for script in deploy/*.sh deploy/stopped/* tests/*.sh protos/*.sh bench/*.sh .ci/run demo; do sh -n $$script || exit 1; done
 	@sh protos/generate.sh --check
 
 check-protos: setup ## is the generated code the one of the .proto files?
