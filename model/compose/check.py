@@ -12,6 +12,7 @@ from typing import Any
 from model.compose.fields import TOP
 from model.compose.finish import RESOURCES, names_used
 from model.compose.kinds import Field, ListOf, MapOf, Obj, Or
+from model.compose.parts import MOUNT, MOUNT_OBJ
 from model.compose.problems import Mark, Report, near, show
 from model.compose.tree import Map, mark_of
 
@@ -197,6 +198,8 @@ def _walk(kind: Any, value: Any, path: str, report: Report) -> None:
             _walk(kind.kind, item, f"{path}[{index}]", report)
     elif isinstance(kind, Or):
         _walk(kind.long, value, path, report)
+    elif kind is MOUNT:
+        _walk(MOUNT_OBJ, value, path, report)
 
 
 def _field(row: Field, value: Any, path: str, mark: Mark, report: Report) -> None:

@@ -54,7 +54,7 @@ def finish_service(session: Session, name: str, service: Map, env: Mapping[str, 
         if not result.get("network_mode") and "provider" not in result:
             result["networks"] = Map([("default", None)], service.mark)
     _implied_dependencies(result)
-    _nested_defaults(result)
+    _nested_defaults(result, env)
     _drop_empty(result)
     return result
 
@@ -163,13 +163,16 @@ def _implied_dependencies(service: Map) -> None:
         service["depends_on"] = depends
 
 
-def _nested_defaults(service: Map) -> None:
+def _nested_defaults(service: Map, env: Mapping[str, str]) -> None:
     build = service.get("build")
     if isinstance(build, dict):
         build = service["build"] = copy_map(build)
         build.setdefault("context", ".")
         if "dockerfile_inline" not in build:
             build.setdefault("dockerfile", "Dockerfile")
+        if isinstance(build.get("args"), dict):
+            known = ((key, env.get(key) if value is None else value) for key, value in build["args"].items())
+            build["args"] = Map((pair for pair in known if pair[1] is not None), build.at("args"))
     deploy = service.get("deploy")
     if isinstance(deploy, dict):
         deploy = service["deploy"] = copy_map(deploy)

@@ -39,6 +39,7 @@ from model.compose.shorts import (
     ULIMIT,
     context_short,
     depends_short,
+    host_path,
     mount_short,
     names_short,
     path_short,
@@ -73,7 +74,7 @@ PORT = Obj(
 
 PORT_ANY = Or(PORT, port_short)
 
-MOUNT = Obj(
+MOUNT_OBJ = Obj(
     {
         "type": Field(Enum(("bind", "volume", "tmpfs", "cluster", "npipe", "image"))),
         "source": Field(STR),
@@ -97,6 +98,16 @@ MOUNT = Obj(
     required=("type",),
     short=mount_short,
 )
+
+
+def MOUNT(cx: Context, value: Any, path: str, mark: Mark) -> Any:
+    """One entry of `volumes`; the path of a bind mount is made absolute."""
+    mount = MOUNT_OBJ(cx, value, path, mark)
+    if isinstance(mount, dict) and mount.get("type") == "bind" and isinstance(mount.get("source"), str):
+        mount["source"] = host_path(cx, mount["source"])
+    return mount
+
+
 HOOK = Obj(
     {
         "command": Field(Command()),

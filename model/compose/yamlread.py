@@ -121,7 +121,7 @@ class _Reader:
     def _count(self, nodes: int, event: Any) -> None:
         self.nodes += nodes
         if self.nodes > NODES_MAX:
-            self._fail(f"holds more than {NODES_MAX} values once its aliases are expanded", self._mark(event))
+            self._fail(f"holds more than {NODES_MAX} values (what an alias brings in counts each time)", self._mark(event))
 
     def _start(self, event: Any) -> None:
         mark = self._mark(event)
