@@ -37,6 +37,7 @@ bench: setup ## the figures of the README
 lock: setup ## rewrite the lock files after a change of dependencies (UPGRADE=1: newest versions)
 	$(LOCK) --extra dev --extra etcd3 pyproject.toml -o requirements-dev.lock
 	$(LOCK) -c requirements-dev.lock pyproject.toml -o requirements.lock
+	printf 'grpcio-tools==1.78.*\nmypy-protobuf==5.1.*\nsetuptools<81\n' | $(LOCK) - -o requirements-protos.lock
 
 wheel: setup ## dist/shoal-VERSION.whl
 	@rm -rf dist

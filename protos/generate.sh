@@ -3,21 +3,20 @@
 #   protos/generate.sh           write it here
 #   protos/generate.sh --check   write it to a temporary folder and compare; exit 1 when what is committed is stale
 # The generators live in an environment of their own (.venv-protos): grpcio-tools pins an older protobuf than we run.
-# A generator of protobuf 6 makes code that protobuf 7 runs.
+# A generator of protobuf 6 makes code that protobuf 7 runs. They are pinned, for another version may write other code.
 set -eu
 cd "$(dirname "$0")/.."
 root=$(pwd)
 venv=$root/.venv-protos
-want="grpcio-tools==1.78.* mypy-protobuf==5.1.* setuptools<81"
+lock=$root/requirements-protos.lock
 
-if [ ! -f "$venv/made" ] || [ "$(cat "$venv/made")" != "$want" ]; then
+if ! cmp -s "$lock" "$venv/made"; then
     python=$root/.venv/bin/python
     [ -x "$python" ] || python=python3
     rm -rf "$venv"
     "$python" -m venv "$venv"
-    # shellcheck disable=SC2086  # three requirements, three words
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check $want
-    printf %s "$want" >"$venv/made"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r "$lock"
+    cp "$lock" "$venv/made"
 fi
 
 out=$root
