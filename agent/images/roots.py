@@ -74,8 +74,12 @@ def read_in_root(root: Path, path: str, bytes_max: int = 1 << 20) -> bytes | Non
         return None
     finally:
         os.close(root_fd)
-    with os.fdopen(fd, "rb") as file:
-        return file.read(bytes_max) if stat.S_ISREG(os.fstat(fd).st_mode) else None
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return None
+        return os.pread(fd, bytes_max, 0)
+    finally:
+        os.close(fd)
 
 
 def _mount_target(root: Path, path: str) -> str:
