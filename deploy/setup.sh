@@ -16,12 +16,13 @@ stamp=$venv/.shoal-stamp
 say() { echo "setup: $*"; }
 die() { echo "setup: $*" >&2; exit 1; }
 
-# A python that is new enough, for which $1 (python code) runs.
+# The path of a python that is new enough and for which $1 (python code) runs; not that of a shim before it.
 python_that() {
     for name in python3 python3.13 python3.12 python3.11; do
         path=$(command -v "$name") || continue
         case $path in "$venv"/*) continue ;; esac
-        "$path" -c "import sys; assert sys.version_info >= (3, 11); $1" 2>/dev/null && { echo "$path"; return; }
+        code="import os, sys; assert sys.version_info >= (3, 11); $1; print(os.path.realpath(sys.executable))"
+        "$path" -c "$code" 2>/dev/null && return
     done
     return 1
 }
@@ -65,7 +66,7 @@ environment() {
     python=$(python_that "import venv, ensurepip") || die "needs Python 3.11 or newer with venv; on Debian: apt-get install python3-venv"
     say "filling .venv ($("$python" -V))"
     case $(cat "$stamp" 2>/dev/null) in
-    "$root $(readlink -f "$python") "*) rm -f "$stamp" ;;
+    "$root $python "*) rm -f "$stamp" ;;
     *) rm -rf "$venv" ;; # of another checkout, another python, or never finished
     esac
     [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
