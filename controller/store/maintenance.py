@@ -17,12 +17,12 @@ from model.store_port import StoreCompacted, StoreError
 
 CHECK_EVERY_S: Final = 10.0
 KEEP_REVISIONS: Final = 1000
-DEFRAGMENT_ABOVE: Final = 0.5
-"""Of the quota: below it the file's free pages hurt nobody."""
+ACT_ABOVE: Final = 0.5
+"""Of the quota: below it old revisions and free pages hurt nobody."""
 WASTE_ABOVE: Final = 0.5
 """Of the file: defragment when this much of it is free pages."""
-COMPACT_ABOVE: Final = 0.5
-FULL_ABOVE: Final = 0.95
+FULL_ABOVE: Final = 0.9
+IDLE: Final = "nothing to do"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,51 +45,61 @@ Step: TypeAlias = Compact | Defragment | Disarm
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """What is known: the members that answered, who raised NOSPACE, the store's revision, the quota of each member in bytes."""
+    """What is known: the members that answered, who raised NOSPACE, the store's revision, the quota of each member in bytes.
+
+    `tried_revision`: where the store stood when everything was last dropped and it was full all the same; 0: never.
+    `compacted_revision`: up to where we compacted last.
+    """
 
     members: tuple[MemberSpace, ...]
     alarmed: tuple[int, ...]
     revision: int
     quota_bytes: int
+    tried_revision: int = 0
+    compacted_revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Upkeep:
-    """Steps in order, and why. Facts are taken again after a compaction: what it freed is known only then."""
+    """Steps in order, and why."""
 
     steps: tuple[Step, ...]
     sentence: str
 
 
-def compaction(space: Space) -> Upkeep:
-    """Whether to drop old revisions, before anything else is decided."""
+def relief(space: Space) -> Upkeep:
+    """What to drop and to shrink."""
     if space.alarmed:
-        return Upkeep((Compact(space.revision),), f"etcd is full: compact up to revision {space.revision}")
+        if space.revision == space.tried_revision:
+            return Upkeep((), "etcd is really full and nothing was removed since")
+        shrink = tuple(Defragment(member.endpoint) for member in space.members)
+        return Upkeep((Compact(space.revision), *shrink), f"etcd is full: drop everything older than revision {space.revision}")
     fullest = max((member.size_bytes for member in space.members), default=0)
-    if fullest > COMPACT_ABOVE * space.quota_bytes and space.revision > KEEP_REVISIONS:
-        upto = space.revision - KEEP_REVISIONS
-        return Upkeep((Compact(upto),), f"etcd holds {_mb(fullest)} of {_mb(space.quota_bytes)}: compact up to revision {upto}")
-    return Upkeep((), "nothing to compact")
+    if fullest <= ACT_ABOVE * space.quota_bytes:
+        return Upkeep((), IDLE)
+    upto = space.revision - KEEP_REVISIONS
+    steps: list[Step] = [Compact(upto)] if upto >= space.compacted_revision + KEEP_REVISIONS else []
+    steps += [Defragment(member.endpoint) for member in space.members if _wasteful(member, space.quota_bytes)]
+    if not steps:
+        return Upkeep((), IDLE)
+    return Upkeep(
+        tuple(steps), f"etcd's file has {_mb(fullest)} of {_mb(space.quota_bytes)}: drop old revisions, shrink files half empty"
+    )
 
 
-def upkeep(space: Space) -> Upkeep:
-    """What to defragment and disarm, by facts taken after the compaction."""
-    steps: list[Step] = [Defragment(member.endpoint) for member in space.members if _wasteful(member, space)]
+def disarming(space: Space) -> Upkeep:
+    """Whether writes may be allowed again, by facts taken after the relief. The file's size counts: etcd itself goes by it."""
     if not space.alarmed:
-        why = "defragment: more than half of the file is free" if steps else "nothing to do"
-        return Upkeep(tuple(steps), why)
-    used = max((member.used_bytes for member in space.members), default=0)
-    if used > FULL_ABOVE * space.quota_bytes:
-        text = f"etcd is really full: {_mb(used)} in use of {_mb(space.quota_bytes)}; remove stacks or raise its quota"
-        return Upkeep(tuple(steps), text)
-    steps += [Disarm(member) for member in space.alarmed]
-    return Upkeep(tuple(steps), f"etcd was full and is made free again: {_mb(used)} in use of {_mb(space.quota_bytes)}")
+        return Upkeep((), IDLE)
+    size = max((member.size_bytes for member in space.members), default=0)
+    if size > FULL_ABOVE * space.quota_bytes:
+        return Upkeep((), f"etcd is really full: {_mb(size)} of {_mb(space.quota_bytes)}; remove stacks or raise its quota")
+    steps = tuple(Disarm(member) for member in space.alarmed)
+    return Upkeep(steps, f"etcd was full and is made free again: {_mb(size)} of {_mb(space.quota_bytes)}")
 
 
-def _wasteful(member: MemberSpace, space: Space) -> bool:
-    if space.alarmed:
-        return member.size_bytes > member.used_bytes
-    large = member.size_bytes > DEFRAGMENT_ABOVE * space.quota_bytes
+def _wasteful(member: MemberSpace, quota_bytes: int) -> bool:
+    large = member.size_bytes > ACT_ABOVE * quota_bytes
     return large and member.size_bytes - member.used_bytes > WASTE_ABOVE * member.size_bytes
 
 
@@ -111,6 +121,8 @@ class Maintenance:
         self._quota_bytes = quota_bytes
         self._clock = clock
         self._log = log
+        self._tried_revision = 0
+        self._compacted = 0
 
     async def run(self) -> None:
         """For ever; an etcd that does not answer is asked again."""
@@ -123,25 +135,29 @@ class Maintenance:
 
     async def run_once(self) -> str:
         """Does what is due; the deciding sentence."""
-        space = await self._look()
-        first = compaction(space)
-        if first.steps:
-            self._log(first.sentence)
-            await self._do(first)
-            space = await self._look()
-        then = upkeep(space)
-        if then.steps or space.alarmed:
-            self._log(then.sentence)
+        space = await self.look()
+        first = relief(space)
+        await self._do(first)
+        if not space.alarmed:
+            return first.sentence
+        after = await self.look()
+        then = disarming(after)
         await self._do(then)
-        return then.sentence if then.steps or space.alarmed else first.sentence
+        self._tried_revision = 0 if then.steps else after.revision
+        return then.sentence
 
-    async def _look(self) -> Space:
+    async def look(self) -> Space:
+        """The facts as they are now."""
         members = await self._admin.space()
-        return Space(members, await self._admin.full_members(), await self._admin.revision(), self._quota_bytes)
+        alarmed = await self._admin.full_members()
+        return Space(members, alarmed, await self._admin.revision(), self._quota_bytes, self._tried_revision, self._compacted)
 
     async def _do(self, plan: Upkeep) -> None:
+        if plan.steps:
+            self._log(plan.sentence)
         for step in plan.steps:
             if isinstance(step, Compact):
+                self._compacted = step.revision
                 try:
                     await self._admin.compact(step.revision)
                 except StoreCompacted:

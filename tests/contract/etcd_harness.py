@@ -110,6 +110,14 @@ class Member:
         self.process.send_signal(number)
         if number in (signal.SIGKILL, signal.SIGTERM):
             self.process.wait(DEADLINE_S)
+        while (
+            number == signal.SIGSTOP and Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T"
+        ):
+            pass
+
+    @property
+    def log(self) -> str:
+        return (self.folder / f"{self.name}.log").read_text()
 
     def end(self) -> None:
         if self.process is not None and self.process.poll() is None:
@@ -187,8 +195,7 @@ def wait_healthy(member: Member) -> None:
     if member.tls:
         command += ["--cacert", str(member.tls.ca), "--cert", str(member.tls.cert), "--key", str(member.tls.key)]
     done = subprocess.run(command, env={"ETCDCTL_API": "3"}, capture_output=True, text=True, timeout=DEADLINE_S)
-    log = (member.folder / f"{member.name}.log").read_text()[-2000:]
-    assert done.returncode == 0, f"{member.name} did not become healthy: {done.stderr}\n{log}"
+    assert done.returncode == 0, f"{member.name} did not become healthy: {done.stderr}\n{member.log[-2000:]}"
 
 
 class Proxy:
