@@ -155,7 +155,7 @@ def path_of(path: str, query: Mapping[str, Any]) -> str:
     for name, value in query.items():
         for item in value if isinstance(value, (list, tuple)) else (value,):
             if item is not None and item is not False:
-                pairs.append((name.rstrip("_"), "true" if item is True else str(item)))
+                pairs += [(name.rstrip("_"), "true" if item is True else str(item))]
     target = quote(path, safe="/:@%")
     return f"{target}?{urlencode(pairs)}" if pairs else target
 

@@ -1,6 +1,6 @@
 """Contexts: which cluster the command line speaks to. Files under $SHOAL_CONFIG_DIR or ~/.config/shoal.
 
-Rules: `contexts/NAME.json` holds addresses, CA, certificate and key (mode 0600, since the key is in it); `current` holds a name;
+Rules: `contexts/NAME.json` holds addresses, CA, certificate and key (mode 0600: the key is in it); `current` holds a name;
 SHOAL_CONTEXT overrides it. A broken or missing context is one clear line.
 """
 

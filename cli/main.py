@@ -1,7 +1,7 @@
 """The command line's front door: a table of commands, each loaded when it is used, and one place where errors are printed.
 
-Rules: nothing here imports more than click; `shoal --help` loads no command. An error is one line on stderr that says what to do,
-exit code 1 (bad usage 2, interrupted 130); a traceback only with SHOAL_DEBUG=1.
+Rules: nothing here imports more than click; `shoal --help` loads no command. An error is one line on stderr that says what
+to do, exit code 1 (bad usage 2, interrupted 130); a traceback only with SHOAL_DEBUG=1.
 """
 
 from __future__ import annotations

@@ -1,0 +1,28 @@
+"""`shoal events`: what was decided and seen, each with its sentence."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import Any
+
+import click
+
+from cli.connect import connected
+from cli.logs import parse_since
+
+
+@click.command("events", help="What was decided and seen, oldest first.")
+@click.option("-f", "--follow", is_flag=True, help="go on as more happens")
+@click.option("--since", default="", help="only newer than this: 10m, 2h, or 2026-01-31T12:00:00Z")
+@click.option("--about", default="", help="only about this: service/NAME or node/NAME")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text")
+def events_command(follow: bool, since: str, about: str, output: str) -> None:
+    with connected() as client:
+        for row in client.lines("/v1/events", follow=follow, since=parse_since(since), about=about or None):
+            click.echo(json.dumps(row) if output == "json" else event_line(row))
+
+
+def event_line(row: Any) -> str:
+    at = dt.datetime.fromtimestamp(row["at_ms"] / 1000, dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
+    return f"{at}Z  {row['kind']:<12} {row['about']}: {row['sentence']}"

@@ -1,0 +1,134 @@
+"""`shoal run`: a single container somewhere on the cluster, with Docker's words.
+
+Rules: it is a service of one replica without a stack, placed by the scheduler. In the foreground its output is followed and its
+exit code becomes ours; `-it` joins the terminal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import PurePosixPath
+from typing import Any, Final
+
+import click
+
+from cli import context
+from cli.client import Client
+from cli.logs import print_logs
+from model.errors import BadInput, NotFound, RuntimeFailed, ShoalError, Unavailable
+
+_ENDED: Final = ("complete", "failed", "rejected", "shutdown")
+_START_S: Final = 120.0
+
+
+@click.command("run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("-d", "--detach", is_flag=True, help="print the name and return when it runs")
+@click.option("-i", "--interactive", is_flag=True, help="keep stdin open")
+@click.option("-t", "--tty", "tty", is_flag=True, help="give it a terminal")
+@click.option("--rm", "auto_remove", is_flag=True, help="remove it when it ends")
+@click.option("--name", default="", help="its name (default: made up)")
+@click.option("-e", "--env", "env", multiple=True, metavar="NAME[=VALUE]")
+@click.option("--env-file", "env_files", multiple=True, type=click.Path(exists=True, dir_okay=False))
+@click.option("-v", "--volume", "volumes", multiple=True, metavar="[SOURCE:]TARGET[:ro]")
+@click.option("--tmpfs", "tmpfs", multiple=True, metavar="TARGET")
+@click.option("--network", default="bridge", show_default=True)
+@click.option("--node", default="", help="run it on this node")
+@click.option("--entrypoint", default=None)
+@click.option("-w", "--workdir", default="")
+@click.option("-u", "--user", default="")
+@click.option("--hostname", default="")
+@click.option("-l", "--label", "labels", multiple=True, metavar="KEY=VALUE")
+@click.option("--cpus", type=float, default=0.0)
+@click.option("-m", "--memory", default="")
+@click.option("--pids-limit", type=int, default=0)
+@click.option("--cap-add", multiple=True)
+@click.option("--cap-drop", multiple=True)
+@click.option("--read-only", is_flag=True)
+@click.option("--init", is_flag=True, help="an init process that passes signals on and reaps")
+@click.option("--privileged", is_flag=True)
+@click.option("--restart", default="no", help="no, always, unless-stopped, on-failure[:N]")
+@click.option("--stop-signal", default="")
+@click.option("--stop-timeout", type=float, default=10.0)
+@click.option("--pull", type=click.Choice(["missing", "always", "never"]), default="missing")
+@click.argument("image")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def run_command(ctx: click.Context, /, **options: Any) -> None:
+    """Run IMAGE, with COMMAND instead of its own if given."""
+    from cli.run_spec import service_spec
+    from model import codec
+
+    cluster = context.load()
+    spec = service_spec(options)
+    with Client(cluster) as client:
+        client.post("/v1/services", codec.to_plain(spec))
+        row = until_started(client, spec.name)
+        if options["detach"]:
+            if row["state"] == "rejected":
+                raise RuntimeFailed(f"{spec.name}: {row['message'] or 'cannot start'}")
+            click.echo(row["container_id"] or spec.name)
+            return
+        try:
+            code = foreground(cluster, client, spec.name, row, options)
+            if options["auto_remove"]:
+                with contextlib.suppress(ShoalError):
+                    client.delete(f"/v1/services/{spec.name}")
+            ctx.exit(code)
+        except KeyboardInterrupt:
+            with contextlib.suppress(ShoalError):
+                client.post(f"/v1/services/{spec.name}/stop")
+            ctx.exit(130)
+
+
+def until_started(client: Client, name: str) -> Any:
+    """The replica's row once it runs or has ended. Raises Unavailable with the reason after two minutes."""
+    end = time.monotonic() + _START_S
+    row: Any = None
+    while time.monotonic() < end:
+        rows = client.get("/v1/replicas", service=name, all=True, index=client.index or None, wait=1)
+        row = rows[0] if rows else row
+        if row and (row["state"] == "running" or row["state"] in _ENDED):
+            return row
+        if not rows and row:
+            raise NotFound(f"{name} was removed meanwhile")
+        time.sleep(0.02)
+    raise Unavailable(
+        f"{name} is not running after {_START_S:.0f} s: {row['message'] if row else 'not placed'}; see `shoal explain {name}`"
+    )
+
+
+def foreground(cluster: Any, client: Client, name: str, row: Any, options: dict[str, Any]) -> int:
+    """Follow it to its end; the exit code."""
+    if row["state"] == "rejected":
+        with contextlib.suppress(ShoalError):
+            client.delete(f"/v1/services/{name}")
+        raise RuntimeFailed(f"{name}: {row['message'] or 'cannot start'}")
+    if options["interactive"] and row["state"] == "running":
+        from cli.terminal import join
+
+        return join(cluster, f"/v1/replicas/{name}/attach", tty_wanted=options["tty"], stdin_wanted=True)
+    with contextlib.suppress(NotFound), Client(cluster) as stream:
+        print_logs(stream, f"/v1/replicas/{name}/logs", True, "all", "", False, name=False)
+    return exit_code(client, name)
+
+
+def exit_code(client: Client, name: str) -> int:
+    """The exit code of an ended single container."""
+    while True:
+        rows = client.get("/v1/replicas", service=name, all=True)
+        if not rows:
+            return 0
+        if rows[0]["state"] in _ENDED:
+            return int(rows[0]["exit_code"] or 0)  # the controller removes it a little later (--rm), so it can be read
+        time.sleep(0.05)
+
+
+def command_name(image: str) -> str:
+    """A name that tells the image and is unlikely to be taken: `busybox-3fa94c`."""
+    import secrets
+
+    base = PurePosixPath(image.partition("@")[0]).name.partition(":")[0]
+    if not base:
+        raise BadInput(f"image {image!r}: expected a name such as busybox or shop/web:1.0")
+    return f"{base}-{secrets.token_hex(3)}"
