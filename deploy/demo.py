@@ -113,15 +113,15 @@ def ask_across_nodes(shoal: Shoal, rows: list[Replica]) -> None:
 
 
 def pid_of(shoal: Shoal, name: str) -> int:
-    """The process id of a replica's container, seen from this machine."""
-    found = json.loads(shoal.run("inspect", name))
-    document = found[0] if isinstance(found, list) else found
-    return int(document["container"]["State"]["Pid"])
+    """The process id of a replica's container, as its node sees it."""
+    (found,) = json.loads(shoal.run("inspect", "--type", "replica", name))
+    return int(found["container"]["State"]["Pid"])
 
 
 def kill_a_container(shoal: Shoal, victim: Replica) -> None:
-    os.kill(pid_of(shoal, victim["name"]), signal.SIGKILL)
+    pid = pid_of(shoal, victim["name"])
     begin = time.monotonic()
+    shoal.run("lab", "exec", "--name", shoal.lab, victim["node"], "--", "kill", "-KILL", str(pid))
 
     def back() -> bool:
         rows = [row for row in shoal.running() if row["name"] == victim["name"]]
