@@ -9,7 +9,7 @@
 
 Rules: synchronous. A thing appears under its final name by one rename, complete, and disappears by a rename into tmp/. A
 layer whose pages may not have reached the disk when the machine died (another boot, not marked synced) is dropped at
-start, and so is an image that lacks a layer: both are pulled again.
+start, and so is what cannot be read and an image that lacks a layer: they are pulled again. `sync` follows each pull.
 """
 
 from __future__ import annotations
@@ -100,21 +100,19 @@ class StoreDisk:
         directory.rename(self.root / "layers" / _hex(diff_id))
         return record
 
-    def sync(self, diff_ids: Collection[str]) -> dict[str, LayerRecord]:
-        """Bring these layers' pages to the disk and mark them so; their new records."""
+    def sync(self) -> None:
+        """Bring everything written so far to the disk."""
         fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             if _libc.syncfs(fd) != 0:
                 raise ImageError(f"image store {self.root}: syncfs failed: {os.strerror(ctypes.get_errno())}")
         finally:
             os.close(fd)
-        marked: dict[str, LayerRecord] = {}
-        for diff_id in diff_ids:
-            file = self.layer_path(diff_id).with_name("layer.json")
-            record = _read_layer(file.parent)
-            if record is not None:  # it may have been pruned meanwhile
-                marked[diff_id] = LayerRecord(record.size_bytes, record.boot, synced=True)
-                self._write(file, json.dumps(asdict(marked[diff_id])))
+
+    def mark_synced(self, diff_id: str, record: LayerRecord) -> LayerRecord:
+        """Note that `sync` ran after this layer was written."""
+        marked = LayerRecord(record.size_bytes, record.boot, synced=True)
+        self._write(self.layer_path(diff_id).with_name("layer.json"), json.dumps(asdict(marked)))
         return marked
 
     # images and names
@@ -182,12 +180,10 @@ class StoreDisk:
         return fd
 
     def _write(self, file: Path, text: str) -> None:
-        """Replace `file` so that it holds the old or the new text after any crash."""
+        """Replace `file` in one step. It is not flushed (the event loop is waiting): `sync` does that soon after."""
         fd, name = tempfile.mkstemp(prefix="file-", dir=self._tmp)
         with os.fdopen(fd, "w") as out:
             out.write(text)
-            out.flush()
-            os.fdatasync(out.fileno())
         os.rename(name, file)
 
 

@@ -109,7 +109,10 @@ class LayerPool:
     async def _sync(self) -> None:
         while self._sync_wanted:
             self._sync_wanted = False
-            new = [diff_id for diff_id, record in self._records.items() if not record.synced]
-            if new:
-                marked = await self._threads.run(self._disk.sync, new)
-                self._records.update({d: record for d, record in marked.items() if d in self._records})
+            new = {diff_id: record for diff_id, record in self._records.items() if not record.synced}
+            if not new:
+                continue
+            await self._threads.run(self._disk.sync)
+            for diff_id, record in new.items():  # deleted, or deleted and pulled again meanwhile: not this one
+                if self._records.get(diff_id) is record:
+                    self._records[diff_id] = self._disk.mark_synced(diff_id, record)

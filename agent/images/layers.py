@@ -12,7 +12,7 @@ import hashlib
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +55,8 @@ def unpack_layer(pieces: Iterable[bytes], directory: Path, diff_id: str | None, 
         if child.poll() is None:
             child.kill()
         child.wait()
+        if isinstance(pieces, Generator):
+            pieces.close()  # now, not when the last traceback is forgotten: a connection may hang on it
         for pipe in (child.stdin, child.stdout, child.stderr):
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):
