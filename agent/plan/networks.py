@@ -1,18 +1,18 @@
 """Which networks the node must have, and which of them are ready to be attached to.
 
 Rules: pure. A network is kept until the last life that is attached to it is gone, even when the controller has stopped naming
-it. `host` and `none` need nothing; `bridge` is made when somebody uses it.
+it. `host`, `none` and the node's own `bridge` need nothing here: the driver makes them with the attachment.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from agent.plan.network import LOCAL_BRIDGE, NetworkWanted, local_bridge
+from agent.plan.network import LOCAL_BRIDGE, NetworkWanted
 from agent.plan.records import Failure, Life
 from model.spec import Attachment
 
-_BUILT_IN = ("host", "none")
+_BUILT_IN = ("host", "none", LOCAL_BRIDGE)
 _RETRY_MAX_S = 30.0
 
 
@@ -41,9 +41,8 @@ class Networks:
         wanted = {network.name: network for network in desired}
         for life in lives:
             for name in _names(life):
-                known = local_bridge() if name == LOCAL_BRIDGE else self._wanted.get(name)
-                if name not in wanted and known is not None and (life.attached or name == LOCAL_BRIDGE):
-                    wanted[name] = known
+                if name not in wanted and life.attached and name in self._wanted:
+                    wanted[name] = self._wanted[name]
         self._wanted = dict(sorted(wanted.items()))
         return self._wanted != (self._asked if self._asked is not None else {})
 

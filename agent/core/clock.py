@@ -1,0 +1,27 @@
+"""The real Clock and Random."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import time
+
+
+class RealClock:
+    def now(self) -> float:
+        return time.time()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class RealRandom:
+    def token_hex(self, nbytes: int) -> str:
+        return secrets.token_hex(nbytes)
+
+    def uniform(self, low: float, high: float) -> float:
+        return random.uniform(low, high)

@@ -1,0 +1,53 @@
+"""Everything the agent acts on, in one record; and what it needs of an image store.
+
+Rules: each port has a real and an in-memory implementation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from agent.network.port import NetworkDriver
+from agent.runtime.port import ContainerRuntime
+from agent.volumes.store import VolumeStore
+
+if TYPE_CHECKING:
+    from agent.images.records import Credentials, Image, ProgressSink, PullPolicy
+
+
+class Images(Protocol):
+    """What the agent needs of `agent.images.store.ImageStore`."""
+
+    def get(self, ref: str) -> Image | None: ...
+
+    async def pull(
+        self,
+        ref: str,
+        *,
+        auth: Credentials | None = None,
+        progress: ProgressSink | None = None,
+        policy: PullPolicy = "missing",
+    ) -> Image: ...
+
+    async def load(self, source: Path) -> list[Image]: ...
+
+    async def remove(self, ref: str) -> None: ...
+
+    def hold(self, image_id: str, owner: str) -> None: ...
+
+    def release(self, owner: str) -> None: ...
+
+    def list(self) -> list[Image]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The node's runtime, images, network and volumes. `data_dir` is where spooled files go."""
+
+    runtime: ContainerRuntime
+    images: Images
+    network: NetworkDriver
+    volumes: VolumeStore
+    data_dir: Path

@@ -1,0 +1,238 @@
+"""The shell around the core: stimuli in, effects performed, outcomes back in.
+
+Rules: the core is called on the event loop only, one stimulus at a time. Journal entries and reports of a step are taken before
+its effects begin. Every effect is a task of one TaskGroup; a failing effect becomes a `Failed`, whatever was raised.
+Stopping the agent leaves the containers as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from agent.core.journal import Journal
+from agent.core.perform import Performer
+from agent.core.ports import Ports
+from agent.core.report import Reporter
+from agent.plan import effects as fx
+from agent.plan.core import Core
+from agent.plan.desired import used_specs
+from agent.plan.mounts import named_volumes, volume_users
+from agent.plan.records import Desired, Failure
+from model.documents import Event
+from model.errors import NotFound, ShoalError
+from model.ports import Clock
+
+log = logging.getLogger(__name__)
+REPAIR_S = 30.0
+_NEVER = frozenset({"image_not_found", "registry_refused", "bad_input"})
+
+
+class Runner:
+    """`await recover()`, then `run()` until it is cancelled."""
+
+    def __init__(self, core: Core, ports: Ports, journal: Journal, clock: Clock, reporter: Reporter) -> None:
+        self.core = core
+        self.ports = ports
+        self.performer = Performer(ports, lambda: core.desired)
+        self._journal = journal
+        self._clock = clock
+        self._reporter = reporter
+        self._tasks: asyncio.TaskGroup | None = None
+        self._pending: list[fx.Effect] = []
+        self._timer: asyncio.Task[None] | None = None
+        self._timer_at: float | None = None
+        self._moved = asyncio.Event()
+
+    async def recover(self) -> None:
+        """Take over what the last agent left. Call once, before `run`."""
+        found = await self.ports.runtime.recover()
+        saved = self._journal.load()
+        desired = used_specs(self._journal.load_desired())
+        await self.ports.network.recover([life.sandbox for life in saved if life.attached])
+        self._take(self.core.recover(desired, saved, found, self._clock.now()))
+        for item in found:
+            self.performer.pids[item.container_id] = item.pid
+        for life in self.core.lives.values():
+            self.performer.hold(life)
+        running = sum(1 for life in self.core.lives.values() if life.stage == "running")
+        log.info("recovered: %d replicas in the journal, %d containers found, %d running", len(saved), len(found), running)
+
+    async def run(self) -> None:
+        """Perform until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            tasks.create_task(self._take_exits())
+            tasks.create_task(self._repair_for_ever())
+            pending, self._pending = self._pending, []
+            for effect in pending:
+                self._begin(effect)
+            self._arm()
+
+    def desire(self, desired: Desired) -> None:
+        """A new desired state; kept for a restart without the controller."""
+        self._journal.save_desired(used_specs(desired))
+        self.give(fx.DesiredArrived(desired))
+
+    def give(self, stimulus: fx.Stimulus) -> None:
+        """Tell the core and perform what it answers."""
+        self._take(self.core.handle(stimulus, self._clock.now()))
+        self._moved.set()
+        self._arm()
+
+    async def idle(self) -> None:
+        """Until no replica is left."""
+        await self.until(lambda: not self.core.lives)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until `condition` holds; looked at whenever something has happened."""
+        while not condition():
+            self._moved.clear()
+            await self._moved.wait()
+
+    def volume_users(self) -> dict[str, list[str]]:
+        """Names of the replicas that use each volume."""
+        return volume_users(self.core.lives.values())
+
+    def prune_specs(self) -> Desired:
+        """Forget specs no slot needs; what is left is what a new session says it knows."""
+        self.core.desired = used_specs(self.core.desired)
+        return self.core.desired
+
+    # effects
+
+    def _take(self, effects: list[fx.Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case fx.Save(life):
+                    self._journal.save(life)
+                case fx.Drop(replica):
+                    self._journal.drop(replica)
+                case fx.Report(status):
+                    self._reporter.changed(status)
+                case fx.Gone(replica):
+                    self._reporter.gone(replica)
+                case fx.Say(kind, about, sentence):
+                    log.info("%s", sentence)
+                    self.say(kind, about, sentence)
+                case _:
+                    self._begin(effect)
+
+    def say(self, kind: str, about: str, sentence: str) -> None:
+        self._reporter.event(Event(round(self._clock.now() * 1000), kind, about, sentence, self.core.node))
+
+    def _begin(self, effect: fx.Effect) -> None:
+        if self._tasks is None:
+            self._pending.append(effect)
+        else:
+            self._tasks.create_task(self._perform(effect))
+
+    async def _perform(self, effect: fx.Effect) -> None:
+        try:
+            outcome = await self._do(effect)
+        except ShoalError as error:
+            outcome = _failure(effect, _reason(error))
+        except Exception as error:
+            log.exception("%s failed", type(effect).__name__)
+            outcome = _failure(effect, Failure(f"{type(effect).__name__}: {type(error).__name__}: {error}".split("\n")[0]))
+        if outcome is not None:
+            self.give(outcome)
+
+    async def _do(self, effect: fx.Effect) -> fx.Stimulus | None:
+        match effect:
+            case fx.KillContainer():
+                await self.performer.kill(effect)
+                return None
+            case fx.DeleteOrphan(container_id):
+                log.warning("container %s belongs to no replica: deleted", container_id[:12])
+                await self.performer.delete(container_id)
+                return None
+            case fx.DeleteContainer(replica, token, container_id):
+                await self.performer.delete(container_id)
+                return fx.Done(replica, token)
+            case fx.PrepareVolumes():
+                outcome = await self.performer.volumes(effect)
+                if not set(named_volumes(effect.life)) <= set(self._reporter.known_volumes()):
+                    self.report_volumes()
+                return outcome
+        steps: dict[type, Callable[[Any], Awaitable[fx.Stimulus]]] = {
+            fx.PullImage: self.performer.pull,
+            fx.ApplyNetworks: self.performer.apply_networks,
+            fx.AttachNetwork: self.performer.attach,
+            fx.CreateContainer: self.performer.create,
+            fx.StartContainer: self.performer.start,
+            fx.DetachNetwork: self.performer.detach,
+            fx.ReleaseReplica: self.performer.release,
+            fx.Probe: self.performer.probe,
+        }
+        return await steps[type(effect)](effect)
+
+    def report_volumes(self) -> None:
+        """Tell the controller which named volumes are here."""
+        self._reporter.volumes(tuple(volume.name for volume in self.ports.volumes.all() if not volume.anonymous))
+
+    # what comes by itself
+
+    async def _take_exits(self) -> None:
+        async for end in self.ports.runtime.exits():
+            self.give(fx.ContainerExited(end))
+
+    def _arm(self) -> None:
+        """One timer for the earliest thing the core waits for."""
+        at = self.core.wake_at()
+        if self._tasks is None or at == self._timer_at:
+            return
+        self._timer_at = at
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if at is None else self._tasks.create_task(self._wake(at))
+
+    async def _wake(self, at: float) -> None:
+        await self._clock.sleep(max(0.0, at - self._clock.now()))
+        self._timer, self._timer_at = None, None
+        self.give(fx.TimerDue())
+
+    async def _repair_for_ever(self) -> None:
+        self.report_volumes()
+        while True:
+            await self._clock.sleep(REPAIR_S)
+            try:
+                await self.repair()
+            except ShoalError as error:
+                log.warning("repair: %s", error)
+
+    async def repair(self) -> None:
+        """Compare what is there with what should be; put right what differs and say so."""
+        for sentence in await self.ports.network.repair():
+            log.warning("repaired: %s", sentence)
+            self.say("repaired", f"node/{self.core.node}", sentence)
+        running = [life.container_id for life in self.core.lives.values() if life.stage == "running"]
+        missing = [container_id for container_id in running if await self.ports.runtime.usage(container_id) is None]
+        self.give(fx.Compared(tuple(missing)))
+
+
+def _reason(error: ShoalError) -> Failure:
+    permanent = bool(getattr(error, "permanent", False)) or error.code in _NEVER or isinstance(error, NotFound)
+    return Failure(str(error).split("\n")[0], permanent, getattr(error, "exit_code", None))
+
+
+def _failure(effect: fx.Effect, failure: Failure) -> fx.Stimulus | None:
+    match effect:
+        case fx.PullImage(reference, policy):
+            return fx.PullFailed(reference, policy, failure)
+        case fx.ApplyNetworks(_, token):
+            return fx.NetworksApplied(token, failure)
+        case fx.Probe(replica, container_id, _):
+            return fx.Probed(replica, container_id, False, failure.message)
+        case fx.KillContainer(container_id, signal):
+            log.warning("%s to container %s: %s", signal, container_id[:12], failure.message)
+            return None
+        case fx.DeleteOrphan(container_id):
+            log.warning("container %s cannot be deleted: %s", container_id[:12], failure.message)
+            return None
+        case fx.Save() | fx.Drop() | fx.Report() | fx.Gone() | fx.Say():
+            return None
+        case _:
+            return fx.Failed(effect.replica, effect.token, failure)

@@ -1,0 +1,251 @@
+"""The agent's own gRPC server: what a controller asks one node directly (logs, exec, images, volumes, figures).
+
+Rules: mutual TLS, and only certificates of role `controller` get in. Every error is one line with the fitting status. A caller
+that goes away ends what was begun for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
+
+import grpc
+from grpc import aio
+
+from agent.core.figures import stats
+from agent.core.images_service import ImagesService
+from agent.core.runner import Runner
+from agent.core.streams import relay
+from agent.core.tls import NodePki, role_of
+from agent.plan.container import ExecRequest
+from agent.plan.inspect import inspected
+from agent.plan.records import Life
+from model.errors import BadInput, Conflict, NotFound, ShoalError, Unavailable
+from model.pki_names import ROLE_CONTROLLER
+from protos import node_pb2 as pb
+from protos import node_pb2_grpc
+
+log = logging.getLogger(__name__)
+MESSAGE_BYTES_MAX = 64 << 20
+ATTACH_WAIT_S = 120.0
+_CODES: tuple[tuple[type[ShoalError], grpc.StatusCode], ...] = (
+    (NotFound, grpc.StatusCode.NOT_FOUND),
+    (Conflict, grpc.StatusCode.FAILED_PRECONDITION),
+    (BadInput, grpc.StatusCode.INVALID_ARGUMENT),
+    (Unavailable, grpc.StatusCode.UNAVAILABLE),
+)
+Context = aio.ServicerContext[Any, Any]
+
+
+def status_of(error: ShoalError) -> grpc.StatusCode:
+    """The gRPC status of one of our errors; its HTTP status decides where its class is not listed."""
+    by_status = {404: grpc.StatusCode.NOT_FOUND, 409: grpc.StatusCode.FAILED_PRECONDITION}
+    found = next((code for kind, code in _CODES if isinstance(error, kind)), None)
+    return found or by_status.get(error.status, grpc.StatusCode.UNKNOWN)
+
+
+class AgentService(node_pb2_grpc.AgentServicer):
+    """Everything about one node's containers, images and volumes."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._ports = runner.ports
+        self._images = ImagesService(runner.ports)
+
+    # containers
+
+    async def Logs(self, request: pb.LogsRequest, context: Context) -> AsyncIterator[pb.LogLine]:
+        life = self._life(request.key)
+        lines = self._ports.runtime.logs(
+            life.id.text, follow=request.follow, tail=request.tail, since_ms=request.since_ms, until_ms=request.until_ms
+        )
+        async for line in lines:
+            yield pb.LogLine(at_ns=line.at_ns, stream=line.stream, line=line.line)
+
+    async def Exec(self, requests: AsyncIterator[pb.ExecInput], context: Context) -> AsyncIterator[pb.ExecOutput]:
+        start = await _first(requests)
+        life = self._life(start.key)
+        if life.stage != "running":
+            raise Conflict(f"{life.name} does not run ({life.state}): exec needs a running container")
+        session = await self._ports.runtime.exec(life.container_id, _exec_request(start))
+        async for output in relay(session, requests):
+            yield output
+
+    async def Attach(self, requests: AsyncIterator[pb.ExecInput], context: Context) -> AsyncIterator[pb.ExecOutput]:
+        start = await _first(requests)
+        life = await self._attachable(start.key)
+        session = await self._ports.runtime.attach(life.container_id)
+        if start.HasField("size"):
+            await session.resize(start.size.rows, start.size.columns)
+        async for output in relay(session, requests):
+            yield output
+
+    async def _attachable(self, key: pb.ReplicaKey) -> Life:
+        """The replica once its container is there: `run -it` attaches while the image is still being pulled."""
+        self._life(key)
+
+        def there() -> bool:
+            life = self._life(key)
+            return life.ended or (bool(life.container_id) and life.stage in ("created", "running"))
+
+        try:
+            async with asyncio.timeout(ATTACH_WAIT_S):
+                await self._runner.until(there)
+        except TimeoutError:
+            life = self._life(key)
+            raise Unavailable(f"{life.name} has no container yet ({life.state}): {life.message or 'still preparing'}") from None
+        life = self._life(key)
+        if life.ended:
+            raise Conflict(f"{life.name} has ended: {life.message or life.state}")
+        return life
+
+    async def Inspect(self, request: pb.ContainerRequest, context: Context) -> pb.Json:
+        from agent.images.records import ImageConfig
+
+        life = self._life(request.key)
+        image = self._ports.images.get(life.image.id) if life.image else None
+        pid = self._runner.performer.pids.get(life.container_id, 0)
+        mounts = self._runner.performer.mounts_of(life.id)
+        return _json(inspected(life, image.config if image else ImageConfig(), pid, mounts))
+
+    async def Stats(self, request: pb.Empty, context: Context) -> pb.Json:
+        return _json(await stats(self._runner))
+
+    def _life(self, key: pb.ReplicaKey) -> Life:
+        """The newest life of the key; `created_ms` 0: whichever is in the slot."""
+        found = [
+            life
+            for life in self._runner.core.lives.values()
+            if life.id.place == (key.service_id, key.slot) and key.created_ms in (0, life.id.created_ms)
+        ]
+        if not found:
+            raise NotFound(f"replica {key.service_id}.{key.slot} is not on node {self._runner.core.node}")
+        return max(found, key=lambda life: life.id)
+
+    # images
+
+    async def Images(self, request: pb.Empty, context: Context) -> pb.Json:
+        return _json(self._images.all())
+
+    async def PullImage(self, request: pb.ImageRequest, context: Context) -> AsyncIterator[pb.Progress]:
+        async for progress in self._images.pull(request):
+            yield progress
+
+    async def RemoveImage(self, request: pb.ImageRequest, context: Context) -> pb.Json:
+        await self._ports.images.remove(request.reference)
+        return _json({"removed": request.reference})
+
+    async def LoadImage(self, requests: AsyncIterator[pb.Chunk], context: Context) -> pb.Json:
+        return _json(await self._images.load(requests))
+
+    # volumes
+
+    async def Volumes(self, request: pb.Empty, context: Context) -> pb.Json:
+        users = self._runner.volume_users()
+        volumes = await asyncio.to_thread(self._ports.volumes.all)
+        return _json([volume.plain(users.get(volume.name, ())) for volume in volumes])
+
+    async def RemoveVolume(self, request: pb.VolumeRequest, context: Context) -> pb.Json:
+        await asyncio.to_thread(self._ports.volumes.remove, request.name, force=request.force)
+        self._runner.report_volumes()
+        return _json({"removed": request.name})
+
+    async def PruneVolumes(self, request: pb.PruneRequest, context: Context) -> pb.Json:
+        removed = await asyncio.to_thread(self._ports.volumes.prune, everything=request.all, keep=tuple(request.keep))
+        self._runner.report_volumes()
+        return _json({"removed": removed})
+
+
+def _exec_request(start: pb.ExecStart) -> ExecRequest:
+    env = tuple((name, value) for name, _, value in (item.partition("=") for item in start.env))
+    return ExecRequest(
+        tuple(start.command), start.tty, start.stdin, start.user, start.working_dir, env, start.privileged,
+        start.size.rows, start.size.columns,
+    )  # fmt: skip
+
+
+async def _first(requests: AsyncIterator[pb.ExecInput]) -> pb.ExecStart:
+    async for request in requests:
+        if request.WhichOneof("kind") == "start":
+            return request.start
+        break
+    raise BadInput("the first message of an exec is its start")
+
+
+def _json(plain: Any) -> pb.Json:
+    return pb.Json(json=json.dumps(plain, separators=(",", ":")).encode())
+
+
+# the server
+
+H = TypeVar("H", bound=Callable[..., Any])
+
+
+def _admitted(method: H) -> H:
+    """Only controllers; our errors become statuses."""
+    if hasattr(method, "__wrapped__"):
+        return method
+    if _streams(method):
+
+        @wraps(method)
+        async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+            await _admit(context)
+            try:
+                async for item in method(request, context):
+                    yield item
+            except ShoalError as error:
+                await context.abort(status_of(error), str(error))
+
+        return cast(H, stream)
+
+    @wraps(method)
+    async def unary(request: Any, context: Context) -> Any:
+        await _admit(context)
+        try:
+            return await cast(Awaitable[Any], method(request, context))
+        except ShoalError as error:
+            return await context.abort(status_of(error), str(error))
+
+    return cast(H, unary)
+
+
+def _streams(method: Callable[..., Any]) -> bool:
+    import inspect
+
+    return inspect.isasyncgenfunction(method)
+
+
+async def _admit(context: Context) -> None:
+    pem = next(iter(context.auth_context().get("x509_pem_cert", ())), b"")
+    role = role_of(pem) if pem else ""
+    if role != ROLE_CONTROLLER:
+        await context.abort(
+            grpc.StatusCode.PERMISSION_DENIED, f"only controllers may call an agent, this is a {role or 'nobody'}"
+        )
+
+
+_METHODS = (
+    "Logs", "Exec", "Attach", "Inspect", "Images", "PullImage", "RemoveImage", "LoadImage", "Volumes", "RemoveVolume",
+    "PruneVolumes", "Stats",
+)  # fmt: skip
+
+
+async def start_server(runner: Runner, pki: NodePki, listen: str) -> tuple[aio.Server, int]:
+    """The running server and its port. Raises Unavailable when the address cannot be bound."""
+    service = AgentService(runner)
+    for name in _METHODS:
+        setattr(service, name, _admitted(getattr(service, name)))
+    server = aio.server(options=[("grpc.max_receive_message_length", MESSAGE_BYTES_MAX), ("grpc.so_reuseport", 0)])
+    node_pb2_grpc.add_AgentServicer_to_server(service, server)
+    try:
+        port = server.add_secure_port(listen, pki.server())
+    except RuntimeError as error:
+        raise Unavailable(f"cannot listen on {listen}: is another agent running there? ({error})") from None
+    if port == 0:
+        raise Unavailable(f"cannot listen on {listen}: is another agent running there?")
+    await server.start()
+    return server, port

@@ -1,0 +1,262 @@
+"""The agent's session with the controller's leader: one stream, opened by the agent and kept open.
+
+Rules: losing it changes nothing on the node. A new session sends its whole status first, then only what changed, coalesced. An
+answer of a leader with an older epoch than one already seen is not believed. Every wait has an end: silence of three heartbeats
+means the controller is dead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import grpc
+from grpc import aio
+
+from agent.core import wire
+from agent.core.report import Reporter
+from agent.core.runner import Runner
+from agent.core.tls import NodePki
+from agent.plan.desired import DesiredMismatch, merge
+from model import codec
+from model.documents import Event, NodeInfo
+from model.pki_names import CONTROLLER_SERVER_NAME
+from model.ports import Clock, Random
+from protos import node_pb2 as pb
+from protos import node_pb2_grpc
+
+log = logging.getLogger(__name__)
+
+COALESCE_S = 0.05
+BACKOFF_MIN_S = 0.1
+BACKOFF_MAX_S = 3.0
+WELCOME_S = 5.0
+MESSAGE_BYTES_MAX = 64 << 20
+
+
+class Removed(Exception):
+    """The controller says that this node was removed from the cluster."""
+
+
+class Closed(Exception):
+    """The session is over; the message says why. Another one follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeIdentity:
+    """Who this node is, from DIR/node.json."""
+
+    name: str
+    id: str
+    controllers: tuple[str, ...]
+
+
+class SessionClient:
+    """`await run()` keeps a session open until the node is removed (raises Removed) or the task is cancelled."""
+
+    def __init__(
+        self,
+        identity: NodeIdentity,
+        pki: NodePki,
+        runner: Runner,
+        reporter: Reporter,
+        info: Callable[[], NodeInfo],
+        clock: Clock,
+        random: Random,
+        on_controllers: Callable[[Sequence[str]], None] = lambda _: None,
+    ) -> None:
+        self._identity = identity
+        self._credentials = pki.client()
+        self._runner = runner
+        self._reporter = reporter
+        self._info = info
+        self._clock = clock
+        self._random = random
+        self._on_controllers = on_controllers
+        self._controllers = list(identity.controllers)
+        self._next: str = ""
+        self._epoch = 0
+        self._opened = False
+        self._problem = ""
+
+    async def run(self) -> None:
+        failures, turn = 0, 0
+        while True:
+            address = self._next or self._controllers[turn % len(self._controllers)]
+            turn += 0 if self._next else 1
+            self._next, self._opened = "", False
+            try:
+                await self._session(address)
+            except Closed as end:
+                self._tell(address, str(end))
+            except aio.AioRpcError as error:
+                self._tell(address, _why(error))
+            failures = 0 if self._opened else failures + 1
+            if not self._next:
+                limit = min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2.0 ** min(failures, 6))
+                await self._clock.sleep(self._random.uniform(BACKOFF_MIN_S, max(limit, 2 * BACKOFF_MIN_S)))
+
+    def _tell(self, address: str, problem: str) -> None:
+        """Log each problem once, not at every attempt."""
+        if problem != self._problem:
+            self._problem = problem
+            log.warning("session with controller %s: %s", address, problem)
+
+    async def _session(self, address: str) -> None:
+        options = [
+            ("grpc.ssl_target_name_override", CONTROLLER_SERVER_NAME),
+            ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+            ("grpc.enable_http_proxy", 0),
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
+        async with aio.secure_channel(address, self._credentials, options=options) as channel:
+            call = node_pb2_grpc.DispatchStub(channel).Session()
+            try:
+                await self._talk(call, address)
+            finally:
+                call.cancel()
+
+    async def _talk(self, call: aio.StreamStreamCall[pb.FromNode, pb.ToNode], address: str) -> None:
+        async with asyncio.timeout(WELCOME_S) as limit:
+            try:
+                info = codec.encode(self._info())
+                known = self._runner.prune_specs()
+                await call.write(wire.hello(self._identity.name, self._identity.id, info, known))
+                welcome = self._welcome(await call.read())
+            except TimeoutError:
+                raise Closed("no answer") from None
+            limit.reschedule(None)
+        log.info("session with controller %s, epoch %d", address, welcome.epoch)
+        self._opened, self._problem = True, ""
+        lock = asyncio.Lock()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._report(call, lock))
+                tasks.create_task(self._beat(call, lock, welcome.heartbeat_s))
+                tasks.create_task(self._read(call, lock, max(1.0, 3 * welcome.heartbeat_s)))
+        except* (Removed, Closed, aio.AioRpcError) as group:
+            raise _first(group) from None
+
+    def _welcome(self, first: object) -> pb.Welcome:
+        if not isinstance(first, pb.ToNode):
+            raise Closed("closed without an answer")
+        kind = first.WhichOneof("kind")
+        if kind == "redirect":
+            self._next = first.redirect.dispatch
+            raise Closed(f"not the leader; the leader is {self._next or 'not known'}")
+        if kind == "goodbye":
+            self._farewell(first.goodbye)
+        if kind != "welcome":
+            raise Closed(f"began with {kind}")
+        if first.welcome.epoch < self._epoch:
+            raise Closed(f"its epoch {first.welcome.epoch} is older than {self._epoch}: a deposed leader")
+        self._epoch = first.welcome.epoch
+        if first.welcome.controllers:
+            self._controllers = list(first.welcome.controllers)
+            self._on_controllers(self._controllers)
+        return first.welcome
+
+    def _farewell(self, goodbye: pb.Goodbye) -> None:
+        if goodbye.removed:
+            raise Removed(goodbye.reason)
+        raise Closed(f"goodbye: {goodbye.reason}")
+
+    # reading
+
+    async def _read(self, call: aio.StreamStreamCall[pb.FromNode, pb.ToNode], lock: asyncio.Lock, silence_s: float) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(silence_s):
+                    message = await call.read()
+            except TimeoutError:
+                raise Closed(f"nothing heard for {silence_s:g} s") from None
+            if not isinstance(message, pb.ToNode):
+                raise Closed("the controller has closed the session")
+            match message.WhichOneof("kind"):
+                case "desired":
+                    await self._take_desired(call, lock, message.desired)
+                case "redirect":
+                    self._next = message.redirect.dispatch
+                    raise Closed("no longer the leader")
+                case "goodbye":
+                    self._farewell(message.goodbye)
+
+    async def _take_desired(
+        self, call: aio.StreamStreamCall[pb.FromNode, pb.ToNode], lock: asyncio.Lock, message: pb.Desired
+    ) -> None:
+        problem = ""
+        try:
+            self._runner.desire(merge(self._runner.core.desired, wire.desired_message(message)))
+        except DesiredMismatch as error:
+            problem = str(error)
+        async with lock:
+            await call.write(pb.FromNode(ack=pb.Ack(generation=message.generation, problem=problem)))
+        if problem:
+            raise Closed(problem)
+
+    # writing
+
+    async def _beat(self, call: aio.StreamStreamCall[pb.FromNode, pb.ToNode], lock: asyncio.Lock, every_s: float) -> None:
+        sequence = 0
+        while True:
+            await self._clock.sleep(max(0.05, every_s))
+            sequence += 1
+            async with lock:
+                await call.write(pb.FromNode(heartbeat=pb.Heartbeat(sequence=sequence)))
+
+    async def _report(self, call: aio.StreamStreamCall[pb.FromNode, pb.ToNode], lock: asyncio.Lock) -> None:
+        events = self._reporter.restart()
+        try:
+            async with lock:
+                await call.write(pb.FromNode(status=self._whole(events)))
+            events = []
+            while True:
+                await self._reporter.news.wait()
+                await self._clock.sleep(COALESCE_S)
+                batch = self._reporter.take()
+                events = batch.events
+                status = pb.Status(
+                    replicas=[wire.replica(item) for item in batch.changed.values()],
+                    gone=[wire.replica_key(key) for key in batch.gone],
+                    events=[wire.event(item) for item in batch.events],
+                    volumes=batch.volumes or (),
+                    volumes_changed=batch.volumes is not None,
+                )
+                async with lock:
+                    await call.write(pb.FromNode(status=status))
+                events = []
+        finally:
+            for event in events:
+                self._reporter.event(event)
+
+    def _whole(self, events: Sequence[Event]) -> pb.Status:
+        return pb.Status(
+            whole=True,
+            replicas=[wire.replica(status) for status in self._runner.core.statuses()],
+            volumes=self._reporter.known_volumes(),
+            volumes_changed=True,
+            events=[wire.event(item) for item in events],
+        )
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The most telling error of a session's tasks: a removal before all others."""
+    found = list(_leaves(group))
+    return next((error for error in found if isinstance(error, Removed)), found[0])
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    leaves: list[BaseException] = []
+    for error in group.exceptions:
+        leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return leaves
+
+
+def _why(error: aio.AioRpcError) -> str:
+    details = error.details() or ""
+    if error.code() == grpc.StatusCode.UNAVAILABLE:
+        hint = ": is its certificate signed by another CA?" if "SSL" in details or "handshake" in details.lower() else ""
+        return f"cannot be reached ({details.splitlines()[0][:160] if details else 'no details'}){hint}"
+    return f"{error.code().name.lower()}: {details[:200]}"

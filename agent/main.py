@@ -1,0 +1,43 @@
+"""`shoal agent`: the daemon on every node.
+
+Rules: what must happen before any thread exists happens here (private mounts, gRPC's fork support off); then the wiring takes
+over. SIGTERM and SIGINT end the agent and leave every container running.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run until stopped; the exit code."""
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from agent.settings import parse
+
+    settings = parse(sys.argv[1:] if argv is None else argv)
+    import logging
+
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    from model.errors import ShoalError
+
+    try:
+        if os.geteuid() != 0:
+            raise ShoalError("the agent runs containers and needs root: start it as root")
+        from agent.runtime.mountns import enter_private_mounts
+
+        enter_private_mounts()
+        from agent.wiring import run
+
+        return run(settings)
+    except ShoalError as error:
+        print(f"shoal agent: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
