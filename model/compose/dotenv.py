@@ -8,6 +8,7 @@ every value as it is written.
 from __future__ import annotations
 
 import re
+from collections import ChainMap
 from collections.abc import Mapping
 
 from model.compose.interpolate import BadTemplate, Interpolator
@@ -19,8 +20,19 @@ _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "a": "\a", "b
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 
-def parse_env(data: bytes, file: str, env: Mapping[str, str], report: Report, *, raw: bool = False) -> dict[str, str | None]:
-    """The variables of an env file; None stands for a bare `KEY` that `env` does not have."""
+def parse_env(
+    data: bytes,
+    file: str,
+    env: Mapping[str, str],
+    report: Report,
+    *,
+    earlier: Mapping[str, str] | None = None,
+    raw: bool = False,
+) -> dict[str, str | None]:
+    """The variables of an env file; None stands for a bare `KEY` that `env` does not have.
+
+    Variables inside are looked up in `env`, then in the lines above, then in `earlier` (the env files before this one).
+    """
     if len(data) > SIZE_MAX_BYTES:
         report.problem("", f"is larger than {SIZE_MAX_BYTES >> 20} MiB, the most an env file may be", Mark(file))
         return {}
@@ -29,7 +41,7 @@ def parse_env(data: bytes, file: str, env: Mapping[str, str], report: Report, *,
     except UnicodeDecodeError as error:
         report.problem("", f"is not UTF-8 text (byte {error.start})", Mark(file))
         return {}
-    return _raw(text, env) if raw else _Parser(text, file, env, report).run()
+    return _raw(text, env) if raw else _Parser(text, file, env, report, earlier or {}).run()
 
 
 def _raw(text: str, env: Mapping[str, str]) -> dict[str, str | None]:
@@ -42,12 +54,14 @@ def _raw(text: str, env: Mapping[str, str]) -> dict[str, str | None]:
 
 
 class _Parser:
-    def __init__(self, text: str, file: str, env: Mapping[str, str], report: Report) -> None:
+    def __init__(self, text: str, file: str, env: Mapping[str, str], report: Report, earlier: Mapping[str, str]) -> None:
         self.text = text
         self.file = file
         self.env = env
         self.report = report
         self.result: dict[str, str | None] = {}
+        self.known: dict[str, str] = {}
+        self.lookup = ChainMap(dict(env), self.known, dict(earlier))
         self.position = 0
         self.line = 1
 
@@ -73,7 +87,8 @@ class _Parser:
             self.position = end + 1
         else:
             self.position = min(found.end(), end)
-            self.result[found[1]] = self._value(found[1], end)
+            value = self._value(found[1], end)
+            self.result[found[1]] = self.known[found[1]] = value
 
     def _line_end(self) -> int:
         end = self.text.find("\n", self.position)
@@ -110,9 +125,8 @@ class _Parser:
         return -1
 
     def _expand(self, name: str, value: str) -> str:
-        known = {key: item for key, item in self.result.items() if item is not None}
         try:
-            return Interpolator({**known, **self.env}).text(value) if "$" in value else value
+            return Interpolator(self.lookup).text(value) if "$" in value else value
         except BadTemplate as error:
             self.report.problem(name, str(error), Mark(self.file, self.line, 1))
             return ""

@@ -90,7 +90,7 @@ def _without_empty(value: Map, path: str) -> Map:
         if isinstance(item, Map) and key != "labels":
             item = _without_empty(item, f"{path}{key}.")
             result.put(key, item, mark)
-        elif not _says_nothing(key, item):
+        elif not _says_nothing(key, item) and not (item == "0s" and "_config." in path):
             result.put(key, item, mark)
     return result
 
@@ -107,8 +107,8 @@ def _environment(session: Session, name: str, service: Map, env: Mapping[str, st
             continue
         data = read_bytes(session, path, entry.mark, at)
         if data is not None:
-            known = {**{key: value for key, value in result.items() if value is not None}, **env}
-            found = parse_env(data, path, known, session.report, raw=form == "raw")
+            earlier = {key: value for key, value in result.items() if value is not None}
+            found = parse_env(data, path, env, session.report, earlier=earlier, raw=form == "raw")
             for key, value in found.items():
                 if value is not None:
                     result.put(key, value, entry.mark)

@@ -270,8 +270,6 @@ class MapOf:
             return cx.bad(path, value, "a mapping", mark)
         result = Map(mark=value.mark if isinstance(value, Map) else mark)
         for key, item, at in items_of(value):
-            if self.names and key.startswith("x-"):
-                continue
             if self.names and not re.fullmatch(r"[a-zA-Z0-9._-]+", key):
                 cx.report.problem(f"{path}.{key}", f"the name {show(key)} may hold only letters, digits and ._-", at)
                 continue

@@ -16,7 +16,7 @@ from model.compose.fields import TOP
 from model.compose.finish import finish, is_enabled
 from model.compose.kinds import Context
 from model.compose.problems import ComposeError, Problem, Report, TooManyProblems, Warning_
-from model.compose.sources import Files, Place, Session, join, load_files, read_env
+from model.compose.sources import Files, Place, Session, declared_name, join, load_files, read_env
 from model.compose.tree import Map, items_of, plain, untag
 
 
@@ -73,10 +73,10 @@ def _load(
     env = _environment(session, folder, given_env, env_files)
     name = project_name or env.get("COMPOSE_PROJECT_NAME") or ""
     session.env = env
-    named = {**env, "COMPOSE_PROJECT_NAME": name or _default_name(folder)}
+    name = name or declared_name(session, paths, env) or _default_name(folder)
+    named = {**env, "COMPOSE_PROJECT_NAME": name}
     merged = untag(load_files(session, paths, Place(folder, named, absolute=session.resolve_paths)))
     report.raise_if_any()
-    name = name or str(merged.get("name") or "") or _default_name(folder)
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
         where = "" if project_name else "name"
         report.problem(where, f"the project name {name!r} may hold only a-z, 0-9, _ and -, and starts with a-z or 0-9")

@@ -85,7 +85,7 @@ def _other_driver(base: dict[str, Any], over: dict[str, Any]) -> bool:
 
 
 def _merge_lists(base: list[Any], over: list[Any], path: str) -> Seq:
-    key = _KEYS.get(path.removeprefix(_SERVICE))
+    key = _whole if path.endswith(".aliases") else _KEYS.get(path.removeprefix(_SERVICE))
     result = Seq(base, mark_of(base, 0))
     result.marks = [mark_of(base, index) for index in range(len(base))]
     if key is None:

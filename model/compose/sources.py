@@ -82,14 +82,31 @@ def read_bytes(session: Session, path: str, mark: Mark = NOWHERE, field_path: st
         return None
 
 
-def _documents(session: Session, path: str, env: Mapping[str, str], mark: Mark = NOWHERE, at: str = "") -> list[Map]:
+def _parsed(session: Session, path: str, mark: Mark = NOWHERE, at: str = "") -> list[Map]:
+    """The documents of a file as written; each file is read once."""
     if path not in session.parsed:
+        before = len(session.report.problems)
         data = read_bytes(session, path, mark, at)
         session.parsed[path] = [] if data is None else read_yaml(data, path, session.report)
-        if data is not None and not session.parsed[path] and not session.report.problems:
+        if not session.parsed[path] and len(session.report.problems) == before:
             session.report.problem("", "is empty, expected a mapping with 'services'", Mark(path))
+    return session.parsed[path]
+
+
+def _documents(session: Session, path: str, env: Mapping[str, str], mark: Mark = NOWHERE, at: str = "") -> list[Map]:
     interpolator = Interpolator(env)
-    return [interpolate_tree(document, interpolator, session.report) for document in session.parsed[path]]
+    documents = _parsed(session, path, mark, at)
+    return [interpolate_tree(document, interpolator, session.report) for document in documents]
+
+
+def declared_name(session: Session, paths: Sequence[str], env: Mapping[str, str]) -> str:
+    """The `name:` of the last file that has one, its variables replaced; empty when none has."""
+    for path in reversed(paths):
+        for document in reversed(_parsed(session, path)):
+            name = document.get("name")
+            if isinstance(name, str) and name:
+                return str(interpolate_tree(name, Interpolator(env), session.report))
+    return ""
 
 
 def canonical_file(session: Session, document: Map, place: Place) -> Map:

@@ -24,7 +24,7 @@ from model.compose.scalars import parse_bytes
 CORPUS = Path(os.environ.get("SHOAL_COMPOSE_CORPUS") or Path(__file__).parents[2].parent / "shared" / "compose-corpus")
 DIFFERENT: dict[str, str] = {}
 """File -> why our result differs from docker compose's golden one. Empty: all of them match."""
-_LABEL = "the label's `$$05$oZ...` holds an unset variable: docker stack leaves it standing, docker compose (and we) empty it"
+_LABEL = "the file's default holds a variable: docker stack leaves it standing, docker compose (and we) replace it"
 DIFFERENT_STACK = {"BretFisher__dogvscat/stack-elk.yml": _LABEL, "BretFisher__dogvscat/stack-swarmprom.yml": _LABEL}
 """File -> why our services differ from docker stack's golden ones."""
 
