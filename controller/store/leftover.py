@@ -24,13 +24,13 @@ class Identity:
     boot: str
 
 
-def identity_of(pid: int) -> Identity | None:
-    """None: no such process, or it is a zombie."""
+def identity_of(pid: int, *, zombies: bool = False) -> Identity | None:
+    """None: no such process, or (unless `zombies`) it has ended and only waits for its parent."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    if fields[0] in ("Z", "X"):
+    if fields[0] in ("Z", "X") and not zombies:
         return None
     return Identity(pid, int(fields[19]), Path("/proc/sys/kernel/random/boot_id").read_text().strip())
 
@@ -63,7 +63,8 @@ async def end_leftover(file: Path, patience_s: float = 5.0) -> bool:
     except ProcessLookupError:
         return False
     try:
-        if identity_of(known.pid) != known:
+        # A zombie too: its threads may still be on their way out, holding ports and locks.
+        if identity_of(known.pid, zombies=True) != known:
             return False
         for number, wait_s in ((signal.SIGTERM, patience_s), (signal.SIGKILL, patience_s)):
             with contextlib.suppress(ProcessLookupError):

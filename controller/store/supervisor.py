@@ -29,6 +29,7 @@ READY_S = 60.0
 LONG_LIFE_S = 30.0
 LOG_CHECK_S = 30.0
 STOP_S = 5.0
+LOCK_S = 2.0
 
 
 class Timer(Protocol):
@@ -67,7 +68,7 @@ class EtcdProcess:
             if not os.access(program, os.X_OK):
                 raise StoreError(f"{program} is missing: install the packages etcd-server and util-linux")
         self.settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._take_lock()
+        await self._take_lock()
         self._stopping = False
         try:
             if await end_leftover(self.settings.pid_file):
@@ -106,16 +107,20 @@ class EtcdProcess:
 
     # ---- inside
 
-    def _take_lock(self) -> None:
-        self._lock = os.open(self.settings.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    async def _take_lock(self) -> None:
+        """Waits a little: the threads of a controller that was just killed may still be on their way out."""
+        until = self._clock.monotonic() + LOCK_S
+        lock = os.open(self.settings.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            self._lock = -1
-            raise StoreError(
-                f"another controller uses {self.settings.data_dir}: give this one its own data directory"
-            ) from None
+            while not _locked(lock):
+                if self._clock.monotonic() > until:
+                    where = self.settings.data_dir
+                    raise StoreError(f"another controller uses {where}: give this one its own data directory")
+                await self._clock.sleep(0.05)
+        except BaseException:
+            os.close(lock)
+            raise
+        self._lock = lock
 
     async def _spawn(self) -> None:
         log = os.open(self.settings.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -201,6 +206,14 @@ class EtcdProcess:
             log.truncate()
 
 
+def _locked(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def check_free(port: int) -> None:
     """Raises StoreError when somebody listens there: we might take a stranger's etcd for our own."""
     with socket.socket() as probe:
@@ -209,3 +222,10 @@ def check_free(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise StoreError(f"port 127.0.0.1:{port} for etcd: {error.strerror}: choose another one") from error
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on now (another process may still be faster)."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

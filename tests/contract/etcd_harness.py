@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import secrets
 import shutil
 import signal
 import socket
@@ -25,10 +27,28 @@ ETCD = "/usr/bin/etcd"
 DEADLINE_S = 30.0
 
 
+PORTS = range(21000, 32000)
+"""Below the range that outgoing connections take their ports from."""
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    for _ in range(200):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", secrets.choice(PORTS)))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise AssertionError("no free port")
+
+
+def own_folder() -> Path:
+    """A temporary folder of this process; those of processes that were killed are removed."""
+    for old in Path(tempfile.gettempdir()).glob("shoal-test-etcd-*"):
+        owner = old.name.split("-")[3]
+        if owner.isdigit() and not Path("/proc", owner).exists():
+            shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"shoal-test-etcd-{os.getpid()}-"))
 
 
 @dataclass(frozen=True)
@@ -145,7 +165,7 @@ class Cluster:
     """One etcd, or several that form a cluster. A context manager."""
 
     def __init__(self, members: int = 1, *, flags: Sequence[str] = (), tls: bool = False) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="shoal-test-etcd-"))
+        self.folder = own_folder()
         self.tls = Certificates.make(self.folder / "certs") if tls else None
         self.members = [Member(self.folder, f"m{number}", flags, self.tls) for number in range(members)]
 
