@@ -1,0 +1,183 @@
+"""Putting the agent together: identity, ports, core, session, gRPC service; and taking it apart again.
+
+Rules: the only place that knows which implementation stands behind a port. One agent for one data directory (a lock says so).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from agent.core.capacity import Capacity, detect, node_info
+from agent.core.clock import RealClock, RealRandom
+from agent.core.journal import Journal
+from agent.core.ports import Ports
+from agent.core.report import Reporter
+from agent.core.runner import Runner
+from agent.core.session import NodeIdentity, Removed, SessionClient
+from agent.core.tls import load_pki
+from agent.identity import JoinRequest, join, load_identity, save_controllers, wipe_identity
+from agent.plan.core import Core
+from agent.plan.mounts import volume_users
+from agent.plan.records import Desired
+from agent.settings import Settings
+from agent.volumes.store import VolumeStore
+from model.documents import NodeInfo
+from model.errors import BadInput, Conflict, Unavailable
+
+log = logging.getLogger(__name__)
+REMOVED_STOP_S = 60.0
+
+
+def run(settings: Settings) -> int:
+    """Blocks until the agent is stopped or the node is removed; the exit code."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o711)
+    settings.run_dir.mkdir(parents=True, exist_ok=True, mode=0o711)
+    with _lock(settings.data_dir):
+        info = own_info(settings)
+        identity = load_identity(settings.data_dir)
+        if identity is None:
+            identity = _join(settings, info)
+            log.info("joined the cluster as node %s", identity.name)
+        return asyncio.run(_main(settings, identity, info))
+
+
+def own_info(settings: Settings) -> NodeInfo:
+    """What this node says of itself: given on the command line, else detected."""
+    found = detect()
+    capacity = Capacity(settings.cpus or found.cpus, settings.memory_bytes or found.memory_bytes, found.pids, found.cgroup)
+    address = settings.advertise or _address_towards(settings)
+    return node_info(capacity, f"{address}:{settings.listen_port}", address)
+
+
+def _join(settings: Settings, info: NodeInfo) -> NodeIdentity:
+    if not settings.join or not settings.token:
+        raise BadInput("this node is in no cluster yet: start it with --join https://CONTROLLER:7443 --token TOKEN")
+    return join(settings.data_dir, JoinRequest(settings.join, settings.token, settings.name, info, settings.labels))
+
+
+def _address_towards(settings: Settings) -> str:
+    """The address this machine would use to reach the first controller."""
+    identity = load_identity(settings.data_dir)
+    target = urlsplit(settings.join[0]).hostname if settings.join else None
+    if target is None and identity is not None and identity.controllers:
+        target = identity.controllers[0].rpartition(":")[0].strip("[]")
+    if target is None:
+        raise BadInput("this node is in no cluster yet: start it with --join https://CONTROLLER:7443 --token TOKEN")
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((target, 9))
+            return str(probe.getsockname()[0])
+    except OSError as error:
+        raise Unavailable(f"no route to {target} ({error}): give this node's address with --advertise IP") from error
+
+
+@contextlib.contextmanager
+def _lock(data_dir: Path) -> Iterator[None]:
+    descriptor = os.open(data_dir / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise Conflict(f"another agent uses {data_dir}: give each its own --data-dir") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+async def _main(settings: Settings, identity: NodeIdentity, info: NodeInfo) -> int:
+    loop = asyncio.get_running_loop()
+    main = asyncio.ensure_future(_serve(settings, identity, info))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, main.cancel)
+    try:
+        return await main
+    except asyncio.CancelledError:
+        log.info("stopped; containers go on")
+        return 0
+
+
+async def _serve(settings: Settings, identity: NodeIdentity, info: NodeInfo) -> int:
+    async with AsyncExitStack() as stack:
+        core = Core(identity.name)
+        ports = await _ports(settings, info, core, stack)
+        reporter, clock, journal = Reporter(), RealClock(), Journal(settings.data_dir)
+        runner = Runner(core, ports, journal, clock, reporter)
+        await runner.recover()
+        pki = load_pki(settings.data_dir)
+        from agent.core.service import start_server
+
+        server, _ = await start_server(runner, pki, f"{settings.listen_host}:{settings.listen_port}")
+        stack.push_async_callback(server.stop, 0.5)
+        client = SessionClient(
+            identity, pki, runner, reporter, lambda: info, clock, RealRandom(),
+            lambda controllers: save_controllers(settings.data_dir, list(controllers)),
+        )  # fmt: skip
+        log.info("node %s: %g cpus, %d MiB, agent on %s", identity.name, info.cpus, info.memory_bytes >> 20, info.address)
+        work = asyncio.ensure_future(runner.run())
+        try:
+            await _first_end(work, asyncio.ensure_future(client.run()))
+        except Removed as removed:
+            await _leave(settings, runner, journal, ports, str(removed))
+            return 0
+        finally:
+            work.cancel()
+            await asyncio.wait([work])
+    return 1
+
+
+async def _first_end(*tasks: asyncio.Future[None]) -> None:
+    """Wait until one of the tasks ends; raise what it raised. The last task is cancelled, the first is the caller's."""
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        tasks[-1].cancel()
+        await asyncio.wait([tasks[-1]])
+
+
+async def _leave(settings: Settings, runner: Runner, journal: Journal, ports: Ports, reason: str) -> None:
+    """The node was removed: everything of the cluster goes, the images and named volumes stay."""
+    log.warning("removed from the cluster (%s): stopping %d replicas", reason, len(runner.core.lives))
+    runner.desire(Desired())
+    try:
+        async with asyncio.timeout(REMOVED_STOP_S):
+            await runner.idle()
+    except TimeoutError:
+        log.error("%d replicas did not stop in %g s", len(runner.core.lives), REMOVED_STOP_S)
+    await ports.network.close(remove=True)
+    journal.wipe()
+    wipe_identity(settings.data_dir)
+    log.warning("left the cluster: key and name are deleted; join again with a token")
+
+
+async def _ports(settings: Settings, info: NodeInfo, core: Core, stack: AsyncExitStack) -> Ports:
+    from agent.images.records import RegistryConfig
+    from agent.images.store import ImageStore
+    from agent.network.driver import KernelNetwork
+    from agent.runtime.conmon import ConmonRuntime, RuntimeConfig
+
+    mirrors: dict[str, tuple[str, ...]] = {}
+    for origin, endpoint in settings.mirrors:
+        mirrors[origin] = (*mirrors.get(origin, ()), endpoint)
+    images = ImageStore(
+        settings.data_dir / "images", config=RegistryConfig(mirrors=mirrors, insecure=frozenset(settings.insecure))
+    )
+    stack.push_async_callback(images.close)
+    network = KernelNetwork(settings.run_dir, info.underlay)
+    await network.open()
+    stack.push_async_callback(network.close)
+    runtime = ConmonRuntime(RuntimeConfig(settings.data_dir, settings.run_dir, settings.cgroup_parent, settings.runtime))
+    stack.push_async_callback(runtime.close)
+    volumes = VolumeStore(settings.data_dir / "volumes", lambda: volume_users(list(core.lives.values())))
+    return Ports(runtime, images, network, volumes, settings.data_dir)
