@@ -266,7 +266,7 @@ class Lab:
         """`name, subnet, api, registry, context, ready, nodes, machines` as plain JSON; node states when the API answers."""
         record = self.record()
         states: dict[str, Any] = {}
-        with contextlib.suppress(ShoalError), self.client() as client:
+        with contextlib.suppress(ShoalError, OSError), self.client() as client:
             states = {row["name"]: row for row in client.get("/v1/nodes")}
         rows = [self._row(record, machine, states.get(machine.name, {})) for machine in record.machines]
         return {
