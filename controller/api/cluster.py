@@ -1,0 +1,151 @@
+"""Handlers about the cluster itself: health, CA, joining, tokens, version, metrics.
+
+Rules: joining needs a token and nothing else; the node's name and role come from us, the CSR gives only its key. The secret of
+a token is compared in constant time and stands in no log or document.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import Any
+
+from cryptography import x509
+from starlette.responses import PlainTextResponse, Response
+
+from controller.api.context import Api, Call
+from controller.api.schemas import JoinBody, NodeInfoBody, TokenBody
+from controller.certificates import serial_of
+from model import codec
+from model.documents import ClusterDoc, Event, LeaderDoc, NodeDoc, NodeInfo, StatusDoc, TokenDoc, key
+from model.errors import BadInput, Conflict, Unauthorized
+from model.pki_names import ROLE_NODE, node_name_problem, node_server_name
+from model.store_port import Guard, Op, Put
+from model.tokens import Token, parse_token
+from model.version import VERSION
+
+
+async def healthz(api: Api, call: Call) -> Response:
+    return PlainTextResponse("ok")
+
+
+async def ca(api: Api, call: Call) -> dict[str, str]:
+    return {"ca": api.pki.authority.pem.decode()}
+
+
+async def version(api: Api, call: Call) -> dict[str, Any]:
+    leader: LeaderDoc | None = api.snapshot().one("leader")
+    cluster: ClusterDoc | None = api.snapshot().one("cluster")
+    return {
+        "version": VERSION,
+        "api": "v1",
+        "controller": api.name,
+        "leader": leader.controller if leader else "",
+        "epoch": leader.epoch if leader else 0,
+        "cluster_id": cluster.id if cluster else "",
+    }
+
+
+async def make_token(api: Api, call: Call) -> dict[str, str]:
+    body: TokenBody = call.body
+    token = Token(api.pki.authority.fingerprint(), api.random.token_hex(6), api.random.token_hex(24))
+    expires_ms = api.now_ms() + int(body.ttl_s * 1000)
+    document = TokenDoc(token.id, token.secret_sha256(), body.role, expires_ms)
+    path = key("tokens", token.id)
+    await api.commit([Guard(path, 0)], [Put(path, codec.encode(document))])
+    return {"token": token.text()}
+
+
+async def join(api: Api, call: Call) -> dict[str, Any]:
+    body: JoinBody = call.body
+    if problem := node_name_problem(body.name):
+        raise BadInput(problem)
+    role = await _redeem(api, body.token)
+    node, revision = await api.read("nodes", body.name)
+    if node is not None and _alive(api, body.name):
+        raise Conflict(f"a node named {body.name} is in the cluster and ready: choose another name, or remove that one first")
+    certificate = api.pki.authority.sign_csr(body.csr, body.name, ROLE_NODE, [node_server_name(body.name), body.name])
+    serial = serial_of(x509.load_pem_x509_certificate(certificate))
+    document = _joined(api, body, role, serial, node)
+    ops: list[Op] = [Put(key("nodes", body.name), codec.encode(document))]
+    guards = [Guard(key("nodes", body.name), revision)]
+    status, status_revision = await api.read("status", body.name)
+    if status is None:
+        guards.append(Guard(key("status", body.name), status_revision))
+        ops.append(Put(key("status", body.name), codec.encode(StatusDoc(body.name, _info(body.info)))))
+    await api.commit(guards, ops)
+    api.say([Event(api.now_ms(), "node", f"node/{body.name}", f"node {body.name} joined the cluster", body.name)])
+    return {
+        "ca": api.pki.authority.pem.decode(),
+        "certificate": certificate.decode(),
+        "node": body.name,
+        "node_id": document.id,
+        "controllers": dispatch_addresses(api),
+        "apis": api_addresses(api),
+    }
+
+
+def dispatch_addresses(api: Api) -> list[str]:
+    """This controller's first (the caller reached it), then the leader's."""
+    leader: LeaderDoc | None = api.snapshot().one("leader")
+    return list(dict.fromkeys([api.dispatch_address, *([leader.dispatch] if leader and leader.dispatch else [])]))
+
+
+def api_addresses(api: Api) -> list[str]:
+    leader: LeaderDoc | None = api.snapshot().one("leader")
+    return list(dict.fromkeys([api.api_address, *([leader.api] if leader and leader.api else [])]))
+
+
+async def _redeem(api: Api, text: str) -> Any:
+    """The role the token gives. Raises Unauthorized; one message for every way of being wrong."""
+    refused = Unauthorized("the join token is wrong or has expired: make a new one with `shoal node token`")
+    try:
+        token = parse_token(text)
+    except BadInput:
+        raise refused from None
+    document, _ = await api.read("tokens", token.id)
+    stored = document.secret_sha256 if document is not None else "0" * 64
+    same = hmac.compare_digest(stored, token.secret_sha256())
+    if not same or document is None or token.ca_sha256 != api.pki.authority.fingerprint():
+        raise refused
+    if document.expires_ms and document.expires_ms < api.now_ms():
+        raise refused
+    return document.role
+
+
+def _alive(api: Api, node: str) -> bool:
+    session = api.dispatch.sessions().get(node)
+    health = api.snapshot().of("health").get(node)
+    return (session is not None and session.open) or (health is not None and health.state == "ready")
+
+
+def _joined(api: Api, body: JoinBody, role: Any, serial: str, before: NodeDoc | None) -> NodeDoc:
+    """A machine that joins again under its name keeps labels and availability, and gets a new id and certificate."""
+    labels = {**dict(before.labels if before else ()), **body.labels}
+    return NodeDoc(
+        name=body.name,
+        id=api.random.token_hex(8),
+        serial=serial,
+        role=role,
+        labels=tuple(sorted(labels.items())),
+        availability=before.availability if before else "active",
+        joined_ms=api.now_ms(),
+    )
+
+
+def _info(body: NodeInfoBody) -> NodeInfo:
+    return NodeInfo(**body.model_dump())
+
+
+async def metrics(api: Api, call: Call) -> Response:
+    from controller.api.metrics import exposition
+
+    return Response(exposition(api), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def openapi(api: Api, call: Call) -> Any:
+    from controller.api.openapi import description
+    from controller.api.routes import ROUTES
+
+    return description(ROUTES)
+
+

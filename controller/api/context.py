@@ -1,0 +1,109 @@
+"""What every handler of the API may use, and how it writes.
+
+Rules: a write is read - change - guarded transaction, tried again when someone else was quicker; an unknown outcome is told to
+the caller, who reads again. What was written is visible to the next read on this controller before the answer is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from starlette.requests import Request
+
+from controller.agents import Agents
+from controller.certificates import Peer
+from controller.decide.types import Settings
+from controller.dispatch.server import Dispatch
+from controller.loops.picture import KINDS, Picture, Snapshot
+from controller.pki import Pki
+from model import codec
+from model.documents import Event, key
+from model.errors import Conflict
+from model.ports import Clock, Random
+from model.store_port import Delete, Guard, Op, Put, Store
+
+WRITE_TRIES: Final = 8
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Api:
+    """`shown(revision)` waits until the picture shows it. `reign()`: epoch while this controller leads, else 0."""
+
+    store: Store
+    picture: Picture
+    shown: Callable[[int], Awaitable[None]]
+    clock: Clock
+    random: Random
+    pki: Pki
+    agents: Agents
+    dispatch: Dispatch
+    settings: Settings
+    name: str
+    api_address: str
+    dispatch_address: str
+    say: Callable[[Sequence[Event]], None]
+
+    def snapshot(self) -> Snapshot:
+        return self.picture.snapshot()
+
+    def now_ms(self) -> int:
+        return int(self.clock.now() * 1000)
+
+    async def commit(self, guards: Sequence[Guard], ops: Sequence[Op]) -> int:
+        """One transaction; its revision. Raises Conflict when a guard fails, StoreError."""
+        result = await self.store.txn(guards, ops)
+        if not result.ok:
+            raise Conflict("it changed meanwhile: look again and repeat")
+        self.picture.from_own_puts(((op.key, op.value) for op in ops if isinstance(op, Put)), result.revision)
+        if any(not isinstance(op, Put) for op in ops):
+            await self.shown(result.revision)
+        return result.revision
+
+    async def read(self, kind: str, name: str) -> tuple[Any, int]:
+        """The newest document (None: there is none) and its mod_revision, from the store itself."""
+        entry = await self.store.get(key(kind, name))
+        return (None, 0) if entry is None else (codec.decode(KINDS[kind], entry.value), entry.mod_revision)
+
+    async def edit(self, kind: str, name: str, change: Callable[[Any], Any]) -> tuple[Any, Any, int]:
+        """Writes `change(old)` (the same object: nothing to write; None: delete). Answers (old, new, revision).
+
+        `change` raises NotFound when it is given None and needs something.
+        """
+        for attempt in range(WRITE_TRIES):
+            old, revision = await self.read(kind, name)
+            new = change(old)
+            if new is old:
+                return old, new, revision
+            path = key(kind, name)
+            op: Op = Delete(path) if new is None else Put(path, codec.encode(new))
+            with contextlib.suppress(Conflict):
+                return old, new, await self.commit([Guard(path, revision)], [op])
+            await asyncio.sleep(self.random.uniform(0.0, 0.01 * 2**attempt))
+        raise Conflict(f"{kind} {name}: others change it all the time: try again")
+
+    def index(self, kinds: Sequence[str]) -> int:
+        """The newest revision at which one of the kinds changed; at least 1."""
+        return max(1, *(self.picture.changed_at[kind] for kind in kinds))
+
+    async def wait_after(self, kinds: Sequence[str], index: int, within_s: float) -> None:
+        """Until one of the kinds has changed after `index`, or the time is over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while self.index(kinds) <= index:
+                    await self.picture.changed()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request: `path` and `query` as text (query already checked), `body` parsed by the route's model."""
+
+    request: Request
+    peer: Peer | None
+    path: Mapping[str, str]
+    query: Mapping[str, Any]
+    body: Any = None

@@ -1,0 +1,75 @@
+"""Handlers about nodes: list, labels and availability, removal."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from controller.api import rows
+from controller.api.context import Api, Call
+from controller.api.schemas import NodePatchBody
+from model.documents import NodeDoc
+from model.errors import Conflict, NotFound
+
+
+async def list_nodes(api: Api, call: Call) -> list[dict[str, Any]]:
+    return rows.nodes(api)
+
+
+async def get_node(api: Api, call: Call) -> dict[str, Any]:
+    return rows.node(api, node_of(api, call.path["name"]).name)
+
+
+def node_of(api: Api, name: str) -> NodeDoc:
+    """Raises NotFound."""
+    document: NodeDoc | None = api.snapshot().of("nodes").get(name)
+    if document is None:
+        raise _missing(name)
+    return document
+
+
+def _missing(name: str) -> NotFound:
+    return NotFound(f"no node is called {name}: see `shoal node ls`")
+
+
+async def patch_node(api: Api, call: Call) -> dict[str, Any]:
+    body: NodePatchBody = call.body
+    name = call.path["name"]
+
+    def change(old: NodeDoc | None) -> NodeDoc:
+        if old is None:
+            raise _missing(name)
+        labels = dict(old.labels)
+        for label, value in body.labels.items():
+            if value is None:
+                labels.pop(label, None)
+            else:
+                labels[label] = value
+        new = replace(old, labels=tuple(sorted(labels.items())), availability=body.availability or old.availability)
+        return old if new == old else new
+
+    await api.edit("nodes", name, change)
+    return rows.node(api, name)
+
+
+async def remove_node(api: Api, call: Call) -> dict[str, Any]:
+    """Its certificate is refused from now on; the leader removes its other documents and moves its replicas."""
+    name = call.path["name"]
+    document = node_of(api, name)
+    health = api.snapshot().of("health").get(name)
+    ready = health is not None and health.state == "ready"
+    assignment = api.snapshot().of("assignments").get(name)
+    busy = assignment is not None and bool(assignment.services)
+    if ready and not call.query["force"] and (document.availability != "drain" or busy):
+        raise Conflict(f"node {name} is ready: drain it first (`shoal node drain {name}`), or force the removal")
+
+    def change(old: NodeDoc | None) -> None:
+        if old is None:
+            raise _missing(name)
+
+    _, _, revision = await api.edit("nodes", name, change)
+    return {"name": name, "index": revision}
+
+
+async def explain(api: Api, call: Call) -> dict[str, Any]:
+    return rows.explain_node(api, node_of(api, call.path["name"]).name)

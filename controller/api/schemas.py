@@ -1,0 +1,81 @@
+"""The bodies people's tools send, and the rows they get, as pydantic models: the only place where pydantic is used.
+
+Rules: what is not known is refused (a typo must not be silently ignored); every text has a length limit.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Name = Annotated[str, Field(min_length=1, max_length=255)]
+Text = Annotated[str, Field(max_length=4096)]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class NodeInfoBody(BaseModel):
+    """What a machine says of itself (model.documents.NodeInfo); unknown fields are those of a newer agent."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    address: Text = ""
+    underlay: Text = ""
+    hostname: Text = ""
+    cpus: float = Field(default=0.0, ge=0, le=1e6)
+    memory_bytes: int = Field(default=0, ge=0, le=2**60)
+    pids: int = Field(default=0, ge=0, le=2**40)
+    os: Text = "linux"
+    arch: Text = "x86_64"
+    kernel: Text = ""
+    agent_version: Text = ""
+    cgroup: Text = ""
+    boot_id: Text = ""
+
+
+class JoinBody(Body):
+    token: Annotated[str, Field(max_length=512)]
+    csr: Annotated[str, Field(max_length=16_384)]
+    name: Annotated[str, Field(min_length=1, max_length=63)]
+    info: NodeInfoBody = NodeInfoBody()
+    labels: dict[Name, Text] = {}
+
+
+class TokenBody(Body):
+    role: Literal["worker", "manager"] = "worker"
+    ttl_s: float = Field(default=86_400.0, gt=0, le=366 * 86_400)
+
+
+class ScaleBody(Body):
+    replicas: int = Field(ge=0, le=1_000_000)
+
+
+class NodePatchBody(Body):
+    labels: dict[Name, Text | None] = {}
+    availability: Literal["active", "pause", "drain"] | None = None
+
+
+class PullBody(Body):
+    reference: Annotated[str, Field(min_length=1, max_length=512)]
+    nodes: list[Name] = Field(default=[], max_length=10_000)
+
+
+class PruneBody(Body):
+    all: bool = False
+
+
+class Problem(BaseModel):
+    code: str
+    message: str
+    problems: list[str]
+
+
+class ErrorAnswer(BaseModel):
+    error: Problem
+
+
+Object = dict[str, Any]
+Objects = list[dict[str, Any]]

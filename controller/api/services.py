@@ -1,0 +1,149 @@
+"""Handlers about services: list, create (a single container), scale, stop, start, remove, explain."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from controller.api import rows
+from controller.api.context import Api, Call
+from controller.api.schemas import ScaleBody
+from model import codec
+from model.documents import NetworkDoc, ServiceDoc, StackDoc, VolumeDoc, key
+from model.errors import BadInput, Conflict, NotFound
+from model.spec import ServiceSpec, VolumeSpec
+from model.store_port import Delete, Guard, Op, Put
+
+NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
+BUILT_IN_NETWORKS: Final = ("host", "none", "bridge")
+
+
+async def list_services(api: Api, call: Call) -> list[dict[str, Any]]:
+    return rows.services(api, call.query["stack"])
+
+
+async def get_service(api: Api, call: Call) -> dict[str, Any]:
+    return rows.service(api, service_of(api, call.path["name"]))
+
+
+def service_of(api: Api, name: str) -> ServiceDoc:
+    """Raises NotFound."""
+    document: ServiceDoc | None = api.snapshot().of("services").get(name)
+    if document is None:
+        raise NotFound(f"no service is called {name}: see `shoal service ls`")
+    return document
+
+
+async def create_service(api: Api, call: Call) -> dict[str, Any]:
+    spec: ServiceSpec = call.body
+    check_name(spec.name, "service")
+    if spec.stack:
+        raise BadInput(f"service {spec.name} names the stack {spec.stack}: apply the stack instead")
+    if not spec.container.image:
+        raise BadInput(f"service {spec.name} has no image: name one")
+    check_networks(spec, api.snapshot().of("networks"))
+    now_ms = api.now_ms()
+    document = ServiceDoc(api.random.token_hex(8), spec, max(0, spec.replicas), 1, False, now_ms, now_ms)
+    ops: list[Op] = [Put(key("services", spec.name), codec.encode(document))]
+    guards = [Guard(key("services", spec.name), 0)]
+    for name in missing_volumes(spec, api.snapshot().of("volumes")):
+        volume = VolumeDoc(api.random.token_hex(8), VolumeSpec(name), now_ms)
+        guards.append(Guard(key("volumes", name), 0))
+        ops.append(Put(key("volumes", name), codec.encode(volume)))
+    try:
+        await api.commit(guards, ops)
+    except Conflict:
+        raise Conflict(f"{spec.name} exists already: remove it first, or choose another name") from None
+    return rows.service(api, document)
+
+
+def check_name(name: str, what: str) -> None:
+    if not NAME.fullmatch(name):
+        allowed = "letters, digits, '_', '.' and '-', beginning with a letter or digit"
+        raise BadInput(f"{what} name {name[:80]!r}: use 1 to 128 of {allowed}")
+
+
+def check_networks(spec: ServiceSpec, networks: dict[str, NetworkDoc] | Any) -> None:
+    for attachment in spec.container.networks:
+        if attachment.network not in BUILT_IN_NETWORKS and attachment.network not in networks:
+            raise BadInput(f"service {spec.name}: there is no network {attachment.network}: see `shoal network ls`")
+
+
+def missing_volumes(spec: ServiceSpec, volumes: Any) -> list[str]:
+    """Named volumes of the service that have no document yet, in order."""
+    named = dict.fromkeys(mount.source for mount in spec.container.mounts if mount.type == "volume" and mount.source)
+    for name in named:
+        check_name(name, "volume")
+    return [name for name in named if name not in volumes]
+
+
+async def scale(api: Api, call: Call) -> dict[str, Any]:
+    body: ScaleBody = call.body
+    name = call.path["name"]
+
+    def change(old: ServiceDoc | None) -> ServiceDoc:
+        document = _there(old, name)
+        if document.spec.mode != "replicated":
+            raise BadInput(f"service {name} is {document.spec.mode}: only replicated services can be scaled")
+        if document.spec.single and body.replicas != 1:
+            raise BadInput(f"{name} is a single container: apply it as a service of a stack to scale it")
+        if document.scale == body.replicas:
+            return document
+        return replace(document, scale=body.replicas, updated_ms=api.now_ms())
+
+    old, new, revision = await api.edit("services", name, change)
+    return {"name": name, "before": old.scale, "replicas": new.scale, "index": revision}
+
+
+async def stop(api: Api, call: Call) -> dict[str, Any]:
+    return await _set_stopped(api, call.path["name"], True)
+
+
+async def start(api: Api, call: Call) -> dict[str, Any]:
+    return await _set_stopped(api, call.path["name"], False)
+
+
+async def _set_stopped(api: Api, name: str, stopped: bool) -> dict[str, Any]:
+    def change(old: ServiceDoc | None) -> ServiceDoc:
+        document = _there(old, name)
+        if document.stopped == stopped:
+            return document
+        return replace(document, stopped=stopped, updated_ms=api.now_ms())
+
+    _, new, revision = await api.edit("services", name, change)
+    return {**rows.service(api, new), "index": revision}
+
+
+async def remove(api: Api, call: Call) -> dict[str, Any]:
+    name = call.path["name"]
+    old, revision = await api.read("services", name)
+    document = _there(old, name)
+    guards, ops = [Guard(key("services", name), revision)], _removal([name])
+    if document.spec.stack:
+        stack, stack_revision = await api.read("stacks", document.spec.stack)
+        if stack is not None and name in stack.services:
+            path = key("stacks", stack.name)
+            guards.append(Guard(path, stack_revision))
+            ops.append(Put(path, codec.encode(_without(stack, name, api.now_ms()))))
+    index = await api.commit(guards, ops)
+    return {"name": name, "index": index}
+
+
+def _removal(names: Sequence[str]) -> list[Op]:
+    return [Delete(key("services", name)) for name in names]
+
+
+def _without(stack: StackDoc, name: str, now_ms: int) -> StackDoc:
+    return replace(stack, services=tuple(row for row in stack.services if row != name), updated_ms=now_ms)
+
+
+def _there(document: ServiceDoc | None, name: str) -> ServiceDoc:
+    if document is None:
+        raise NotFound(f"no service is called {name}: see `shoal service ls`")
+    return document
+
+
+async def explain(api: Api, call: Call) -> dict[str, Any]:
+    return rows.explain_service(api, call.path["name"])

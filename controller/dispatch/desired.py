@@ -1,0 +1,196 @@
+"""What a node must run, as records, and the message that brings a session from what was sent to what is wanted. Pure.
+
+Rules: level-triggered: a message is the difference between two whole records, so any number of changes in between cost one.
+A spec travels only when the session does not know (service id, version). Peers of a network are encoded once for all nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from controller.loops.picture import Snapshot
+from model import codec
+from model.documents import AssignedService, NetworkPlanDoc, ServiceDoc
+from protos import node_pb2 as pb
+
+SPECS_MAX: Final = 20_000
+SpecKey = tuple[str, int]
+PeerRow = tuple[str, str, str]
+"""node, underlay address, slice"""
+
+
+class SpecBook:
+    """The JSON of every (service id, version) seen, encoded once. Older versions stay while there is room (rollouts)."""
+
+    def __init__(self, rows_max: int = SPECS_MAX) -> None:
+        self._rows: dict[SpecKey, bytes] = {}
+        self._rows_max = rows_max
+
+    def add(self, document: ServiceDoc) -> None:
+        row = (document.id, document.version)
+        self._rows.pop(row, None)
+        self._rows[row] = codec.encode(document.spec)
+        while len(self._rows) > self._rows_max:
+            del self._rows[next(iter(self._rows))]
+
+    def get(self, row: SpecKey) -> bytes | None:
+        return self._rows.get(row)
+
+
+class PeerBook:
+    """The participants of each network whose underlay address is known, and their encoding."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, tuple[NetworkPlanDoc, tuple[PeerRow, ...], list[tuple[str, bytes]]]] = {}
+        self._underlays: dict[str, str] = {}
+
+    def set_underlay(self, node: str, underlay: str) -> bool:
+        """True when it is new: every network of the node has changed."""
+        if self._underlays.get(node, "") == underlay:
+            return False
+        self._underlays[node] = underlay
+        for name in [name for name, row in self._rows.items() if node in dict(row[0].slices)]:
+            del self._rows[name]
+        return True
+
+    def peers(self, plan: NetworkPlanDoc) -> tuple[PeerRow, ...]:
+        return self._row(plan)[1]
+
+    def encoded_without(self, plan: NetworkPlanDoc, node: str) -> bytes:
+        """The peers field of a Network message for `node`."""
+        return b"".join(data for peer, data in self._row(plan)[2] if peer != node)
+
+    def _row(self, plan: NetworkPlanDoc) -> tuple[NetworkPlanDoc, tuple[PeerRow, ...], list[tuple[str, bytes]]]:
+        row = self._rows.get(plan.name)
+        if row is None or row[0] is not plan:
+            known = self._underlays
+            peers = tuple((node, known[node], cidr) for node, cidr in plan.slices if known.get(node))
+            row = self._rows[plan.name] = (plan, peers, [(peer[0], _encoded(peer)) for peer in peers])
+        return row
+
+
+def _encoded(peer: PeerRow) -> bytes:
+    return pb.Network(peers=[pb.Peer(node=peer[0], underlay=peer[1], slice=peer[2])]).SerializeToString()
+
+
+@dataclass(frozen=True, slots=True)
+class WantedService:
+    assigned: AssignedService
+    stopped: bool
+    volumes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WantedNetwork:
+    plan: NetworkPlanDoc = field(compare=False)
+    identity: tuple[str, int, str]
+    slice: str
+    internal: bool
+    peers: tuple[PeerRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Services by id, networks by name."""
+
+    generation: int = 0
+    services: Mapping[str, WantedService] = field(default_factory=dict)
+    networks: Mapping[str, WantedNetwork] = field(default_factory=dict)
+
+
+def networks_of_nodes(plans: Iterable[NetworkPlanDoc]) -> dict[str, dict[str, str]]:
+    """node -> network -> slice."""
+    found: dict[str, dict[str, str]] = {}
+    for plan in plans:
+        for node, cidr in plan.slices:
+            found.setdefault(node, {})[plan.name] = cidr
+    return found
+
+
+def wanted(snapshot: Snapshot, node: str, slices: Mapping[str, str], peers: PeerBook) -> Wanted:
+    """`slices`: of this node, by network name."""
+    assignment = snapshot.of("assignments").get(node)
+    if assignment is None:
+        return Wanted(0, {}, _networks(snapshot, slices, peers))
+    by_name: Mapping[str, ServiceDoc] = snapshot.of("services")
+    services = {row.service_id: _service(row, by_name.get(row.name)) for row in assignment.services}
+    return Wanted(assignment.generation, services, _networks(snapshot, slices, peers))
+
+
+def _service(row: AssignedService, document: ServiceDoc | None) -> WantedService:
+    if document is None or document.id != row.service_id:
+        return WantedService(row, False, ())
+    mounts = document.spec.container.mounts
+    volumes = tuple(sorted({mount.source for mount in mounts if mount.type == "volume" and mount.source}))
+    return WantedService(row, document.stopped, volumes)
+
+
+def _networks(snapshot: Snapshot, slices: Mapping[str, str], peers: PeerBook) -> dict[str, WantedNetwork]:
+    found: dict[str, WantedNetwork] = {}
+    for name in sorted(slices):
+        plan = snapshot.of("netplans").get(name)
+        if plan is None:
+            continue
+        document = snapshot.of("networks").get(name)
+        internal = document is not None and document.spec.internal
+        found[name] = WantedNetwork(plan, (plan.id, plan.vni, plan.subnet), slices[name], internal, peers.peers(plan))
+    return found
+
+
+class Composer:
+    """Makes the messages of all sessions out of the shared books."""
+
+    def __init__(self, specs: SpecBook, peers: PeerBook) -> None:
+        self._specs = specs
+        self._peers = peers
+
+    def message(
+        self, node: str, sent: Wanted | None, want: Wanted, known: set[SpecKey], snapshot: Snapshot
+    ) -> pb.Desired | None:
+        """From `sent` (None: nothing yet, so the whole) to `want`; None when there is no difference. Adds to `known`."""
+        before = sent or Wanted()
+        services = [row for sid, row in want.services.items() if before.services.get(sid) != row]
+        networks = [name for name, row in want.networks.items() if before.networks.get(name) != row]
+        gone = [sid for sid in before.services if sid not in want.services]
+        gone_networks = [name for name in before.networks if name not in want.networks]
+        if sent is not None and not (services or networks or gone or gone_networks) and sent.generation == want.generation:
+            return None
+        volumes = sorted({name for row in services for name in row.volumes})
+        return pb.Desired(
+            generation=want.generation,
+            whole=sent is None,
+            base_generation=before.generation,
+            services=[self._service(row, known) for row in services],
+            removed_services=gone,
+            networks=[self._network(node, want.networks[name]) for name in networks],
+            removed_networks=gone_networks,
+            volumes=[_volume(name, snapshot) for name in volumes],
+        )
+
+    def _service(self, row: WantedService, known: set[SpecKey]) -> pb.Service:
+        assigned = row.assigned
+        message = pb.Service(service_id=assigned.service_id, name=assigned.name, stopped=row.stopped)
+        for replica in assigned.replicas:
+            message.slots.add(slot=replica.slot, version=replica.version, created_ms=replica.created_ms)
+            spec_key = (assigned.service_id, replica.version)
+            data = None if spec_key in known else self._specs.get(spec_key)
+            if data is not None:
+                known.add(spec_key)
+                message.specs.add(version=replica.version, json=data)
+        return message
+
+    def _network(self, node: str, row: WantedNetwork) -> pb.Network:
+        _, vni, subnet = row.identity
+        message = pb.Network(name=row.plan.name, vni=vni, subnet=subnet, slice=row.slice, internal=row.internal)
+        message.MergeFromString(self._peers.encoded_without(row.plan, node))
+        return message
+
+
+def _volume(name: str, snapshot: Snapshot) -> pb.Volume:
+    document = snapshot.of("volumes").get(name)
+    if document is None:
+        return pb.Volume(name=name, driver="local")
+    spec = document.spec
+    return pb.Volume(name=name, driver=spec.driver, options=dict(spec.options), labels=dict(spec.labels))

@@ -1,0 +1,274 @@
+"""The gRPC server the agents open their sessions on, and the sessions of this reign.
+
+Rules:
+- Identity is the certificate: OU `node`, CN the node's name, serial that of its node document. What Hello says of names is
+  compared, never believed.
+- Only the leader keeps sessions. Everybody else says where the leader is. When the reign ends every session is redirected.
+- One session a node: the newer wins, the older is told goodbye. Heartbeats stay in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NoReturn
+
+import grpc
+from cryptography import x509
+from grpc import aio
+
+from controller.certificates import Peer, read_peer
+from controller.decide.types import Session
+from controller.dispatch.books import Books
+from controller.dispatch.session import NodeSession, goodbye, redirect
+from controller.dispatch.status import NodeStatus
+from controller.dispatch.status_writer import StatusWriter
+from controller.election import Reign
+from controller.loops.picture import Change, Picture
+from controller.pki import Pki
+from model.documents import Event, NodeDoc, StatusDoc
+from model.pki_names import ROLE_NODE
+from model.ports import Clock
+from protos import node_pb2 as pb
+
+log = logging.getLogger(__name__)
+
+MESSAGE_BYTES_MAX: Final = 64 * 1024 * 1024
+HELLO_S: Final = 10.0
+EVENTS_MAX: Final = 100
+OPTIONS: Final = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.so_reuseport", 0),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+Context = aio.ServicerContext[pb.FromNode, pb.ToNode]
+
+
+class Dispatch:
+    """Make one, `await start(address)`; `open(reign)` and `shut()` when the lead comes and goes; `await stop()`."""
+
+    def __init__(
+        self,
+        picture: Picture,
+        pki: Pki,
+        clock: Clock,
+        heartbeat_s: float,
+        on_facts: Callable[[str], None],
+        on_events: Callable[[Sequence[Event]], None],
+    ) -> None:
+        self._picture = picture
+        self._clock = clock
+        self._heartbeat_s = heartbeat_s
+        self.address = ""
+        """What agents are told to dial; set once the port is known."""
+        self._on_facts = on_facts
+        self._on_events = on_events
+        self._server = aio.server(options=OPTIONS)
+        self._credentials = grpc.ssl_server_credentials(
+            [(pki.controller.key, pki.controller.certificate)], pki.authority.pem, require_client_auth=True
+        )
+        self._sessions: dict[str, NodeSession] = {}
+        self._reign: Reign | None = None
+        self._books = Books(picture)
+        self.writer = StatusWriter(picture, clock, self._status_of)
+
+    async def start(self, address: str) -> int:
+        """Listens; the port."""
+        handler = grpc.stream_stream_rpc_method_handler(
+            self._session, pb.FromNode.FromString, pb.ToNode.SerializeToString
+        )
+        service = grpc.method_handlers_generic_handler("shoal.node.v1.Dispatch", {"Session": handler})
+        self._server.add_generic_rpc_handlers((service,))
+        port = self._server.add_secure_port(address, self._credentials)
+        await self._server.start()
+        self._picture.subscribe(self._on_changes)
+        return port
+
+    async def stop(self) -> None:
+        self.shut()
+        await self._server.stop(1.0)
+
+    # ---- the reign
+
+    def open(self, reign: Reign) -> None:
+        self._books.reload()
+        self._reign = reign
+
+    def shut(self) -> None:
+        self._reign = None
+        for session in self._sessions.values():
+            session.end(redirect(self._leader_address()))
+
+    def sessions(self) -> dict[str, Session]:
+        """What the nodes' decision needs to know."""
+        return {node: session.facts() for node, session in self._sessions.items()}
+
+    def _status_of(self, node: str) -> NodeStatus | None:
+        session = self._sessions.get(node)
+        return session.status if session else None
+
+    def _leader_address(self) -> str:
+        leader = self._picture.snapshot().one("leader")
+        return leader.dispatch if leader is not None and self._reign is None else ""
+
+    # ---- changes in the store
+
+    def _on_changes(self, changes: list[Change]) -> None:
+        dirty = self._books.take(changes)
+        for node in dirty:
+            if (session := self._sessions.get(node)) is not None:
+                session.mark()
+        for change in changes:
+            if change.kind == "nodes":
+                self._node_changed(change)
+            elif change.kind == "services" and change.old is not None:
+                self._service_changed(change.old.id)
+
+    def _node_changed(self, change: Change) -> None:
+        session = self._sessions.get(change.name)
+        if session is None or (change.new is not None and change.new.serial == session.serial):
+            return
+        reason = "the node was removed from the cluster" if change.new is None else "the node has joined again elsewhere"
+        session.end(goodbye(reason, removed=True))
+
+    def _service_changed(self, service_id: str) -> None:
+        for session in self._sessions.values():
+            if session.sent is not None and service_id in session.sent.services:
+                session.mark()
+
+    # ---- one session
+
+    async def _session(self, _: Any, context: Context) -> None:
+        peer = await self._admit(context)
+        if self._reign is None:
+            await context.write(redirect(self._leader_address()))
+            return
+        session = await self._hello(peer, context)
+        older = self._sessions.get(session.node)
+        if older is not None:
+            older.end(goodbye("another session of this node took over"))
+        self._sessions[session.node] = session
+        self._on_facts(session.node)
+        reading = asyncio.ensure_future(self._read(session, context))
+        try:
+            await self._write(session, context)
+        finally:
+            reading.cancel()
+            if self._sessions.get(session.node) is session:
+                del self._sessions[session.node]
+                self._on_facts(session.node)
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await reading
+
+    async def _admit(self, context: Context) -> Peer:
+        pem = next(iter(context.auth_context().get("x509_pem_cert", ())), b"")
+        try:
+            peer = read_peer(x509.load_pem_x509_certificate(pem))
+        except ValueError:
+            await _refuse(context, grpc.StatusCode.UNAUTHENTICATED, "no client certificate: join the cluster first")
+        if peer.role != ROLE_NODE:
+            await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, f"a {peer.role} certificate opens no node session")
+        document: NodeDoc | None = self._picture.snapshot().of("nodes").get(peer.name)
+        if document is None or document.serial != peer.serial:
+            state = "was removed" if document is None else "has joined again with another certificate"
+            await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, f"node {peer.name} {state}: join again")
+        return peer
+
+    async def _hello(self, peer: Peer, context: Context) -> NodeSession:
+        message: Any = None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HELLO_S):
+                message = await context.read()
+        if not isinstance(message, pb.FromNode) or message.WhichOneof("kind") != "hello":
+            await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "the first message of a session is Hello")
+        hello = message.hello
+        if hello.node and hello.node != peer.name:
+            text = f"the certificate is that of node {peer.name}, Hello says {hello.node[:80]!r}"
+            await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, text)
+        before = self._picture.snapshot().of("status").get(peer.name) or StatusDoc(peer.name)
+        status = NodeStatus(before)
+        try:
+            if hello.info:
+                status.take_info(hello.info)
+        except ValueError as error:
+            await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, f"Hello.info: {error}")
+        status.take_generation(hello.generation)
+        known = {(row.service_id, row.version) for row in hello.known_specs}
+        return NodeSession(peer.name, peer.serial, status, known, self._now_ms())
+
+    async def _write(self, session: NodeSession, context: Context) -> None:
+        reign = self._reign
+        welcome = pb.Welcome(
+            epoch=reign.epoch if reign else 0, heartbeat_s=self._heartbeat_s, controllers=[self.address]
+        )
+        await context.write(pb.ToNode(welcome=welcome))
+        session.wake.set()
+        while True:
+            await session.wake.wait()
+            session.wake.clear()
+            if session.farewell is not None:
+                await context.write(session.farewell)
+                return
+            if session.beat:
+                beat, session.beat = session.beat, 0
+                await context.write(pb.ToNode(heartbeat=pb.Heartbeat(sequence=beat)))
+            if session.stale:
+                session.stale = False
+                desired = self._books.desired(session)
+                if desired is not None:
+                    await context.write(pb.ToNode(desired=desired))
+
+    async def _read(self, session: NodeSession, context: Context) -> None:
+        try:
+            while isinstance(message := await context.read(), pb.FromNode):
+                if self._sessions.get(session.node) is not session:
+                    return
+                self._take(session, message)
+            session.end(goodbye("the node has closed its side"))
+        except (ValueError, aio.AioRpcError, aio.UsageError) as error:
+            log.warning("node %s: %s", session.node, error)
+            session.end(goodbye(f"message refused: {error}"))
+
+    def _take(self, session: NodeSession, message: pb.FromNode) -> None:
+        session.last_heard_ms = self._now_ms()
+        kind = message.WhichOneof("kind")
+        if kind == "heartbeat":
+            session.answer(message.heartbeat.sequence)
+            health = self._picture.snapshot().of("health").get(session.node)
+            if health is None or health.state != "ready":
+                self._on_facts(session.node)
+        elif kind == "ack":
+            self._take_ack(session, message.ack)
+        elif kind == "status":
+            first = not session.status.whole
+            session.status.merge(message.status)
+            self.writer.mark(session.node)
+            if first and session.status.whole:
+                self._on_facts(session.node)
+            if message.status.events:
+                self._on_events([_event(session.node, row) for row in message.status.events[:EVENTS_MAX]])
+
+    def _take_ack(self, session: NodeSession, ack: pb.Ack) -> None:
+        if ack.problem:
+            log.warning("node %s did not take generation %d: %s", session.node, ack.generation, ack.problem[:500])
+            return
+        session.status.take_generation(ack.generation)
+        self.writer.mark(session.node)
+
+    def _now_ms(self) -> int:
+        return int(self._clock.now() * 1000)
+
+
+async def _refuse(context: Context, code: grpc.StatusCode, text: str) -> NoReturn:
+    log.warning("session refused: %s (%s)", text, context.peer())
+    await context.abort(code, text)
+
+
+def _event(node: str, row: pb.NodeEvent) -> Event:
+    return Event(row.at_ms, row.kind[:64], row.about[:256] or f"node/{node}", row.sentence[:1000].split("\n")[0], node)

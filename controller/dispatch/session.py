@@ -1,0 +1,56 @@
+"""One agent's session: what it knows, what it was sent, what it has to be told.
+
+Rules: nothing is queued. Others only raise flags; the session's own writer looks at the newest facts when the wire is free, so
+a slow node costs one message, however much changed meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from controller.decide.types import Session
+from controller.dispatch.desired import SpecKey, Wanted
+from controller.dispatch.status import NodeStatus
+from protos import node_pb2 as pb
+
+
+@dataclass(eq=False, slots=True)
+class NodeSession:
+    """`last_heard_ms`: Unix ms. `beat`: the number of the newest heartbeat that waits for its answer (0: none)."""
+
+    node: str
+    serial: str
+    status: NodeStatus
+    known: set[SpecKey]
+    last_heard_ms: int
+    sent: Wanted | None = None
+    stale: bool = True
+    beat: int = 0
+    farewell: pb.ToNode | None = None
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def mark(self) -> None:
+        """What the node must run may have changed."""
+        self.stale = True
+        self.wake.set()
+
+    def answer(self, sequence: int) -> None:
+        self.beat = sequence
+        self.wake.set()
+
+    def end(self, farewell: pb.ToNode) -> None:
+        """Says `farewell` and closes."""
+        self.farewell = self.farewell or farewell
+        self.wake.set()
+
+    def facts(self) -> Session:
+        return Session(self.farewell is None, self.last_heard_ms, self.status.whole)
+
+
+def goodbye(reason: str, *, removed: bool = False) -> pb.ToNode:
+    return pb.ToNode(goodbye=pb.Goodbye(reason=reason, removed=removed))
+
+
+def redirect(dispatch: str) -> pb.ToNode:
+    return pb.ToNode(redirect=pb.Redirect(dispatch=dispatch))

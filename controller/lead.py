@@ -1,0 +1,117 @@
+"""What the leader does while it leads: the loops, the sessions, the writers; all of it ends with the reign.
+
+Rules: a reign begins with a picture at least as new as the leader's key, and with every service and node dirty. Whatever fails
+here ends the reign and, unless it is the store, the process: half a leader is worse than none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from controller.decide.index import Index
+from controller.decide.nodes import decide_nodes
+from controller.decide.services import decide_services
+from controller.decide.types import Plan, Settings, View
+from controller.dispatch.server import Dispatch
+from controller.election import Reign
+from controller.loops.dirty import EVERYTHING, dirty_nodes, dirty_services
+from controller.loops.events import EventLog
+from controller.loops.loop import Loop, Shell
+from controller.loops.picture import Change, Picture, Snapshot
+from controller.loops.writer import PlanWriter
+from model.documents import Event
+from model.ports import Clock
+from model.store_port import Store
+
+
+class Leadership:
+    """`lead(reign)` is what the election runs."""
+
+    def __init__(
+        self,
+        store: Store,
+        picture: Picture,
+        clock: Clock,
+        settings: Settings,
+        shown: Callable[[int], Awaitable[None]],
+        refresh: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._store = store
+        self._picture = picture
+        self._clock = clock
+        self._settings = settings
+        self._shown = shown
+        self._refresh = refresh
+        self._events = EventLog()
+        self._thread = ThreadPoolExecutor(1, "decide")
+        self._reign: Reign | None = None
+        self._index = Index()
+        self.dispatch: Dispatch | None = None
+        shell = Shell(
+            clock, picture.snapshot, self._view, refresh, shown, self._events.say, self._thread, asyncio.Lock()
+        )
+        self._services = Loop("services", self._decide_services, shell)
+        self._nodes = Loop("nodes", self._decide_nodes, shell)
+
+    @property
+    def reign(self) -> Reign | None:
+        return self._reign
+
+    def say(self, events: Sequence[Event]) -> None:
+        """For the ring; only the leader writes it."""
+        if self._reign is not None:
+            self._events.say(events)
+
+    def node_facts_changed(self, node: str) -> None:
+        """A session came, went, or brought its first whole status."""
+        if self._reign is not None:
+            self._nodes.queue.add((node,))
+
+    async def lead(self, reign: Reign) -> None:
+        dispatch = self.dispatch
+        assert dispatch is not None, "the dispatch server is made before the first reign"
+        await self._shown(reign.guard.mod_revision)
+        self._reign = reign
+        self._index = Index()
+        writer = PlanWriter(self._store, self._picture, reign)
+        unsubscribe = self._picture.subscribe(self._on_changes)
+        snapshot = self._picture.snapshot()
+        self._services.queue.add((EVERYTHING,))
+        self._nodes.queue.add(snapshot.of("nodes"))
+        dispatch.open(reign)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._services.run(writer))
+                group.create_task(self._nodes.run(writer))
+                group.create_task(dispatch.writer.run(writer))
+                group.create_task(self._events.run(writer, self._picture.snapshot))
+        finally:
+            self._reign = None
+            unsubscribe()
+            dispatch.shut()
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=True)
+
+    def _on_changes(self, changes: list[Change]) -> None:
+        self._services.queue.add(dirty_services(changes, self._picture.snapshot()))
+        self._nodes.queue.add(dirty_nodes(changes))
+
+    def _view(self, snapshot: Snapshot) -> View:
+        of = snapshot.of
+        return View(
+            services=of("services"), nodes=of("nodes"), health=of("health"), statuses=of("status"),
+            assignments=of("assignments"), networks=of("networks"), netplans=of("netplans"), volumes=of("volumes"),
+            places=of("places"), decisions=of("decisions"), stacks=of("stacks"),
+            sessions=self.dispatch.sessions() if self.dispatch else {},
+            reign_started_ms=self._reign.started_ms if self._reign else 0,
+            index=self._index,
+        )  # fmt: skip
+
+    def _decide_services(self, view: View, dirty: tuple[str, ...], now_ms: int) -> Plan:
+        return decide_services(view, None if EVERYTHING in dirty else dirty, self._settings, now_ms)
+
+    def _decide_nodes(self, view: View, dirty: tuple[str, ...], now_ms: int) -> Plan:
+        return decide_nodes(view, self._settings, now_ms)

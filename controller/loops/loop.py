@@ -1,0 +1,110 @@
+"""The one loop shape: dirty keys -> snapshot -> decide -> guarded transactions -> wait for a change or `wake_at`.
+
+Rules: the decision is plain code without a clock; it gets its facts and `now_ms`; one decision at a time, a large one in the
+decision thread. What a conflict or an outage interrupts is asked again with back-off; after an unknown outcome only once the
+mirror has caught up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+from controller.decide.types import Plan, View
+from controller.loops.picture import Snapshot
+from controller.loops.queue import DirtyQueue
+from controller.loops.writer import PlanConflict, PlanWriter
+from controller.metrics import DECISION_SECONDS, DECISIONS
+from model.documents import Event
+from model.errors import StoreError, StoreUnknown
+from model.ports import Clock
+
+log = logging.getLogger(__name__)
+
+BACK_OFF_S: Final = 0.02
+BACK_OFF_S_MAX: Final = 2.0
+THREAD_FROM: Final = 300
+"""From so many nodes or dirty keys on a decision runs in the thread: below, the hop costs more than it frees."""
+
+Decide = Callable[[View, tuple[str, ...], int], Plan]
+
+
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """What every loop shares. `refresh` waits until the mirror has certainly seen every write that may have happened."""
+
+    clock: Clock
+    snapshot: Callable[[], Snapshot]
+    view: Callable[[Snapshot], View]
+    refresh: Callable[[], Awaitable[None]]
+    shown: Callable[[int], Awaitable[None]]
+    say: Callable[[tuple[Event, ...]], None]
+    thread: ThreadPoolExecutor
+    deciding: asyncio.Lock
+
+
+class Loop:
+    """`run(writer)` lives as long as the reign; mark keys with `queue.add`."""
+
+    def __init__(self, name: str, decide: Decide, shell: Shell) -> None:
+        self.name = name
+        self.queue = DirtyQueue()
+        self._decide = decide
+        self._shell = shell
+
+    async def run(self, writer: PlanWriter) -> None:
+        """For ever; begins with one pass over nothing, so that what waits for time is found."""
+        wake_at: float | None = None
+        back_off_s = BACK_OFF_S
+        while True:
+            dirty = await self.queue.take(wake_at)
+            started = self._shell.clock.monotonic()
+            try:
+                wake_at = self._wake_at(await self._pass(dirty, writer))
+                back_off_s = BACK_OFF_S
+                self.queue.passed(self._shell.clock.monotonic() - started)
+            except (PlanConflict, StoreError) as error:
+                log.info("%s: %s", self.name, error)
+                if isinstance(error, StoreUnknown):
+                    await self._shell.refresh()
+                self.queue.add(dirty)
+                wake_at = asyncio.get_running_loop().time()
+                self.queue.passed(0.0, at_least_s=back_off_s)
+                await asyncio.sleep(back_off_s)
+                back_off_s = min(BACK_OFF_S_MAX, 2 * back_off_s)
+
+    async def _pass(self, dirty: tuple[str, ...], writer: PlanWriter) -> Plan:
+        shell = self._shell
+        async with shell.deciding:
+            snapshot = shell.snapshot()
+            plan = await self._decided(shell.view(snapshot), dirty)
+        if not plan.empty():
+            log.info("%s: %s", self.name, plan.sentence)
+            revision = await writer.write(plan, snapshot)
+            shell.say(plan.events)
+            if plan.deletes and revision:
+                await shell.shown(revision)
+        return plan
+
+    async def _decided(self, view: View, dirty: tuple[str, ...]) -> Plan:
+        clock = self._shell.clock
+        now_ms, started = int(clock.now() * 1000), clock.monotonic()
+        if max(len(view.nodes), len(dirty)) >= THREAD_FROM:
+            loop = asyncio.get_running_loop()
+            plan = await loop.run_in_executor(self._shell.thread, self._decide, view, dirty, now_ms)
+        else:
+            plan = self._decide(view, dirty, now_ms)
+        DECISIONS.labels(self.name).inc()
+        DECISION_SECONDS.labels(self.name).inc(clock.monotonic() - started)
+        return plan
+
+    def _wake_at(self, plan: Plan) -> float | None:
+        """Unix ms of the plan to the running loop's seconds."""
+        if plan.wake_at_ms is None:
+            return None
+        in_s = plan.wake_at_ms / 1000 - self._shell.clock.now()
+        return asyncio.get_running_loop().time() + max(0.01, in_s)

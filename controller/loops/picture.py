@@ -1,0 +1,210 @@
+"""The controller's picture of the store: decoded documents, kept up to date by changes, handed out as immutable snapshots.
+
+Rules:
+- A snapshot is never changed: a dict that was handed out is copied before its next change (a shallow copy of one kind of
+  document, at most once a pass), so a pass costs what changed and not what exists.
+- A put counts only when its revision is newer than what is known. So the leader applies its own writes at once and the
+  watch that repeats them later is silent: whoever listens hears every change once, and no pass sees its own past.
+- A document that cannot be read keeps its last good content: damage must never look like a deletion.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from model import codec
+from model.documents import (
+    PREFIX,
+    AssignmentDoc,
+    ClusterDoc,
+    DecisionDoc,
+    EventChunkDoc,
+    LeaderDoc,
+    NetworkDoc,
+    NetworkPlanDoc,
+    NodeDoc,
+    NodeHealthDoc,
+    ServiceDoc,
+    StackDoc,
+    StatusDoc,
+    TokenDoc,
+    VolumeDoc,
+    VolumePlaceDoc,
+)
+from model.store_port import Entry
+
+log = logging.getLogger(__name__)
+
+KINDS: Final[Mapping[str, type]] = {
+    "stacks": StackDoc,
+    "services": ServiceDoc,
+    "networks": NetworkDoc,
+    "netplans": NetworkPlanDoc,
+    "volumes": VolumeDoc,
+    "places": VolumePlaceDoc,
+    "nodes": NodeDoc,
+    "health": NodeHealthDoc,
+    "assignments": AssignmentDoc,
+    "status": StatusDoc,
+    "leader": LeaderDoc,
+    "cluster": ClusterDoc,
+    "events": EventChunkDoc,
+    "decisions": DecisionDoc,
+    "tokens": TokenDoc,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One document changed. `old`/`new` None: it did not / does not exist. Single documents have the name "".
+
+    `own`: this process wrote it.
+    """
+
+    kind: str
+    name: str
+    old: Any
+    new: Any
+    revision: int
+    own: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Documents by kind and name, the mod_revision of each key, and the newest revision in it."""
+
+    documents: Mapping[str, Mapping[str, Any]]
+    revisions: Mapping[str, int]
+    index: int
+
+    def of(self, kind: str) -> Mapping[str, Any]:
+        return self.documents[kind]
+
+    def one(self, kind: str) -> Any:
+        """The single document `leader` or `cluster`, or None."""
+        return self.documents[kind].get("")
+
+    def revision(self, key: str) -> int:
+        """For a guard: 0 when the document does not exist."""
+        return self.revisions.get(key, 0)
+
+
+Listener = Callable[[list[Change]], None]
+
+
+class Picture:
+    """Fed by the mirror (`from_mirror`) and by the leader's own successful transactions (`from_own_puts`).
+
+    `defer` runs a function soon (the loop's call_soon): listeners hear of a burst of changes once, after it.
+    """
+
+    def __init__(self, defer: Callable[[Callable[[], None]], object]) -> None:
+        self._documents: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+        self._revisions: dict[str, int] = {}
+        self._shared: set[str] = set()
+        self._own: dict[str, int] = {}
+        self._listeners: list[Listener] = []
+        self._untold: list[Change] = []
+        self._waiters: list[asyncio.Future[None]] = []
+        self._defer = defer
+        self._snapshot: Snapshot | None = None
+        self.mirror_revision: Callable[[], int] = lambda: 0
+        self.index = 0
+        self.changed_at: dict[str, int] = dict.fromkeys(KINDS, 0)
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Returns what ends the subscription."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def snapshot(self) -> Snapshot:
+        if self._snapshot is None:
+            self._snapshot = Snapshot(dict(self._documents), self._revisions, self.index)
+            self._shared = {*KINDS, "revisions"}
+        return self._snapshot
+
+    def from_mirror(self, key: str, entry: Entry | None) -> None:
+        """What the mirror saw. A delete carries no revision: it counts unless an own put of the key is still on its way."""
+        if entry is None:
+            if key not in self._own:
+                self._apply(key, None, self.index)
+            return
+        if entry.mod_revision >= self._own.get(key, 0):
+            self._own.pop(key, None)
+        if entry.mod_revision > self._revisions.get(key, 0):
+            self._apply(key, entry.value, entry.mod_revision)
+
+    def from_own_puts(self, puts: Iterable[tuple[str, bytes]], revision: int) -> None:
+        """Own writes that succeeded at `revision`, before the mirror shows them. Deletes are left to the mirror."""
+        for key, value in puts:
+            if revision > self._revisions.get(key, 0):
+                self._own[key] = revision
+                self._apply(key, value, revision, own=True)
+
+    async def changed(self) -> None:
+        """Returns after the next change of anything."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        await waiter
+
+    def _apply(self, key: str, value: bytes | None, revision: int, own: bool = False) -> None:
+        kind, _, name = key[len(PREFIX) :].partition("/")
+        if kind not in KINDS:
+            return
+        old = self._documents[kind].get(name)
+        new = None if value is None else self._decoded(kind, key, value, old)
+        if old is None and new is None:
+            return
+        self._keep(kind, key, name, new, revision)
+        if not self._untold:
+            self._defer(self._tell)
+        self._untold.append(Change(kind, name, old, new, revision, own))
+
+    def _tell(self) -> None:
+        changes, self._untold = self._untold, []
+        revision = self.mirror_revision()  # of a delete: known now that its batch is in
+        self.index = max(self.index, revision)
+        for change in changes:
+            if change.new is None:
+                self.changed_at[change.kind] = max(self.changed_at[change.kind], revision)
+        for listener in tuple(self._listeners):
+            listener(changes)
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _keep(self, kind: str, key: str, name: str, new: Any, revision: int) -> None:
+        documents, revisions = self._unshared(kind), self._unshared_revisions()
+        if new is None:
+            documents.pop(name, None)
+            revisions.pop(key, None)
+        else:
+            documents[name] = new
+            revisions[key] = revision
+        self._snapshot = None
+        self.index = max(self.index, revision)
+        self.changed_at[kind] = max(self.changed_at[kind], revision)
+
+    def _decoded(self, kind: str, key: str, value: bytes, old: Any) -> Any:
+        try:
+            return codec.decode(KINDS[kind], value)
+        except (ValueError, TypeError) as error:
+            log.error("store: %s cannot be read (%s): keeping what was known of it", key, error)
+            return old
+
+    def _unshared(self, kind: str) -> dict[str, Any]:
+        if kind in self._shared:
+            self._documents[kind] = dict(self._documents[kind])
+            self._shared.discard(kind)
+        return self._documents[kind]
+
+    def _unshared_revisions(self) -> dict[str, int]:
+        if "revisions" in self._shared:
+            self._revisions = dict(self._revisions)
+            self._shared.discard("revisions")
+        return self._revisions

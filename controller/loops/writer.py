@@ -1,0 +1,91 @@
+"""From a plan to guarded transactions. `split` is pure; `PlanWriter` sends.
+
+Rules:
+- Every transaction compares the mod_revision of each document it writes and the leader's own key: a deposed leader, or one
+  whose picture is old, writes nothing.
+- A big plan is cut between documents. Order: places and networks before assignments (a replica must not start before the
+  place of its volume is recorded), deletes last. Whatever a cut leaves undone, the next pass finds.
+- Unknown outcome: nothing is assumed; the caller waits until the mirror has compared itself and decides again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from controller.decide.types import Plan
+from controller.election import Reign
+from controller.loops.picture import Picture, Snapshot
+from model import codec
+from model.documents import key
+from model.errors import Conflict
+from model.store_port import Delete, Guard, Op, Put, Store
+
+OPS_MAX: Final = 100
+BYTES_MAX: Final = 1_000_000
+
+
+class PlanConflict(Conflict):
+    """A document changed meanwhile, or another controller leads: decide again on newer facts."""
+
+
+def operations(plan: Plan) -> list[Op]:
+    """Every write of the plan, in the order that is safe to be cut anywhere."""
+    kinds: tuple[tuple[str, str, Sequence[Any]], ...] = (
+        ("places", "name", plan.places),
+        ("netplans", "name", plan.netplans),
+        ("assignments", "node", plan.assignments),
+        ("health", "name", plan.health),
+        ("decisions", "name", plan.decisions),
+    )
+    puts: list[Op] = [
+        Put(key(kind, getattr(document, field)), codec.encode(document))
+        for kind, field, documents in kinds
+        for document in documents
+    ]
+    return [*puts, *(Delete(name) for name in plan.deletes)]
+
+
+def split(ops: Sequence[Op], ops_max: int = OPS_MAX, bytes_max: int = BYTES_MAX) -> Iterator[tuple[Op, ...]]:
+    """Runs of operations that fit one transaction each."""
+    run: list[Op] = []
+    size = 0
+    for op in ops:
+        weight = len(op.value) + len(op.key) if isinstance(op, Put) else 200
+        if run and (len(run) >= ops_max or size + weight > bytes_max):
+            yield tuple(run)
+            run, size = [], 0
+        run.append(op)
+        size += weight
+    if run:
+        yield tuple(run)
+
+
+def guards(ops: Sequence[Op], snapshot: Snapshot) -> list[Guard]:
+    """One guard for each document that is written: as it was in the snapshot the plan was made from."""
+    return [Guard(op.key, snapshot.revision(op.key)) for op in ops if isinstance(op, Put | Delete)]
+
+
+class PlanWriter:
+    """Writes plans for as long as the reign lasts."""
+
+    def __init__(self, store: Store, picture: Picture, reign: Reign) -> None:
+        self._store = store
+        self._picture = picture
+        self._reign = reign
+
+    async def write(self, plan: Plan, snapshot: Snapshot) -> int:
+        """The revision after the last transaction (0: nothing to write). Raises PlanConflict, StoreError."""
+        revision = 0
+        for run in split(operations(plan)):
+            revision = await self.commit(guards(run, snapshot), run)
+        return revision
+
+    async def commit(self, wanted: Sequence[Guard], ops: Sequence[Op]) -> int:
+        """One transaction under the leader's key."""
+        self._reign.check()
+        result = await self._store.txn([*wanted, self._reign.guard], ops)
+        if not result.ok:
+            raise PlanConflict("the plan's facts changed while it was made: deciding again")
+        self._picture.from_own_puts(((op.key, op.value) for op in ops if isinstance(op, Put)), result.revision)
+        return result.revision

@@ -1,0 +1,219 @@
+"""Puts the controller together and takes it apart in order: PKI, etcd, store, mirror, dispatch, API, election.
+
+Rules: what is started here is stopped here, in the opposite order, also when starting fails half-way. The end releases the
+leader's key first, so that another controller leads at once, and ends the own etcd last. No container notices any of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+
+from controller.agents import Agents
+from controller.api.app import make_app
+from controller.api.context import Api
+from controller.api.server import ApiServer
+from controller.clock import RealClock, RealRandom
+from controller.config import Config, join_host
+from controller.decide.types import Settings
+from controller.dispatch.server import Dispatch
+from controller.election import LEADER_KEY, Election
+from controller.lead import Leadership
+from controller.loops.picture import Picture
+from controller.pki import Pki, ensure_etcd_pki, ensure_pki, write_admin_context, write_private
+from controller.store.etcd import EtcdStore
+from controller.store.etcd_admin import EtcdAdmin
+from controller.store.etcd_channel import EtcdTarget
+from controller.store.etcd_command import QUOTA_BYTES, EtcdFiles, EtcdSettings
+from controller.store.maintenance import Maintenance
+from controller.store.mirror import Mirror
+from controller.store.supervisor import EtcdProcess
+from model.documents import PREFIX, LeaderDoc
+from model.errors import ShoalError, StoreError
+from model.store_port import Store
+
+log = logging.getLogger(__name__)
+
+HEARTBEATS_PER_TIMEOUT: Final = 4
+STOP_S: Final = 5.0
+REFRESH_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A controller that is up: where it listens, and its parts."""
+
+    api_url: str
+    dispatch_address: str
+    api: Api
+    leadership: Leadership
+    etcd: EtcdProcess | None
+
+
+@asynccontextmanager
+async def controller(config: Config) -> AsyncIterator[Running]:
+    """A controller for as long as the block runs. Raises ShoalError; a part that dies cancels the block."""
+    config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(_lock(config.data_dir))
+        pki = ensure_pki(config.data_dir / "pki", config.name, [config.advertise, socket.gethostname()])
+        listener = stack.enter_context(contextlib.closing(listen("--api", *config.api)))
+        etcd, target = await _etcd(config, pki, stack)
+        store = EtcdStore(target)
+        stack.push_async_callback(store.close)
+        async with _parts(config, pki, listener, store, etcd) as running:
+            yield running
+
+
+@asynccontextmanager
+async def _parts(
+    config: Config, pki: Pki, listener: socket.socket, store: EtcdStore, etcd: EtcdProcess | None
+) -> AsyncIterator[Running]:
+    """Everything above the store."""
+    clock, random = RealClock(), RealRandom()
+    picture = Picture(asyncio.get_running_loop().call_soon)
+    mirror = Mirror(store, PREFIX, clock, picture.from_mirror)
+    picture.mirror_revision = lambda: mirror.revision
+    settings = Settings(node_timeout_ms=int(config.node_timeout_s * 1000), pool=config.pool, avoid=tuple(own_subnets()))
+    async with AsyncExitStack() as stack:
+        leadership = Leadership(store, picture, clock, settings, mirror.wait_for, _refresher(store, mirror))
+        stack.callback(leadership.close)
+        agents = Agents(picture, pki)
+        stack.push_async_callback(agents.close)
+        dispatch = Dispatch(
+            picture, pki, clock, config.node_timeout_s / HEARTBEATS_PER_TIMEOUT, leadership.node_facts_changed, leadership.say
+        )
+        leadership.dispatch = dispatch
+        dispatch.address = join_host(config.advertise, await dispatch.start(join_host(*config.dispatch)))
+        stack.push_async_callback(dispatch.stop)
+        api_url = f"https://{join_host(config.advertise, listener.getsockname()[1])}"
+        api = Api(
+            store, picture, mirror.wait_for, clock, random, pki, agents, dispatch, settings, config.name, api_url,
+            dispatch.address, leadership.say,
+        )  # fmt: skip
+        me = LeaderDoc(config.name, 0, api_url, dispatch.address, id=_controller_id(config.data_dir))
+        election = Election(store, picture, clock, random, me)
+        server = ApiServer(make_app(api), pki, listener)
+        await stack.enter_async_context(_tasks(mirror, store, etcd, server, election, leadership))
+        write_admin_context(config.data_dir / "admin.json", config.name, [api_url], pki)
+        yield Running(api_url, dispatch.address, api, leadership, etcd)
+
+
+@asynccontextmanager
+async def _tasks(
+    mirror: Mirror, store: EtcdStore, etcd: EtcdProcess | None, server: ApiServer, election: Election, leadership: Leadership
+) -> AsyncIterator[None]:
+    """What runs for as long as the controller does. The leader's key is released before anything else ends."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(mirror.run())]
+        if etcd is not None:
+            maintenance = Maintenance(EtcdAdmin(store.channel), QUOTA_BYTES, RealClock(), log.warning)
+            tasks += [group.create_task(etcd.supervise()), group.create_task(maintenance.run())]
+        await mirror.wait_for(1)
+        serving = group.create_task(server.serve())
+        electing = group.create_task(election.run(leadership.lead))
+        try:
+            yield
+        finally:
+            server.stop()
+            electing.cancel()
+            await asyncio.wait({electing, serving}, timeout=STOP_S)
+            for task in (serving, *tasks):
+                task.cancel()
+
+
+async def _etcd(config: Config, pki: Pki, stack: AsyncExitStack) -> tuple[EtcdProcess | None, EtcdTarget]:
+    """The own etcd, started, or where the given one is."""
+    if config.etcd:
+        return None, EtcdTarget(config.etcd, config.etcd_cacert, config.etcd_cert, config.etcd_key)
+    ensure_etcd_pki(pki)
+    ca, server, client = (str(pki.path(stem)) for stem in ("etcd-ca", "etcd-server", "etcd-client"))
+    names = (f"{ca}.pem", f"{server}.pem", f"{server}.key", f"{ca}.pem", f"{client}.pem", f"{client}.key")
+    files = EtcdFiles(*(Path(name) for name in names))
+    client_port, peer_port = free_ports(2)
+    process = EtcdProcess(EtcdSettings(config.data_dir / "etcd", client_port, peer_port, files), RealClock(), log.warning)
+    await process.start()
+    stack.push_async_callback(process.stop)
+    return process, process.target
+
+
+def _refresher(store: Store, mirror: Mirror) -> Callable[[], Awaitable[None]]:
+    async def refresh() -> None:
+        """After an unknown outcome: until the mirror shows what the store says now. Guards catch what is later still."""
+        with contextlib.suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(REFRESH_S):
+                await mirror.wait_for((await store.list(LEADER_KEY)).revision)
+
+    return refresh
+
+
+def listen(flag: str, host: str, port: int) -> socket.socket:
+    """A listening socket. Raises ShoalError when the address cannot be had."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise ShoalError(f"{flag} {host}:{port}: {error.strerror or error}: choose another address") from error
+    listener.listen(1024)
+    listener.setblocking(False)
+    return listener
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports on loopback that are free now."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+def own_subnets() -> list[str]:
+    """Subnets this machine has a route to, except the default route: networks must not cover them."""
+    found: list[str] = []
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/net/route").read_text().splitlines()[1:]:
+            _, destination, _, _, _, _, _, mask, *_ = line.split()
+            address = ip_address(int.from_bytes(bytes.fromhex(destination), "little"))
+            prefix = int.from_bytes(bytes.fromhex(mask), "little").bit_count()
+            if prefix:
+                found.append(f"{address}/{prefix}")
+    return sorted(set(found))
+
+
+def _controller_id(data_dir: Path) -> str:
+    """Tells this data directory's controller from others of the same name."""
+    path = data_dir / "controller.id"
+    if not path.exists():
+        write_private(path, secrets.token_hex(8).encode() + b"\n")
+    return path.read_text().strip()
+
+
+@contextlib.contextmanager
+def _lock(data_dir: Path) -> Iterator[None]:
+    """One process for one data directory."""
+    descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ShoalError(f"another controller uses {data_dir}: stop it, or choose another --data-dir") from None
+        yield
+    finally:
+        os.close(descriptor)
