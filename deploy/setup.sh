@@ -42,6 +42,16 @@ missing() {
     } | grep -vxF -e "$here" || true
 }
 
+# Images for the demo are made of Debian packages, so apt must know some, also where nothing is missing.
+lists() {
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 0
+    for list in /var/lib/apt/lists/*_Packages*; do
+        [ ! -e "$list" ] || return 0
+    done
+    say "fetching the lists of Debian packages"
+    apt-get -q update >/dev/null || say "apt-get update failed: building the demo images will too"
+}
+
 packages() {
     absent=$(missing | tr '\n' ' ')
     [ -n "$absent" ] || return 0
@@ -97,6 +107,7 @@ all)
     exec 9>"$root/.venv.lock"
     flock 9 # two runs in one checkout wait for each other
     packages
+    lists
     environment
     ;;
 *) die "unknown word: $1 (there is: missing)" ;;
