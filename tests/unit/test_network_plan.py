@@ -1,0 +1,69 @@
+"""The pure side of the network: names, addresses, entries and rules as data."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.plan import firewall, ipam
+from agent.plan.network import NetworkWanted, PeerWanted, link_plan, local_bridge, overlap, veth_name
+
+SHOP = NetworkWanted("shop_default", 4097, "10.77.0.0/16", "10.77.1.0/24", (PeerWanted("n2", "192.0.2.2", "10.77.2.0/24"),))
+
+
+def test_one_route_neighbour_and_fdb_entry_for_each_peer() -> None:
+    plan = link_plan(SHOP, 1500)
+    assert (plan.bridge, plan.vxlan, plan.gateway, plan.vtep, plan.mtu) == (
+        "shb-4097", "shx-4097", "10.77.1.1/24", "10.77.1.0", 1450,
+    )  # fmt: skip
+    (remote,) = plan.remotes
+    assert (remote.slice, remote.vtep, remote.underlay) == ("10.77.2.0/24", "10.77.2.0", "192.0.2.2")
+    peer = link_plan(NetworkWanted("shop_default", 4097, SHOP.subnet, "10.77.2.0/24"), 1500)
+    assert remote.mac == peer.vtep_mac
+
+
+def test_a_local_bridge_has_no_vxlan_device_and_the_whole_mtu() -> None:
+    plan = link_plan(local_bridge(), 1500)
+    assert (plan.bridge, plan.vxlan, plan.remotes, plan.mtu) == ("shb-0", "", (), 1500)
+
+
+def test_link_names_fit_the_kernel() -> None:
+    assert len(veth_name("f" * 64, 99)) <= 15
+    assert len(link_plan(NetworkWanted("n", 2**24 - 1, "10.0.0.0/16", "10.0.1.0/24"), 1500).vxlan) <= 15
+
+
+def test_overlapping_networks_are_named() -> None:
+    one, two = link_plan(SHOP, 1500), link_plan(NetworkWanted("other", 4098, "10.77.0.0/17", "10.77.3.0/24"), 1500)
+    assert overlap([one, two]) == ("shop_default", "other")
+    assert overlap([one]) is None
+
+
+def test_rules_name_peers_and_keep_networks_apart() -> None:
+    text = firewall.ruleset([link_plan(SHOP, 1500)])
+    assert "elements = { 192.0.2.2 }" in text
+    assert '"shb-4097" . "shx-4097"' in text
+    assert text.count("{") == text.count("}")
+    assert firewall.ruleset([link_plan(SHOP, 1500)]) == text
+
+
+@given(st.integers(24, 29), st.integers(0, 40))
+def test_addresses_are_used_again_as_late_as_possible(prefix: int, count: int) -> None:
+    net = ipaddress.ip_network(f"10.1.2.0/{prefix}")
+    size = net.num_addresses - 3
+    given_out: list[str] = []
+    last = ""
+    for _ in range(count):
+        last = ipam.next_address(str(net), (), last) or ""
+        given_out.append(last)
+    assert all(ipaddress.ip_address(address) in net for address in given_out)
+    recent = given_out[-size:]
+    assert len(set(recent)) == len(recent)
+    assert not {str(net[0]), str(net[1]), str(net[-1])} & set(given_out)
+
+
+def test_a_full_slice_gives_none() -> None:
+    taken = {f"10.1.2.{n}" for n in range(2, 7)}
+    assert ipam.next_address("10.1.2.0/29", taken, "") is None
+    assert ipam.next_address("10.1.2.0/29", taken - {"10.1.2.4"}, "10.1.2.6") == "10.1.2.4"
