@@ -73,7 +73,9 @@ class Core:
         seen: Mapping[str, Found] = {item.container_id: item for item in found}
         for old in saved:
             self._saved[old.id] = old
-            self._begin(adopted(old, seen, now))
+            life = adopted(old, seen, now)
+            self._begin(life)
+            self._tell_exit(old, life)
         for container_id in sorted(seen):
             if container_id not in self._by_container:
                 self._out.append(fx.DeleteOrphan(container_id))
@@ -156,6 +158,9 @@ class Core:
 
     def _take_exit(self, before: Life, after: Life) -> None:
         self._put(after)
+        self._tell_exit(before, after)
+
+    def _tell_exit(self, before: Life, after: Life) -> None:
         if after.stage == "exited" and before.stage != "exited" and after.goal == "run" and after.message:
             self._say(after, "replica-exited", f"{after.name}: {after.message}{what_next(after, after.since)}")
 

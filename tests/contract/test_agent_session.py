@@ -1,0 +1,170 @@
+"""The agent's session with a controller, over real mutual TLS and gRPC; containers in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from agent.core.session import Removed, SessionClient
+from model.spec import RestartPolicy
+from protos import node_pb2 as pb
+from tests.contract.agent_support import WAIT_S, Agent, Dispatcher, Keys, desired, web
+
+pytestmark = pytest.mark.contract
+
+
+@pytest.fixture(scope="module")
+def keys() -> Keys:
+    return Keys.make()
+
+
+@asynccontextmanager
+async def running(client: SessionClient) -> AsyncIterator[asyncio.Future[None]]:
+    task = asyncio.ensure_future(client.run())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_desired_is_taken_acknowledged_run_and_reported(tmp_path: Path, keys: Keys) -> None:
+    agent, dispatcher = Agent(tmp_path), Dispatcher(keys)
+    async with agent.on(), dispatcher.on(), running(agent.client(keys, dispatcher.address)):
+        session = await dispatcher.session()
+        assert (session.hello.node, session.hello.node_id, session.hello.generation) == ("n1", "id1", 0)
+        assert (await session.next("status")).whole
+        await session.send(desired(1, 3, web()))
+        assert await session.next("ack") == pb.Ack(generation=1)
+        await session.until_states({1: "running", 2: "running", 3: "running"})
+        assert agent.images.pulls == ["web:1"]
+        await session.send(desired(2, 1, base=1))
+        await session.until_states({1: "running"})
+        assert agent.runtime.running() == len(agent.network.attached) == 1
+
+
+async def test_a_new_session_says_what_it_knows_and_restarts_nothing(tmp_path: Path, keys: Keys) -> None:
+    agent, dispatcher = Agent(tmp_path), Dispatcher(keys)
+    async with agent.on(), dispatcher.on():
+        async with running(agent.client(keys, dispatcher.address)):
+            session = await dispatcher.session()
+            await session.send(desired(1, 2, web()))
+            await session.until_states({1: "running", 2: "running"})
+        async with running(agent.client(keys, dispatcher.address)):
+            session = await dispatcher.session()
+            assert session.hello.generation == 1
+            assert [(spec.service_id, spec.version) for spec in session.hello.known_specs] == [("s1", 1)]
+            whole = await session.next("status")
+            assert (whole.whole, len(whole.replicas)) == (True, 2)
+            await session.send(desired(1, 2))
+            await session.next("ack")
+    assert agent.runtime.starts == 2
+
+
+async def test_a_difference_that_does_not_fit_asks_for_the_whole(tmp_path: Path, keys: Keys) -> None:
+    agent, dispatcher = Agent(tmp_path), Dispatcher(keys)
+    async with agent.on(), dispatcher.on(), running(agent.client(keys, dispatcher.address)):
+        session = await dispatcher.session()
+        await session.send(desired(9, 1, web(), base=8))
+        ack = await session.next("ack")
+        assert "builds on 8" in ack.problem
+        assert (await dispatcher.session()).hello.generation == 0
+
+
+async def test_it_follows_a_redirect_to_the_leader(tmp_path: Path, keys: Keys) -> None:
+    agent, leader = Agent(tmp_path), Dispatcher(keys)
+    async with agent.on(), leader.on():
+        standby = Dispatcher(keys, redirect=leader.address)
+        async with standby.on(), running(agent.client(keys, standby.address)):
+            assert (await leader.session()).hello.node == "n1"
+
+
+async def test_a_leader_of_an_older_epoch_is_not_believed(tmp_path: Path, keys: Keys) -> None:
+    agent, new, old = Agent(tmp_path), Dispatcher(keys, epoch=5), Dispatcher(keys, epoch=4)
+    async with agent.on(), old.on():
+        async with new.on(), running(agent.client(keys, new.address, old.address)) as task:
+            session = await new.session()
+            await session.send(pb.ToNode(redirect=pb.Redirect(dispatch=old.address)))
+            await new.session()
+            assert old.visits >= 1
+            assert not task.done()
+        assert agent.core.desired.generation == 0
+
+
+async def test_a_silent_controller_is_left(tmp_path: Path, keys: Keys) -> None:
+    agent, silent, other = Agent(tmp_path), Dispatcher(keys, heartbeat_s=0.1), Dispatcher(keys)
+    async with agent.on(), silent.on(), other.on(), running(agent.client(keys, silent.address, other.address)):
+        await silent.session()
+        silent.mute = True
+        assert (await other.session()).hello.node == "n1"
+
+
+async def test_a_removed_node_is_told_so(tmp_path: Path, keys: Keys) -> None:
+    agent, dispatcher = Agent(tmp_path), Dispatcher(keys)
+    async with agent.on(), dispatcher.on(), running(agent.client(keys, dispatcher.address)) as task:
+        session = await dispatcher.session()
+        await session.send(pb.ToNode(goodbye=pb.Goodbye(reason="drained", removed=True)))
+        async with asyncio.timeout(WAIT_S):
+            with pytest.raises(Removed, match="drained"):
+                await task
+
+
+async def test_the_agent_believes_only_its_own_cluster(tmp_path: Path, keys: Keys) -> None:
+    agent, stranger = Agent(tmp_path), Dispatcher(Keys.make())
+    async with agent.on(), stranger.on(), running(agent.client(keys, stranger.address)) as task:
+        await asyncio.wait([task], timeout=0.5)
+        assert not task.done()
+        assert stranger.sessions.empty()
+
+
+async def test_without_a_controller_a_restarted_agent_keeps_and_restarts(tmp_path: Path, keys: Keys) -> None:
+    """SIGKILL of the agent: containers go on; one that ended meanwhile keeps its code and is started again."""
+    agent, dispatcher = Agent(tmp_path), Dispatcher(keys)
+    async with agent.on(), dispatcher.on(), running(agent.client(keys, dispatcher.address)):
+        session = await dispatcher.session()
+        await session.send(desired(1, 3, web()))
+        await session.until_states({1: "running", 2: "running", 3: "running"})
+    first, second, third = agent.runtime.containers
+    agent.runtime.end(first, 9)
+    again = Agent(tmp_path, agent.runtime, agent.network)
+    async with again.on():
+        await again.reached(lambda: again.runtime.starts == 4)
+        assert {second, third} < set(again.runtime.containers)
+        assert first not in again.runtime.containers
+        sentences = [event.sentence for event in again.reporter.take().events]
+        assert sentences == ["shop_web.1: exited with code 9; started again at once"]
+
+
+async def test_exit_code_and_reason_are_reported(tmp_path: Path, keys: Keys) -> None:
+    agent, dispatcher = Agent(tmp_path), Dispatcher(keys)
+    async with agent.on(), dispatcher.on(), running(agent.client(keys, dispatcher.address)):
+        session = await dispatcher.session()
+        await session.send(desired(1, 1, web(RestartPolicy("none"))))
+        await session.until_states({1: "running"})
+        agent.runtime.end(next(iter(agent.runtime.containers)), 3)
+        await session.until_states({1: "failed"})
+        (status,) = agent.core.statuses()
+        assert (status.exit_code, status.message) == (3, "exited with code 3")
+
+
+@pytest.mark.parametrize(("image", "broken", "words", "code"), [
+    ("missing:1", "", "image missing:1 is in no registry", None),
+    ("web:1", "serve: not found in the image", "serve: not found in the image", 127),
+])  # fmt: skip
+async def test_what_can_never_start_is_rejected_with_its_reason(
+    tmp_path: Path, keys: Keys, image: str, broken: str, words: str, code: int | None
+) -> None:
+    agent, dispatcher = Agent(tmp_path), Dispatcher(keys)
+    agent.runtime.broken = broken
+    async with agent.on(), dispatcher.on(), running(agent.client(keys, dispatcher.address)):
+        session = await dispatcher.session()
+        await session.send(desired(1, 1, web(image=image)))
+        await session.until_states({1: "rejected"})
+        (status,) = agent.core.statuses()
+        assert (status.message, status.exit_code) == (words, code)
+        await agent.reached(lambda: not agent.network.attached)
+        assert not agent.runtime.containers
