@@ -103,6 +103,10 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except OSError as error:
+        return _failed(ShoalError(f"{error.filename}: {error.strerror}" if error.filename else str(error)))
+    except Exception as error:
+        return _failed(ShoalError(f"fault of shoal itself: {type(error).__name__}: {error} (SHOAL_DEBUG=1 shows where)"), error)
 
 
 def _usage(error: click.ClickException) -> int:
@@ -110,9 +114,9 @@ def _usage(error: click.ClickException) -> int:
     return error.exit_code
 
 
-def _failed(error: ShoalError) -> int:
+def _failed(error: ShoalError, cause: BaseException | None = None) -> int:
     if os.environ.get("SHOAL_DEBUG"):
-        raise error
+        raise error from cause
     lines = error.problems if isinstance(error, BadInput) else (str(error),)
     for line in lines:
         click.echo(f"shoal: {line}", err=True)

@@ -146,6 +146,7 @@ class LabPaths:
 
 def share(cores: int, memory_bytes: int, nodes: int) -> tuple[float, int]:
     """An honest share for each of `nodes`: all shares together are what the machine has, less an eighth of the memory."""
+    nodes = max(nodes, 1)
     cpus = max(0.1, int(cores / nodes * 100) / 100)
     return cpus, int(memory_bytes * 7 / 8 / nodes) >> 20 << 20
 
