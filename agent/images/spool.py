@@ -8,10 +8,22 @@ from typing import IO
 
 from agent.images.errors import disk_error
 from agent.images.layers import decompress
+from agent.images.manifest import layer_compression
 from agent.images.records import Limits
 from model.errors import ImageError
 
 _PIECE_BYTES = 1 << 20
+
+
+def is_readable_in_place(path: Path) -> bool:
+    """Whether an archive needs no copy: a directory, or a file that is not compressed."""
+    if path.is_dir():
+        return True
+    try:
+        with path.open("rb") as file:
+            return layer_compression(file.read(4)) == "none"
+    except OSError:
+        return False  # copying it will tell what is wrong
 
 
 def spool_archive(source: IO[bytes] | Path, target: Path, limits: Limits) -> None:

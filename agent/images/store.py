@@ -25,7 +25,7 @@ from agent.images.overlay import mounted_lower_directories
 from agent.images.progress import ProgressMeter
 from agent.images.records import Credentials, Image, ProgressSink, PullPolicy, PullProgress, RegistryConfig
 from agent.images.registry import RegistryClient
-from agent.images.spool import spool_archive
+from agent.images.spool import is_readable_in_place, spool_archive
 from agent.images.threads import Threads
 from model.errors import BadInput, ImageError
 from model.image_ref import ImageRef, parse_image_ref
@@ -106,9 +106,9 @@ class ImageStore:
     async def load(self, source: IO[bytes] | Path | str) -> builtins.list[Image]:
         """Take in every image of a `docker save` file or OCI layout (tar, also gzip or zstd; or a directory)."""
         if not isinstance(source, str | Path):
-            return await self._load_file(source)
+            return await self._load_spooled(source)
         path = Path(source)
-        return await self._load_path(path) if path.is_dir() else await self._load_file(path)
+        return await self._load_path(path) if is_readable_in_place(path) else await self._load_spooled(path)
 
     async def remove(self, ref: str) -> None:
         """Take the name away; with its last name the image goes, and the layers nobody else needs.
@@ -168,7 +168,7 @@ class ImageStore:
         record = ImageRecord(manifest.config.digest, manifest.digest, raw.decode(), config.diff_ids)
         return await self._assemble(record, config, sources, (ref.canonical,), f"image {ref.familiar}")
 
-    async def _load_file(self, source: IO[bytes] | Path) -> builtins.list[Image]:
+    async def _load_spooled(self, source: IO[bytes] | Path) -> builtins.list[Image]:
         spool = self._disk.spool_file()
         try:
             await self._threads.run(spool_archive, source, spool, self._config.limits)

@@ -13,9 +13,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import hashlib
-import importlib.util
 import json
-import marshal
 import platform
 import shutil
 import subprocess
@@ -26,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from deploy.images.bytecode import bytecode
 from deploy.images.debs import BuildError, FileEntry, closure, deb_entries, download
 from deploy.images.layout import make_layer, write_layout
 
@@ -135,29 +134,15 @@ def _applets(binary: bytes) -> Iterator[FileEntry]:
             yield FileEntry(f"{directory}/{name}", "link", 0o777, link="busybox" if "/bin" in directory else "../bin/busybox")
 
 
-def _python_entries(debs: Sequence[Path]) -> Iterator[FileEntry]:
-    """Everything of the packages but unused modules, with bytecode: without it each container compiles 40 modules."""
+def _python_entries(debs: Sequence[Path]) -> list[FileEntry]:
+    """Everything of the packages but unused modules, with bytecode."""
+    entries: list[FileEntry] = []
     for deb in debs:
         for entry in deb_entries(deb):
             module = entry.path.partition("/python3.")[2].partition("/")[2]
-            if module.startswith(_PYTHON_UNUSED) or "/gconv/" in entry.path:
-                continue
-            yield entry
-            if entry.path.startswith(f"usr/lib/python3.{sys.version_info.minor}/") and entry.path.endswith(".py"):
-                yield from _bytecode(entry)
-
-
-def _bytecode(entry: FileEntry) -> Iterator[FileEntry]:
-    """The module compiled, in a form that is never checked against its source's time (PEP 552)."""
-    directory, _, name = entry.path.rpartition("/")
-    try:
-        code = compile(entry.data, f"/{entry.path}", "exec", dont_inherit=True, optimize=0)
-    except (SyntaxError, ValueError):
-        return
-    header = importlib.util.MAGIC_NUMBER + (0b01).to_bytes(4, "little") + importlib.util.source_hash(entry.data)
-    body = marshal.dumps(marshal.loads(marshal.dumps(code)))  # the second time, reference marks no longer vary
-    path = f"{directory}/__pycache__/{name[:-3]}.{sys.implementation.cache_tag}.pyc"
-    yield FileEntry(path, "file", 0o644, data=header + body)
+            if not module.startswith(_PYTHON_UNUSED) and "/gconv/" not in entry.path:
+                entries.append(entry)
+    return entries + bytecode(entries)
 
 
 def _app_entries(version: str) -> Iterator[FileEntry]:
@@ -166,7 +151,7 @@ def _app_entries(version: str) -> Iterator[FileEntry]:
 
 
 def _sources_key() -> str:
-    digest = hashlib.sha256(f"{platform.machine()} {sys.implementation.cache_tag}".encode())
+    digest = hashlib.sha256(platform.machine().encode())
     for file in sorted([*_HERE.glob("*.py"), *(_HERE / "web").glob("*.py"), Path("/etc/debian_version")]):
         digest.update(file.read_bytes() if file.exists() else b"-")
     return digest.hexdigest()[:16]

@@ -213,7 +213,7 @@ def main():
         signal.signal(signal.SIGTERM, lambda number, frame: stopping.set())
         signal.signal(signal.SIGINT, lambda number, frame: stopping.set())
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 3600}, daemon=True).start()
-        print(f"{REPLICA} version {VERSION} answers on port {port}", flush=True)
+        print(f"{REPLICA} version {VERSION} answers on port {server.server_address[1]}", flush=True)
         stopping.wait()
         server.socket.close()
         end = time.monotonic() + DRAIN_S
