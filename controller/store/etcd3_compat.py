@@ -122,7 +122,10 @@ class Etcd3Store:
         return MemberStatus(one.version, one.db_size, one.leader is not None, one.raft_term)
 
     async def snapshot(self, file: Path) -> int:
-        """Writes the whole database to `file` (mode 0600, it holds every document); its size in bytes."""
+        """Writes the whole database to `file` (mode 0600, it holds every document); its size in bytes.
+
+        It must be done within the target's `call_timeout_s`: give a large database a target with a longer one.
+        """
 
         def take(client: Any) -> int:
             part = file.with_name(file.name + ".part")
