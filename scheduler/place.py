@@ -105,7 +105,9 @@ def _tie(pool: Pool, group: Group, existing: Mapping[int, int]) -> Group | str:
     if held:
         common = [node for node in held[0][1] if all(node in nodes for _, nodes in held)]
         if not common:
-            return ", ".join(f"volume {name} is on {' and '.join(nodes)}" for name, nodes in held)
+            return "volume " + ", volume ".join(
+                f"{name} {'is ' if number == 0 else ''}on {' and '.join(nodes)}" for number, (name, nodes) in enumerate(held)
+            )
         choices = [pool.at[node] for node in common if node in pool.at]
         if not choices:
             return f"volume {held[0][0]} is on {common[0]}, which is removed"

@@ -88,7 +88,7 @@ def test_volumes_on_different_nodes_are_refused() -> None:
     cluster = ClusterView(nodes("n1", "n2"), volumes={"a": ("n1",), "b": ("n2",)})
     refusal = place(cluster, [Group("db", (1,), volumes=("a", "b"))]).refused[0]
     assert refusal is not None
-    assert refusal.reason == "volume a is on n1, volume b is on n2"
+    assert refusal.reason == "volume a is on n1, volume b on n2"
 
 
 def test_everywhere_takes_every_node_that_passes_and_names_those_without_room() -> None:

@@ -1,0 +1,115 @@
+"""What all services of one pass share: the view and its index, the drafts, and what was said.
+
+Rules: nodes that were removed (no node document) leave nothing behind: their documents are deleted by the pass that sees
+them, and their replicas count as never placed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from controller.decide.draft import Draft
+from controller.decide.index import index_of
+from controller.decide.nets import Nets
+from controller.decide.types import Plan, Settings, View
+from model.documents import DecisionDoc, Event, key
+from scheduler import ClusterView, Load, NodeFacts
+
+SENTENCES_MAX = 20
+WAITING_MAX = 50
+
+Waiting = tuple[tuple[int, str], ...]
+
+
+class Batch:
+    def __init__(self, view: View, settings: Settings, now_ms: int) -> None:
+        self.view, self.settings, self.now_ms = view, settings, now_ms
+        self.index = index_of(view)
+        self.draft = Draft(view)
+        self.nets = Nets(view, settings)
+        self.events: list[Event] = []
+        self._decisions: dict[str, DecisionDoc] = {}
+        self._deletes: set[str] = set()
+        self._wakes: list[int] = []
+        self.gone = self._bury_gone_nodes()
+
+    def names(self, dirty: Collection[str] | None) -> list[str]:
+        """Services to decide about, sorted."""
+        if dirty is None:
+            return sorted({*self.view.services, *self.index.placed, *self.view.decisions})
+        on_gone = {name for name, nodes in self.index.placed.items() if self.gone & nodes.keys()} if self.gone else set()
+        return sorted({*dirty, *on_gone})
+
+    def waiting_names(self) -> list[str]:
+        return [name for name, doc in self.view.decisions.items() if doc.waiting]
+
+    def state(self, node: str) -> str:
+        """`ready`, `unreachable`, `down`, or `gone`."""
+        if node not in self.view.nodes:
+            return "gone"
+        health = self.view.health.get(node)
+        return health.state if health else "unreachable"
+
+    def facts(self, node: str) -> NodeFacts:
+        return self.index.facts(self.view, self.view.nodes[node])
+
+    def cluster(self, volumes: Iterable[str]) -> ClusterView:
+        """For the scheduler: loads less what this pass has removed so far, `volumes` as bound so far."""
+        loads = dict(self.index.loads)
+        for node, freed in self.draft.freed(self.index.amounts).items():
+            load = loads.get(node, Load())
+            loads[node] = Load(*(have - back for have, back in zip(load, freed, strict=True)))
+        nodes = [self.facts(name) for name in sorted(self.view.nodes)]
+        return ClusterView(nodes, loads, {name: self.draft.nodes_of(name) for name in volumes})
+
+    def wake(self, at_ms: int | None) -> None:
+        if at_ms is not None:
+            self._wakes.append(max(at_ms, self.now_ms + 1))
+
+    def delete(self, kind: str, name: str) -> None:
+        self._deletes.add(key(kind, name))
+
+    def say(self, service: str, parts: list[tuple[str, str]], waiting: Waiting) -> None:
+        """One event of the service and pass, and its decision document when it changed."""
+        event = None
+        if parts:
+            event = Event(self.now_ms, parts[0][0], f"service/{service}", "; ".join(text for _, text in parts))
+            self.events.append(event)
+        before = self.view.decisions.get(service, DecisionDoc(service))
+        sentences = (*before.sentences, event)[-SENTENCES_MAX:] if event else before.sentences
+        after = DecisionDoc(service, sentences, waiting[:WAITING_MAX])
+        if after != before:
+            self._decisions[service] = after
+
+    def forget(self, service: str, sentence: str) -> None:
+        """The service is gone: its decision goes too, the event stays."""
+        if sentence:
+            self.events.append(Event(self.now_ms, "removed", f"service/{service}", sentence))
+        if service in self.view.decisions:
+            self.delete("decisions", service)
+
+    def plan(self) -> Plan:
+        for name in self.nets.gone():
+            self.delete("netplans", name)
+        if self.gone:
+            self.nets.drop_nodes(self.gone)
+        return Plan(
+            assignments=self.draft.assignments(),
+            netplans=self.nets.changed(),
+            places=self.draft.changed_places(),
+            decisions=tuple(self._decisions[name] for name in sorted(self._decisions)),
+            deletes=tuple(sorted(self._deletes)),
+            events=tuple(self.events),
+            wake_at_ms=min(self._wakes, default=None),
+            sentence="; ".join(event.sentence for event in self.events[:3]),
+        )
+
+    def _bury_gone_nodes(self) -> set[str]:
+        gone: set[str] = set()
+        for kind, documents in (
+            ("assignments", self.view.assignments), ("status", self.view.statuses), ("health", self.view.health),
+        ):  # fmt: skip
+            for name in documents.keys() - self.view.nodes.keys():
+                gone.add(name)
+                self.delete(kind, name)
+        return gone

@@ -1,0 +1,177 @@
+"""What a service's standing lacks: scale-in, evictions, moves, the next rollout step, missing slots, networks.
+
+Rules: removals are definite and happen here; everything that needs a node is collected in ONE group for the scheduler. A
+replacement on the same node changes no load, so it is done here without asking, when the node still fits.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from itertools import count as numbers
+
+from controller.decide import victims
+from controller.decide.batch import Batch
+from controller.decide.rollout import next_step
+from controller.decide.standing import Held, Key
+from controller.decide.wording import counted, listed
+from controller.decide.work import Work
+from model.documents import Assigned
+from scheduler import Load
+from scheduler.filters import static_passes
+
+
+def find(batch: Batch, work: Work) -> None:
+    """Fills the work's group; drops what must go; says why."""
+    _evict(batch, work)
+    _scale_in(batch, work)
+    _wire_networks(batch, work)
+    _roll(batch, work)
+    _number_missing(batch, work)
+    _fill_group(batch, work)
+
+
+def _evict(batch: Batch, work: Work) -> None:
+    """What cannot be started elsewhere first leaves a drained (or, global, no longer fitting) node at once."""
+    if not (work.tied or work.everywhere):
+        return
+    slots = work.standing.slots
+    leaving = [key for key, slot in slots.items() if slot.primary.leaving]
+    for key in leaving:
+        held = slots[key].primary
+        _drop_slot(batch, work, key)
+        if not work.everywhere:
+            work.lost_on[held.replica.slot] = held.leaving
+    if leaving and work.everywhere:
+        work.parts.append(
+            ("removed", f"{counted(len(leaving))} removed: {listed([str(key) for key in leaving])}: not eligible")
+        )
+
+
+def _drop_slot(batch: Batch, work: Work, key: Key) -> list[Held]:
+    slot = work.standing.slots.pop(key)
+    for held in slot.holders:
+        batch.draft.drop(held.node, work.name, held.replica)
+    return slot.holders
+
+
+def _scale_in(batch: Batch, work: Work) -> None:
+    slots = work.standing.slots
+    excess = 0 if work.everywhere else len(slots) - work.doc.scale
+    if excess <= 0:
+        return
+    gone = [_drop_slot(batch, work, key)[0] for key in victims.choose(slots, excess, batch.index.loads)]
+    names = listed([work.named(held) for held in sorted(gone, key=lambda held: held.replica.slot)])
+    work.parts.append(("scaled", f"scaled in to {counted(work.doc.scale)}: removed {names}"))
+
+
+def _wire_networks(batch: Batch, work: Work) -> None:
+    """Plans for the service's networks; a network that cannot be had blocks new replicas."""
+    if work.blocked or (not work.everywhere and not work.doc.scale):
+        return
+    for network in work.networks:
+        why, fresh = batch.nets.ensure(network)
+        if why:
+            work.blocked = why
+            return
+        if fresh:
+            for slot in work.standing.slots.values():
+                for held in slot.holders:
+                    batch.nets.slice(network, held.node)
+
+
+def wire(batch: Batch, work: Work, node: str) -> str:
+    """Slices of the service's networks, and (global services) the volumes' copies, for the node. Why not, or ""."""
+    for network in work.networks:
+        why = batch.nets.slice(network, node)
+        if why:
+            return why
+    if work.everywhere:
+        for volume in work.volumes:
+            have = batch.draft.nodes_of(volume)
+            if node not in have:
+                batch.draft.bind(volume, tuple(sorted((*have, node))))
+    return ""
+
+
+def _roll(batch: Batch, work: Work) -> None:
+    """The next rollout step, and moves of replicas that leave."""
+    slots = work.standing.slots
+    for key, slot in slots.items():
+        if slot.primary.leaving and isinstance(key, int) and not slot.primary.frozen:
+            work.moves[key] = slot.primary
+    step = next_step(work.doc, slots, batch.now_ms)
+    batch.wake(step.wake_at_ms)
+    if step.paused:
+        work.waiting.append((0, step.paused))
+    if work.blocked:
+        return
+    start_first = work.doc.spec.update.order == "start-first" and not work.everywhere and not work.tied
+    for key in step.replace:
+        held = slots[key].primary
+        if start_first and isinstance(key, int):
+            work.moves[key], work.prefer[key] = held, held.node
+        elif _fits_in_place(batch, work, held):
+            batch.draft.drop(held.node, work.name, held.replica)
+            fresh = Assigned(held.replica.slot, work.doc.version, work.created_ms)
+            batch.draft.add(held.node, work.name, work.doc.id, fresh)
+            work.rolled.append(key)
+        elif isinstance(key, int):
+            work.swaps[key] = held
+    if work.rolled:
+        left = sum(not slot.primary.current for slot in slots.values()) - len(work.rolled)
+        names = listed([work.named(slots[key].primary) for key in work.rolled])
+        work.parts.append(("updated", f"update to version {work.doc.version}: replaced {names}; {counted(left)} left"))
+
+
+def _fits_in_place(batch: Batch, work: Work, held: Held) -> bool:
+    facts, group = batch.facts(held.node), work.group
+    load, want = batch.index.loads.get(held.node, Load()), group.reserve
+    crowded = (want.cpus and load.cpus > facts.total.cpus) or (want.memory and load.memory > facts.total.memory)
+    if not static_passes(facts, group) or crowded:
+        return False
+    for volume in group.volumes:
+        nodes = batch.draft.nodes_of(volume)
+        if nodes and held.node not in nodes:
+            return False
+    for volume in group.volumes:
+        if not batch.draft.nodes_of(volume):
+            batch.draft.bind(volume, (held.node,))
+    return not wire(batch, work, held.node)
+
+
+def _number_missing(batch: Batch, work: Work) -> None:
+    """Which slots have no holder: the lost and evicted ones first, then the lowest free numbers."""
+    if work.everywhere:
+        return
+    slots = work.standing.slots
+    want = work.doc.scale - len(slots)
+    if want <= 0:
+        return
+    for slot, node in work.standing.lost:
+        work.lost_on.setdefault(slot, f"{node} is down")
+    for slot, where in work.lost_on.items():
+        work.lost_on[slot] = f"{where} was removed" if where in batch.gone else where
+    vacant = [slot for slot in sorted(work.lost_on) if slot not in slots][:want]
+    taken = {*slots, *vacant}
+    fresh = (number for number in numbers(1) if number not in taken)
+    work.missing = sorted(vacant + [next(fresh) for _ in range(want - len(vacant))])
+
+
+def _fill_group(batch: Batch, work: Work) -> None:
+    slots = work.standing.slots
+    wanted = sorted({*work.missing, *work.moves, *work.swaps})
+    if work.blocked:
+        outdated = work.everywhere or any(not slot.primary.current for slot in slots.values())
+        work.waiting += [(slot, work.blocked) for slot in wanted or ([0] if outdated else [])]
+        return
+    if not wanted and not work.everywhere:
+        return
+    have = Counter(held.node for slot in slots.values() for held in slot.holders if not held.frozen)
+    for held in work.swaps.values():
+        have[held.node] -= 1
+    shun = tuple(row for network in work.networks for row in batch.nets.shut_to(network))
+    group = replace(work.group, slots=wanted, existing=dict(have), shun=(*work.group.shun, *shun))
+    if any(slot in work.prefer for slot in wanted):
+        group = replace(group, prefer=tuple(work.prefer.get(slot, "") for slot in wanted))
+    work.group = group

@@ -1,0 +1,190 @@
+"""Which replicas a service needs, where they are, and what to do about the difference. All services of a pass in one batch.
+
+Rules:
+- What is placed stays. Missing slots go through the scheduler in one batch; new slots take the lost ones' numbers, then the
+  lowest free ones. A slot keeps its number for life.
+- A replica on a `down` node is started elsewhere, its old entry stays in that node's document (the node may be alive behind a
+  cut); after the return the surplus is trimmed (standing.py). Removed nodes leave nothing.
+- Drained nodes and nodes that no longer fit: the new one is started first, the old one goes when it runs. What is tied (volume,
+  fixed node, job) cannot run twice: drained away at once, it waits for its node.
+- A new version is rolled out in place (rollout.py). `stopped` services keep their assignments as they are.
+- One event and one sentence for each service and pass, never one for each replica.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Final
+
+from controller.decide import needs
+from controller.decide.batch import Batch
+from controller.decide.standing import Held, has_ended
+from controller.decide.types import Plan, Settings, View
+from controller.decide.wording import counted, listed, placed
+from controller.decide.work import Work, begin
+from model.documents import Assigned, ServiceDoc
+from model.states import REJECTED
+from scheduler import Refusal, place
+
+AUTO_REMOVE_MS: Final = 3_000
+"""So long the exit code of a finished `--rm` container can still be read."""
+
+
+def decide_services(view: View, dirty: Collection[str] | None, settings: Settings, now_ms: int) -> Plan:
+    """The plan for the services named in `dirty` (None: all; use None after a node's state, labels or availability changed).
+
+    When the pass takes something away, the services that wait for room are decided too.
+    """
+    batch = Batch(view, settings, now_ms)
+    names = batch.names(dirty)
+    works = [work for name in names if (work := _prepare(batch, name)) is not None]
+    if dirty is not None and batch.draft.frees:
+        others = sorted(set(batch.waiting_names()) - set(names))
+        works += [work for name in others if (work := _prepare(batch, name)) is not None]
+    _place(batch, works)
+    for work in works:
+        batch.say(work.name, _parts(batch, work), tuple(work.waiting))
+    if dirty is None:
+        _drop_places(batch)
+    return batch.plan()
+
+
+def _prepare(batch: Batch, name: str) -> Work | None:
+    doc = batch.view.services.get(name)
+    if doc is None:
+        _remove(batch, name, "")
+        return None
+    work = begin(batch, doc)
+    if doc.spec.auto_remove and _finished(batch, work):
+        return None
+    _trim(batch, work)
+    if not doc.stopped:
+        needs.find(batch, work)
+    return work
+
+
+def _remove(batch: Batch, name: str, sentence: str) -> None:
+    """Everything assigned under the name goes, also from the documents of nodes that are down."""
+    entries = batch.index.placed.get(name, {})
+    count = 0
+    for node in sorted(entries):
+        for held in entries[node].replicas:
+            batch.draft.drop(node, name, held)
+            count += 1
+    if not sentence and count:
+        sentence = f"{name} is removed with its {counted(count)}"
+    batch.forget(name, sentence)
+
+
+def _finished(batch: Batch, work: Work) -> bool:
+    """Whether a `--rm` container has ended and is removed now."""
+    slot = next(iter(work.standing.slots.values()), None)
+    status = slot.primary.status if slot else None
+    if status is None or not (has_ended(status, work.doc.spec.container.restart) or status.state == REJECTED):
+        return False
+    at = status.since_ms + AUTO_REMOVE_MS
+    if batch.now_ms < at:
+        batch.wake(at)
+        return False
+    code = f"exit code {status.exit_code}" if status.exit_code is not None else status.message or status.state
+    _remove(batch, work.name, f"{work.name} ended with {code} and is removed, as --rm asks")
+    batch.delete("services", work.name)
+    return True
+
+
+def _trim(batch: Batch, work: Work) -> None:
+    """Second holders of a slot that are no longer needed."""
+    surplus = work.standing.surplus
+    for held in surplus:
+        batch.draft.drop(held.node, work.name, held.replica)
+    if not surplus:
+        return
+    left = [held for held in surplus if held.leaving or not held.current]
+    returned = [held for held in surplus if not held.leaving and held.current]
+    if returned:
+        names = listed([work.named(held) for held in returned])
+        work.parts.append(("trimmed", f"surplus trimmed: {names}: another replica of the slot runs"))
+    if left:
+        work.parts.append(("moved", f"{listed([work.named(held) for held in left])} removed: the successor runs"))
+
+
+def _place(batch: Batch, works: list[Work]) -> None:
+    asking = [work for work in works if work.group.slots or (work.everywhere and not work.blocked and not work.doc.stopped)]
+    asking.sort(key=lambda work: not work.everywhere)
+    if not asking:
+        return
+    volumes = dict.fromkeys(name for work in asking for name in work.group.volumes)
+    result = place(batch.cluster(volumes), [work.group for work in asking])
+    for work, pairs, refusal in zip(asking, result.assigned, result.refused, strict=True):
+        _take(batch, work, pairs, refusal)
+    for volume, nodes in result.volumes.items():
+        batch.draft.bind(volume, nodes)
+
+
+def _take(batch: Batch, work: Work, pairs: tuple[tuple[int, str], ...], refusal: Refusal | None) -> None:
+    """Put what the scheduler found into the draft; remember what it refused."""
+    fresh: list[tuple[int, str]] = []
+    for slot, node in pairs:
+        why = needs.wire(batch, work, node)
+        if why:
+            work.waiting.append((slot, why))
+            continue
+        batch.draft.add(node, work.name, work.doc.id, Assigned(slot, work.doc.version, work.created_ms))
+        old = work.swaps.get(slot)
+        if old is not None:
+            batch.draft.drop(old.node, work.name, old.replica)
+        fresh.append((slot, node))
+    if refusal is not None:
+        work.waiting += [(slot, _stays(work, slot) + refusal.reason) for slot in refusal.slots]
+    _tell_placed(work, fresh)
+
+
+def _stays(work: Work, slot: int) -> str:
+    held = work.moves.get(slot) or work.swaps.get(slot)
+    return f"stays on {held.node} ({held.leaving or 'old version'}): " if held else ""
+
+
+def _tell_placed(work: Work, fresh: list[tuple[int, str]]) -> None:
+    """One part for each cause: a lost node, a drained one, a new version, or simply wanted."""
+    causes: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    for slot, node in fresh:
+        held: Held | None = work.moves.get(slot) or work.swaps.get(slot)
+        if held is not None and held.leaving:
+            cause = ("moved", f"{held.leaving}: ")
+        elif held is not None:
+            cause = ("updated", f"update to version {work.doc.version}: ")
+        elif slot in work.lost_on and not work.everywhere:
+            cause = ("moved", f"{work.lost_on[slot]}: ")
+        else:
+            cause = ("placed", "")
+        causes.setdefault(cause, []).append((slot, node))
+    for (kind, why), pairs in causes.items():
+        nodes = [node for _, node in pairs]
+        verb = "started" if why else "placed"
+        work.parts.append((kind, why + placed([work.replica(slot, node) for slot, node in pairs], nodes, verb)))
+
+
+def _parts(batch: Batch, work: Work) -> list[tuple[str, str]]:
+    """What is said of the pass: with why replicas wait, when that is new."""
+    before = batch.view.decisions.get(work.name)
+    known = {reason for _, reason in before.waiting} if before else set()
+    reasons = list(dict.fromkeys(reason for _, reason in work.waiting))
+    if any(reason not in known for reason in reasons):
+        counts = [f"{counted(sum(r == reason for _, r in work.waiting))}: {reason}" for reason in reasons[:3]]
+        work.parts.append(("waiting", "waiting: " + " | ".join(counts)))
+    return work.parts
+
+
+def _drop_places(batch: Batch) -> None:
+    """Places of volumes that neither exist nor are used, and nodes that were removed from them."""
+    used = {name for doc in batch.view.services.values() for name in _mounted(doc)}
+    for name, doc in batch.view.places.items():
+        if name not in batch.view.volumes and name not in used and name not in batch.draft.places:
+            batch.delete("places", name)
+        elif name not in batch.draft.places and any(node not in batch.view.nodes for node in doc.nodes):
+            batch.draft.places[name] = replace(doc, nodes=batch.draft.nodes_of(name))
+
+
+def _mounted(doc: ServiceDoc) -> list[str]:
+    return [mount.source for mount in doc.spec.container.mounts if mount.type == "volume" and mount.source]

@@ -1,0 +1,39 @@
+"""The sentences of decisions: who, where, how many, in a bounded length."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+SHOWN_MAX: Final = 5
+
+
+def replica_name(service: str, slot: int, node: str = "", *, everywhere: bool = False, single: bool = False) -> str:
+    """`shop_web.3`, of a global service `shop_agent.n1`, of a single container its plain name."""
+    if single:
+        return service
+    return f"{service}.{node if everywhere else slot}"
+
+
+def counted(count: int, one: str = "replica") -> str:
+    return f"{count:,} {one}{'' if count == 1 else 's'}"
+
+
+def listed(texts: Sequence[str]) -> str:
+    """At most five of them, and how many more there are."""
+    more = len(texts) - SHOWN_MAX
+    return ", ".join(texts[:SHOWN_MAX]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def spread_of(nodes: Iterable[str]) -> str:
+    """`2 on n1, 1 on n2`."""
+    counts = sorted(Counter(nodes).items())
+    return listed([f"{count:,} on {node}" for node, count in counts])
+
+
+def placed(names: Sequence[str], nodes: Sequence[str], verb: str) -> str:
+    """`shop_web.3 placed on n1` or `3 replicas placed: 2 on n1, 1 on n2`."""
+    if len(names) == 1:
+        return f"{names[0]} {verb} on {nodes[0]}"
+    return f"{counted(len(names))} {verb}: {spread_of(nodes)}"

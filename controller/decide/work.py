@@ -1,0 +1,165 @@
+"""One service in a pass: what it holds, what it needs from the scheduler, what was said about it.
+
+Rules: `collect` reads, never decides. A service that cannot be placed at all says why in `blocked`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from controller.decide.batch import Batch
+from controller.decide.index import amounts_of
+from controller.decide.nets import networks_of
+from controller.decide.standing import Held, Key, Standing, has_ended, is_ok, settle
+from controller.decide.wording import replica_name
+from model.constraints import parse_constraints, parse_spread
+from model.documents import Assigned, ReplicaStatus, ServiceDoc, VolumeDoc
+from model.errors import BadInput
+from scheduler import Group, NodeFacts
+from scheduler.filters import static_reason
+
+DISK_FULL_MS: Final = 60_000
+"""So long a replica that cannot start for lack of disk stays on its node."""
+_DISK_WORDS: Final = ("disk full", "no space left on device")
+_SHARED_DRIVERS: Final = frozenset({"nfs", "nfs4", "cifs"})
+
+
+@dataclass(slots=True)
+class Work:
+    doc: ServiceDoc
+    group: Group
+    blocked: str = ""
+    volumes: tuple[str, ...] = ()
+    networks: list[str] = field(default_factory=list)
+    standing: Standing = field(default_factory=Standing)
+    created_ms: int = 0
+    missing: list[int] = field(default_factory=list)
+    moves: dict[int, Held] = field(default_factory=dict)
+    """Slots whose holder stays until the new one runs."""
+    swaps: dict[int, Held] = field(default_factory=dict)
+    """Slots whose holder goes when the new one has a node."""
+    prefer: dict[int, str] = field(default_factory=dict)
+    rolled: list[Key] = field(default_factory=list)
+    lost_on: dict[int, str] = field(default_factory=dict)
+    parts: list[tuple[str, str]] = field(default_factory=list)
+    waiting: list[tuple[int, str]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.doc.spec.name
+
+    @property
+    def everywhere(self) -> bool:
+        return self.doc.spec.mode in ("global", "global-job")
+
+    @property
+    def tied(self) -> bool:
+        """Cannot run beside itself somewhere else: its volume or its node is fixed, or it is a job."""
+        return bool(self.volumes or self.doc.spec.placement.node) or self.doc.spec.mode.endswith("job")
+
+    def replica(self, slot: int, node: str = "") -> str:
+        return replica_name(self.name, slot, node, everywhere=self.everywhere, single=self.doc.spec.single)
+
+    def named(self, held: Held) -> str:
+        return f"{self.replica(held.replica.slot, held.node)} ({held.node})"
+
+
+def local_volumes(doc: ServiceDoc, volumes: Mapping[str, VolumeDoc]) -> tuple[str, ...]:
+    """Names of the volumes that stand on one node; those on a network file system do not."""
+    names = []
+    for mount in doc.spec.container.mounts:
+        if mount.type != "volume" or not mount.source:
+            continue
+        volume = volumes.get(mount.source)
+        if volume and dict(volume.spec.options).get("type", "") in _SHARED_DRIVERS:
+            continue
+        names.append(mount.source)
+    return tuple(dict.fromkeys(names))
+
+
+def begin(batch: Batch, doc: ServiceDoc) -> Work:
+    """The service's demands and standing."""
+    spec = doc.spec
+    work = Work(doc, Group(spec.name), volumes=local_volumes(doc, batch.view.volumes), networks=networks_of(spec))
+    try:
+        work.group = Group(
+            service=spec.name, reserve=amounts_of(spec.reservations), constraints=parse_constraints(spec.placement.constraints),
+            platform=spec.container.platform, node=spec.placement.node,
+            spread=tuple(parse_spread(text) for text in spec.placement.spread),
+            max_per_node=spec.placement.max_replicas_per_node, strategy=batch.settings.strategy,
+            volumes=() if work.everywhere else work.volumes, everywhere=work.everywhere,
+        )  # fmt: skip
+    except BadInput as error:
+        work.blocked = str(error)
+    _collect(batch, work)
+    return work
+
+
+def _collect(batch: Batch, work: Work) -> None:
+    doc, newest = work.doc, 0
+    holders: dict[Key, list[Held]] = {}
+    done: dict[Key, Held] = {}
+    lost: list[tuple[int, str]] = []
+    entries = batch.index.placed.get(work.name, {})
+    for node in sorted(entries):
+        state, entry = batch.state(node), entries[node]
+        if state == "gone" or entry.service_id != doc.id:
+            _drop_entry(batch, work, node)
+            continue
+        statuses = batch.index.statuses(batch.view, node, doc.id)
+        leaving = _leaving(work, batch.facts(node))
+        for replica in entry.replicas:
+            newest = max(newest, replica.created_ms)
+            status = statuses.get((replica.slot, replica.created_ms))
+            key: Key = node if work.everywhere else replica.slot
+            ended = has_ended(status, doc.spec.container.restart)
+            held = Held(node, replica, status, is_ok(status, state == "ready"), replica.version == doc.version)
+            if state != "down":
+                held.leaving = "" if ended else leaving or _disk_full(batch, work, node, status, replica)
+                holders.setdefault(key, []).append(held)
+            elif ended or work.everywhere:
+                held.frozen = True
+                done[key] = held
+            else:
+                lost.append((replica.slot, node))
+    holders.update((key, [held]) for key, held in done.items() if key not in holders)
+    work.standing = settle(holders.items())
+    work.standing.lost = [(slot, node) for slot, node in sorted(lost) if slot not in holders]
+    work.created_ms = max(batch.now_ms, newest + 1)
+
+
+def _drop_entry(batch: Batch, work: Work, node: str) -> None:
+    for replica in batch.index.placed[work.name][node].replicas:
+        batch.draft.drop(node, work.name, replica)
+        if node in batch.gone:
+            work.lost_on[replica.slot] = node
+
+
+def _leaving(work: Work, facts: NodeFacts) -> str:
+    if facts.availability == "drain":
+        return f"{facts.name} is drained"
+    group = work.group
+    if work.tied or not (group.constraints or group.platform or group.node):
+        return ""
+    reason = static_reason(facts, group) if facts.state == "ready" and facts.availability == "active" else ""
+    return f"{facts.name}: {reason}" if reason else ""
+
+
+def _disk_full(batch: Batch, work: Work, node: str, status: ReplicaStatus | None, replica: Assigned) -> str:
+    """Why a replica leaves whose node has had no disk for it for a while."""
+    if status is None or work.tied or work.everywhere or status.state not in ("failed", "rejected"):
+        return ""
+    if not any(word in status.message.lower() for word in _DISK_WORDS):
+        return ""
+    at = replica.created_ms + DISK_FULL_MS
+    if batch.now_ms < at:
+        batch.wake(at)
+        return ""
+    work.group = _shunning(work.group, node, "disk full")
+    return f"disk of {node} is full"
+
+
+def _shunning(group: Group, node: str, reason: str) -> Group:
+    return replace(group, shun=(*group.shun, (node, reason)))

@@ -1,0 +1,215 @@
+"""A cluster of plain dicts for the tests of pure decisions: plans are applied at once, agents obey when told to.
+
+Rules: no clock; `now_ms` moves only when a test moves it. An agent runs what its assignment document says unless it is dead,
+cut off, or told that a service does not start.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from typing import Any
+
+from controller.decide.index import Index
+from controller.decide.nodes import decide_nodes
+from controller.decide.services import decide_services
+from controller.decide.types import Plan, Session, Settings, View
+from model.documents import (
+    PREFIX,
+    NetworkDoc,
+    NodeDoc,
+    NodeHealthDoc,
+    NodeInfo,
+    ReplicaStatus,
+    ServiceDoc,
+    StatusDoc,
+    VolumeDoc,
+)  # fmt: skip
+from model.spec import Attachment, ContainerSpec, NetworkSpec, Resources, ServiceSpec, VolumeSpec
+
+KINDS = {"status": "statuses"}
+INFO = NodeInfo(cpus=4.0, memory_bytes=8 << 30, pids=0)
+
+
+class ModelCluster:
+    """`dead`: agents that are gone with all containers running on; `broken`: (service, version) that end with code 1."""
+
+    def __init__(self, settings: Settings | None = None, now_ms: int = 1_000_000) -> None:
+        self.settings = settings or Settings(node_timeout_ms=3_000)
+        self.now_ms = now_ms
+        self.reign_ms = now_ms
+        self.docs: dict[str, dict[str, Any]] = defaultdict(dict)
+        self.sessions: dict[str, Session] = {}
+        self.dead: set[str] = set()
+        self.broken: set[tuple[str, int]] = set()
+        self.running: dict[str, dict[tuple[str, int, int], ReplicaStatus]] = defaultdict(dict)
+        self.ended: set[tuple[str, int, int]] = set()
+        self.index: Index | None = Index()
+        self.wake_at_ms: int | None = None
+
+    def view(self) -> View:
+        docs = {KINDS.get(kind, kind): dict(rows) for kind, rows in self.docs.items()}
+        docs.pop("tokens", None)
+        return View(**docs, sessions=dict(self.sessions), reign_started_ms=self.reign_ms, index=self.index)
+
+    def node(self, name: str, info: NodeInfo = INFO, **changes: Any) -> None:
+        """A joined node that is heard and ready."""
+        self.docs["nodes"][name] = NodeDoc(name, f"id-{name}", **changes)
+        self.docs["status"].setdefault(name, StatusDoc(name, info))
+        self.docs["health"].setdefault(name, NodeHealthDoc(name, "ready", self.now_ms))
+        self.hear(name)
+
+    def service(self, name: str, scale: int = 1, **changes: Any) -> ServiceDoc:
+        """Put a service; `container`, `cpus`, `memory`, `networks` and any field of ServiceSpec."""
+        container = changes.pop("container", ContainerSpec("busybox"))
+        networks = tuple(Attachment(network) for network in changes.pop("networks", ()))
+        container = replace(container, networks=networks) if networks else container
+        reserve = Resources(changes.pop("cpus", 0.0), changes.pop("memory", 0), changes.pop("pids", 0))
+        version = changes.pop("version", 1)
+        spec = ServiceSpec(name, container, replicas=scale, reservations=reserve, **changes)
+        doc = ServiceDoc(f"id-{name}", spec, scale, version)
+        self.docs["services"][name] = doc
+        return doc
+
+    def network(self, name: str, subnet: str = "") -> None:
+        self.docs["networks"][name] = NetworkDoc(f"id-{name}", NetworkSpec(name, subnet=subnet))
+
+    def volume(self, name: str, **changes: Any) -> None:
+        self.docs["volumes"][name] = VolumeDoc(f"id-{name}", VolumeSpec(name, **changes))
+
+    def change(self, name: str, **changes: Any) -> None:
+        self.docs["services"][name] = replace(self.docs["services"][name], **changes)
+
+    def hear(self, *names: str) -> None:
+        for name in names:
+            self.sessions[name] = Session(True, self.now_ms, True)
+
+    def decide(self, dirty: list[str] | None = None) -> Plan:
+        plan = decide_services(self.view(), dirty, self.settings, self.now_ms)
+        self.apply(plan)
+        self.wake_at_ms = plan.wake_at_ms
+        return plan
+
+    def decide_nodes(self) -> Plan:
+        plan = decide_nodes(self.view(), self.settings, self.now_ms)
+        self.apply(plan)
+        return plan
+
+    def apply(self, plan: Plan) -> None:
+        for kind in ("assignments", "netplans", "places", "health", "decisions"):
+            for doc in getattr(plan, kind):
+                self.docs[kind][getattr(doc, "node", "") or doc.name] = doc
+        for key in plan.deletes:
+            kind, _, name = key[len(PREFIX) :].partition("/")
+            self.docs[kind].pop(name, None)
+
+    def agents(self) -> None:
+        """Every living agent does what its document says and reports."""
+        for name in sorted(self.docs["nodes"]):
+            if name in self.dead:
+                continue
+            self._obey(name)
+            before = self.docs["status"].get(name, StatusDoc(name, INFO))
+            rows = tuple(self.running[name][key] for key in sorted(self.running[name]))
+            if rows != before.replicas:
+                self.docs["status"][name] = replace(before, replicas=rows)
+
+    def _obey(self, name: str) -> None:
+        doc = self.docs["assignments"].get(name)
+        wanted = {}
+        for entry in doc.services if doc else ():
+            for replica in entry.replicas:
+                wanted[entry.service_id, replica.slot, replica.created_ms] = (entry.name, replica)
+        have = self.running[name]
+        for key in [key for key in have if key not in wanted]:
+            del have[key]
+        for key, (service, replica) in wanted.items():
+            broken = (service, replica.version) in self.broken
+            if key not in have or (key not in self.ended and broken != (have[key].state == "failed")):
+                state, code = ("failed", 1) if broken else ("running", None)
+                have[key] = ReplicaStatus(
+                    key[0], replica.slot, replica.version, replica.created_ms, state, self.now_ms, f"{service}@{key[2]}",
+                    exit_code=code,
+                )  # fmt: skip
+
+    def finish(self, service: str, code: int = 0) -> None:
+        """All containers of the service end."""
+        for rows in self.running.values():
+            for key, row in rows.items():
+                if key[0] == f"id-{service}":
+                    self.ended.add(key)
+                    rows[key] = replace(row, state="failed" if code else "complete", exit_code=code, since_ms=self.now_ms)
+
+    def kill(self, *names: str) -> None:
+        """The machine is gone, with its containers."""
+        self.cut(*names)
+        for name in names:
+            self.running[name].clear()
+
+    def cut(self, *names: str) -> None:
+        """The node cannot be reached; its containers run on."""
+        for name in names:
+            self.dead.add(name)
+            self.sessions[name] = replace(self.sessions[name], open=False, whole_status=False)
+
+    def back(self, *names: str) -> None:
+        """The nodes reach the controller again and report what runs before they are told anything."""
+        for name in names:
+            self.dead.discard(name)
+            rows = tuple(self.running[name][key] for key in sorted(self.running[name]))
+            self.docs["status"][name] = replace(self.docs["status"][name], replicas=rows)
+            self.hear(name)
+
+    def pass_time(self, ms: int) -> None:
+        """Time goes by with all living nodes heard."""
+        self.now_ms += ms
+        self.hear(*(name for name in self.docs["nodes"] if name not in self.dead))
+
+    def lose(self, *names: str) -> None:
+        """Kill, and wait until that is decided."""
+        self.kill(*names)
+        self.expire()
+
+    def expire(self) -> None:
+        for _ in range(2):
+            self.pass_time(self.settings.node_timeout_ms)
+            self.decide_nodes()
+
+    def converge(self, rounds: int = 60) -> int:
+        """Decide and obey until nothing changes any more; how many rounds that took."""
+        for number in range(rounds):
+            plan = self.decide()
+            before = {name: dict(rows) for name, rows in self.running.items()}
+            self.agents()
+            if plan.empty() and before == {name: dict(rows) for name, rows in self.running.items()}:
+                if plan.wake_at_ms is None:
+                    return number
+                self.pass_time(max(0, plan.wake_at_ms - self.now_ms))
+        raise AssertionError("does not converge")
+
+    def where(self, service: str) -> dict[int, list[str]]:
+        """Nodes by slot, from the assignment documents of nodes that are not down."""
+        found: dict[int, list[str]] = defaultdict(list)
+        for node, doc in sorted(self.docs["assignments"].items()):
+            if self.docs["health"][node].state == "down":
+                continue
+            for entry in doc.services:
+                if entry.name == service:
+                    for replica in entry.replicas:
+                        found[replica.slot].append(node)
+        return dict(sorted(found.items()))
+
+    def counts(self, service: str) -> dict[str, int]:
+        found: dict[str, int] = defaultdict(int)
+        for nodes in self.where(service).values():
+            for node in nodes:
+                found[node] += 1
+        return dict(sorted(found.items()))
+
+    def containers(self, service: str) -> set[tuple[str, str]]:
+        """(node, container id) of what runs."""
+        return {
+            (node, row.container_id)
+            for node, rows in self.running.items() for key, row in rows.items()
+            if key[0] == f"id-{service}" and row.state == "running"
+        }  # fmt: skip
