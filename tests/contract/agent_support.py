@@ -47,6 +47,7 @@ class Echo:
     chunks: asyncio.Queue[bytes | None] = field(default_factory=asyncio.Queue)
     code: int = 0
     closed: bool = False
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
     size: tuple[int, int] = (0, 0)
 
     async def output(self) -> AsyncIterator[tuple[Literal["stdout", "stderr"], bytes]]:
@@ -71,6 +72,7 @@ class Echo:
 
     async def close(self) -> None:
         self.closed = True
+        self.ended.set()
 
 
 class PretendRuntime:
