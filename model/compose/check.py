@@ -19,14 +19,24 @@ from model.compose.tree import Map, mark_of
 BUILTIN_NETWORKS = ("host", "none", "bridge")
 
 
-def check_project(project: Mapping[str, Any], report: Report, *, complete: bool, disabled: tuple[str, ...] = ()) -> None:
-    """Report what does not fit together. `complete`: empty images and mounts are faults, else warnings."""
+def check_project(
+    project: Mapping[str, Any],
+    report: Report,
+    *,
+    complete: bool,
+    disabled: tuple[str, ...] = (),
+    known: Mapping[str, Any] | None = None,
+) -> None:
+    """Report what does not fit together. `complete`: empty images and mounts are faults, else warnings.
+
+    `known` is the project before unused things were left out: names like a misspelt one are looked for there.
+    """
     services: Mapping[str, Any] = project.get("services") or {}
     for name, service in services.items():
         if not isinstance(service, dict):
             continue
         at = f"services.{name}"
-        _references(project, service, at, report)
+        _references(project, known or project, service, at, report)
         _dependencies(services, service, at, report, disabled)
         _contradictions(service, at, report)
         _incomplete(service, at, mark_of(services, name), report, complete)
@@ -35,13 +45,26 @@ def check_project(project: Mapping[str, Any], report: Report, *, complete: bool,
     _resources(project, report, complete)
 
 
-def _references(project: Mapping[str, Any], service: Mapping[str, Any], at: str, report: Report) -> None:
+def _references(
+    project: Mapping[str, Any], known: Mapping[str, Any], service: Mapping[str, Any], at: str, report: Report
+) -> None:
     for section in RESOURCES:
         defined = project.get(section) or {}
         for key in names_used(section, service):
             if key not in defined and not (section == "networks" and key == "default" and not defined):
-                expected = f"{section} has no {show(key)}{near(key, list(defined))}: define it at the top of the file"
-                report.problem(f"{at}.{section}", expected, mark_of(service, section))
+                expected = (
+                    f"{section} has no {show(key)}{near(key, list(known.get(section) or ()))}: define it at the top of the file"
+                )
+                report.problem(f"{at}.{section}", expected, _place(service, section, key))
+
+
+def _place(service: Mapping[str, Any], section: str, key: str) -> Mark:
+    """Where a service names `key` of a section."""
+    refs = service.get(section)
+    if isinstance(refs, dict):
+        return mark_of(refs, key)
+    index = next((i for i, ref in enumerate(refs or ()) if isinstance(ref, dict) and ref.get("source") == key), None)
+    return mark_of(service, section) if index is None else mark_of(refs, index)
 
 
 def _dependencies(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from model.compose.check import check_project, warn_unsupported
-from model.compose.fields import TOP
+from model.compose.fields import SECTIONS, TOP
 from model.compose.finish import finish, is_enabled
 from model.compose.kinds import Context
 from model.compose.problems import ComposeError, Problem, Report, TooManyProblems, Warning_
@@ -84,7 +84,7 @@ def _load(
     project = finish(session, merged, name, chosen, env)
     services = merged.get("services") or {}
     disabled = tuple(key for key, service in services.items() if not is_enabled(service, chosen))
-    check_project(project, report, complete=False, disabled=disabled)
+    check_project(project, report, complete=False, disabled=disabled, known=merged)
     warn_unsupported(project, report)
     return project
 
@@ -124,9 +124,15 @@ def _check_resolved(project: Map, report: Report) -> None:
     name = project.get("name")
     if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
         report.problem("name", f"found {name!r}, expected a project name of a-z, 0-9, _ and -")
+    for section in SECTIONS:
+        for key, value in (project.get(section) or {}).items():
+            if value is None:
+                report.problem(f"{section}.{key}", "found nothing, expected a mapping")
+    if report.problems:
+        return
     for key, service, _ in items_of(project.get("services") or {}):
         for form in ("extends", "env_file", "label_file"):
-            if service and service.get(form):
+            if service.get(form):
                 report.problem(f"services.{key}.{form}", "has to be resolved before the project is sent")
     check_project(project, report, complete=True)
 

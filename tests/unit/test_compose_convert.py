@@ -1,0 +1,274 @@
+"""From the resolved project to shoal's records."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from model.codec import decode, encode
+from model.compose import ComposeError
+from model.compose.convert import to_stack
+from model.spec import (
+    Attachment,
+    ContainerSpec,
+    FileRef,
+    Healthcheck,
+    Mount,
+    NetworkSpec,
+    Placement,
+    Port,
+    Resources,
+    RestartPolicy,
+    ServiceSpec,
+    StackSpec,
+    Ulimit,
+    UpdateConfig,
+    VolumeSpec,
+)
+from tests.compose_files import load
+
+FULL = """
+services:
+  web:
+    image: app:1
+    command: serve --port 80
+    entrypoint: [/bin/tini]
+    environment: {B: "2", A: "1", BARE: }
+    labels: {l: m}
+    working_dir: /w
+    user: "1:2"
+    group_add: [audio]
+    hostname: h
+    domainname: d.org
+    init: true
+    tty: true
+    stdin_open: true
+    read_only: true
+    privileged: true
+    cap_add: [NET_ADMIN]
+    cap_drop: [ALL]
+    security_opt: [no-new-privileges]
+    sysctls: {net.core.somaxconn: 10}
+    ulimits: {nproc: 5, nofile: {soft: 1, hard: 2}}
+    memswap_limit: -1
+    shm_size: 64m
+    oom_score_adj: 5
+    cpu_shares: 10
+    cpuset: 0-1
+    volumes: ["data:/data:ro,nocopy", "/etc/x:/x:rslave", "/anon", {type: tmpfs, target: /t, tmpfs: {size: 1m, mode: 0o1777}}]
+    tmpfs: ["/run:size=2m,mode=755,ro"]
+    devices: ["/dev/fuse"]
+    networks: {back: {aliases: [w], ipv4_address: 10.0.0.5, priority: 5}, default: }
+    mac_address: 02:00:00:00:00:01
+    ports: ["8080:80/udp", {target: 81, mode: host, host_ip: 1.2.3.4}]
+    dns: 1.1.1.1
+    dns_search: [a.org]
+    dns_opt: [ndots:1]
+    extra_hosts: [h=1.2.3.4]
+    pid: host
+    ipc: host
+    healthcheck: {test: curl x, interval: 1s, timeout: 2s, retries: 4, start_period: 5s, start_interval: 1s}
+    stop_signal: SIGINT
+    stop_grace_period: 1m
+    logging: {driver: json-file, options: {max-size: 1m}}
+    secrets: [{source: s, target: /s, uid: "1", gid: "2", mode: 0400}]
+    configs: [c]
+    pull_policy: always
+    platform: linux/amd64
+    x-autoscale: {max: 5, min: 1}
+    deploy:
+      replicas: 3
+      labels: {tier: web}
+      endpoint_mode: dnsrr
+      placement: {constraints: [node.role == worker], preferences: [{spread: node.labels.zone}], max_replicas_per_node: 2}
+      resources: {limits: {cpus: "0.5", memory: 128M, pids: 50}, reservations: {cpus: "0.25", memory: 64M}}
+      restart_policy: {condition: on-failure, delay: 5s, max_attempts: 3, window: 1m}
+      update_config:
+        {parallelism: 2, delay: 1s, order: start-first, failure_action: rollback, monitor: 2s, max_failure_ratio: 0.1}
+      rollback_config: {parallelism: 0}
+networks: {back: {driver: overlay, internal: true, ipam: {config: [{subnet: 10.0.0.0/24}]}, labels: {a: b}}}
+volumes: {data: {driver: local, driver_opts: {type: tmpfs}, labels: {k: v}}}
+secrets: {s: {external: true}}
+configs: {c: {content: hi}}
+"""
+
+
+def convert(text: str, stack: str = "shop", **options: Any) -> StackSpec:
+    return to_stack(load(text, project_name=stack, **options).project, stack=stack)
+
+
+def one(text: str, **options: Any) -> ServiceSpec:
+    return convert(f"services: {{a: {{image: x, {text}}}}}", **options).services[0]
+
+
+def test_every_field_is_carried() -> None:
+    stack = convert(FULL)
+    assert stack.services == (
+        ServiceSpec(
+            name="shop_web",
+            stack="shop",
+            container=ContainerSpec(
+                image="app:1",
+                command=("serve", "--port", "80"),
+                entrypoint=("/bin/tini",),
+                env=(("A", "1"), ("B", "2")),
+                labels=(("l", "m"),),
+                working_dir="/w",
+                user="1:2",
+                group_add=("audio",),
+                hostname="h",
+                domainname="d.org",
+                init=True,
+                tty=True,
+                stdin_open=True,
+                read_only=True,
+                privileged=True,
+                cap_add=("NET_ADMIN",),
+                cap_drop=("ALL",),
+                security_opt=("no-new-privileges",),
+                sysctls=(("net.core.somaxconn", "10"),),
+                ulimits=(Ulimit("nofile", 1, 2), Ulimit("nproc", 5, 5)),
+                limits=Resources(0.5, 128 << 20, 50),
+                memswap_limit_bytes=-1,
+                shm_size_bytes=64 << 20,
+                oom_score_adj=5,
+                cpu_shares=10,
+                cpuset="0-1",
+                mounts=(
+                    Mount("volume", "/data", "shop_data", read_only=True, nocopy=True),
+                    Mount("bind", "/x", "/etc/x", propagation="rslave"),
+                    Mount("volume", "/anon"),
+                    Mount("tmpfs", "/t", tmpfs_size_bytes=1 << 20, tmpfs_mode=0o1777),
+                    Mount("tmpfs", "/run", read_only=True, tmpfs_size_bytes=2 << 20, tmpfs_mode=0o755),
+                ),
+                devices=("/dev/fuse:/dev/fuse:rwm",),
+                networks=(
+                    Attachment("shop_back", ("w",), "10.0.0.5", mac_address="02:00:00:00:00:01", priority=5),
+                    Attachment("shop_default"),
+                ),
+                ports=(Port(80, 8080, "udp"), Port(81, mode="host", host_ip="1.2.3.4")),
+                dns=("1.1.1.1",),
+                dns_search=("a.org",),
+                dns_opt=("ndots:1",),
+                extra_hosts=(("h", "1.2.3.4"),),
+                pid_mode="host",
+                ipc_mode="host",
+                healthcheck=Healthcheck(("CMD-SHELL", "curl x"), 1.0, 2.0, 4, 5.0, 1.0),
+                restart=RestartPolicy("on-failure", 5.0, 3, 60.0),
+                stop_signal="SIGINT",
+                stop_grace_period_s=60.0,
+                log_driver="json-file",
+                log_options=(("max-size", "1m"),),
+                secrets=(FileRef("s", "/s", "1", "2", 0o400),),
+                configs=(FileRef("shop_c"),),
+                pull_policy="always",
+                platform="linux/amd64",
+            ),
+            replicas=3,
+            placement=Placement(("node.role == worker",), ("node.labels.zone",), 2),
+            reservations=Resources(0.25, 64 << 20, 0),
+            update=UpdateConfig(2, 1.0, "start-first", "rollback", 2.0, 0.1),
+            rollback=UpdateConfig(0),
+            labels=(("tier", "web"),),
+            endpoint_mode="dnsrr",
+            extensions=(("x-autoscale", '{"max":5,"min":1}'),),
+        ),
+    )
+    assert stack.networks == (
+        NetworkSpec("shop_back", "shop", subnet="10.0.0.0/24", internal=True, labels=(("a", "b"),)),
+        NetworkSpec("shop_default", "shop"),
+    )
+    assert stack.volumes == (VolumeSpec("shop_data", "shop", options=(("type", "tmpfs"),), labels=(("k", "v"),)),)
+
+
+def test_records_go_through_the_codec() -> None:
+    stack = convert(FULL)
+    assert decode(StackSpec, encode(stack)) == stack
+
+
+def test_defaults() -> None:
+    assert one("") == ServiceSpec("shop_a", ContainerSpec("x", networks=(Attachment("shop_default"),)), stack="shop")
+
+
+def test_another_stack_name_renames_what_the_project_named() -> None:
+    text = "services: {a: {image: x, networks: [n, e, own], volumes: ['v:/v']}}\nvolumes: {v: }\n"
+    project = load(text + "networks: {n: , e: {external: true}, own: {name: fixed}}", project_name="p").project
+    stack = to_stack(project, stack="other")
+    assert stack.services[0].name == "other_a"
+    assert [network.name for network in stack.networks] == ["e", "fixed", "other_n"]
+    assert [network.external for network in stack.networks] == [True, False, False]
+    assert stack.volumes[0].name == "other_v"
+    assert stack.services[0].container.mounts[0].source == "other_v"
+
+
+@pytest.mark.parametrize(
+    ("text", "policy"),
+    [
+        ("tty: true", RestartPolicy()),
+        ("restart: always", RestartPolicy("any")),
+        ("restart: unless-stopped", RestartPolicy("any")),
+        ("restart: 'no'", RestartPolicy("none")),
+        ("restart: on-failure", RestartPolicy("on-failure")),
+        ("restart: on-failure:3", RestartPolicy("on-failure", max_attempts=3)),
+        ("restart: 'no', deploy: {restart_policy: {condition: any}}", RestartPolicy("any")),
+        ("deploy: {mode: replicated-job}", RestartPolicy("on-failure")),
+        ("deploy: {mode: global-job}, restart: 'no'", RestartPolicy("none")),
+    ],
+)
+def test_restart(text: str, policy: RestartPolicy) -> None:
+    assert one(text).container.restart == policy
+
+
+@pytest.mark.parametrize(
+    ("text", "limits"),
+    [
+        ("cpus: 1.5, mem_limit: 1g, pids_limit: 5", Resources(1.5, 1 << 30, 5)),
+        ("cpu_quota: 50000", Resources(0.5)),
+        ("cpu_quota: 50000, cpu_period: 25000", Resources(2.0)),
+        ("pids_limit: -1", Resources()),
+        ("mem_limit: 1k, deploy: {resources: {limits: {memory: 1024}}}", Resources(0.0, 1024)),
+    ],
+)
+def test_limits(text: str, limits: Resources) -> None:
+    assert one(text).container.limits == limits
+
+
+@pytest.mark.parametrize("mode", ["host", "none", "bridge"])
+def test_network_mode(mode: str) -> None:
+    stack = convert(f"services: {{a: {{image: x, network_mode: {mode}}}}}")
+    assert stack.services[0].container.networks == (Attachment(mode),)
+    assert stack.networks == ()
+
+
+def test_modes_and_counts() -> None:
+    assert one("scale: 4").replicas == 4
+    assert one("deploy: {replicas: 0}").replicas == 0
+    assert one("deploy: {mode: global}").mode == "global"
+
+
+def test_a_disabled_healthcheck() -> None:
+    for text in ("healthcheck: {disable: true}", "healthcheck: {test: [NONE]}"):
+        check = one(text).container.healthcheck
+        assert check is not None
+        assert check.disable
+
+
+def test_a_port_range_for_one_port_is_narrowed_with_a_warning() -> None:
+    stack = convert("services: {a: {image: x, ports: ['8000-8010:80']}}")
+    assert stack.services[0].container.ports == (Port(80, 8000),)
+    assert stack.warnings == ("narrowed:services.a.ports: 8000-8010 is taken as 8000",)
+
+
+def test_dollars_are_taken_as_they_are() -> None:
+    assert one("command: [sh, -c, 'echo $$HOME']").container.command == ("sh", "-c", "echo $HOME")
+
+
+def test_what_cannot_run_is_refused() -> None:
+    project = load("services: {a: {image: '$NO'}}").project
+    with pytest.raises(ComposeError) as caught:
+        to_stack(project, stack="shop")
+    assert str(caught.value) == "services.a.image: names no image"
+    with pytest.raises(ComposeError) as caught:
+        to_stack(project | {"services": {}}, stack="No Good")
+    assert "expected a project name" in str(caught.value)
