@@ -19,7 +19,7 @@ from agent.images.trees import remove_tree
 from model.errors import ImageError
 
 _SYS_MOVE_MOUNT, _SYS_FSOPEN, _SYS_FSCONFIG, _SYS_FSMOUNT = 429, 430, 431, 432
-_FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 1, 6
+_FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 0, 1, 6
 _FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1
 _MOVE_MOUNT_F_EMPTY_PATH = 4
 _AT_FDCWD = -100
@@ -27,25 +27,29 @@ _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
 _CLONE_FS = 0x200
 _OPTIONS_BYTES_MAX = 4095
 _FSCONFIG_VALUE_BYTES_MAX = 255
-_FEATURES = (("redirect_dir", "nofollow"), ("metacopy", "off"))
+_FEATURES: tuple[str, ...] = ("redirect_dir=nofollow", "metacopy=off")
+_VOLATILE = ("volatile",)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def mount_root(layers: Sequence[Path], upper: Path, work: Path, target: Path) -> None:
-    """Mount `layers` (bottom first) with `upper` and `work` (empty directories of one file system) on `target`.
+def mount_root(layers: Sequence[Path], upper: Path, work: Path, target: Path, *, volatile: bool = False) -> None:
+    """Mount `layers` (bottom first) with `upper` and `work` (directories of one file system) on `target`.
 
-    Raises ImageError.
+    `volatile`: nothing is flushed, neither on fsync nor when it is unmounted (an ordinary unmount flushes the WHOLE file
+    system that holds `upper`); what the container wrote to its root is lost when the machine dies. Raises ImageError.
     """
     if not layers:
         raise ImageError(f"cannot mount {target}: the image has no layers")
     paths = [*layers, upper, work]
     if any(c in str(path) for path in paths for c in ",:\\"):
         raise ImageError(f"cannot mount {target}: ',', ':' and '\\' are not taken in the paths of the image store")
+    features = _FEATURES + (_VOLATILE if volatile else ())
+    remove_tree(work / "work" / "incompat" / "volatile")  # a volatile mount's mark: the kernel refuses to mount over it
     try:
-        _mount_new(layers, upper, work, target)
+        _mount_new(layers, upper, work, target, features)
     except OSError as new_error:
         try:
-            mount_root_old(layers, upper, work, target)
+            mount_root_old(layers, upper, work, target, features)
         except OSError as error:
             worst = new_error if new_error.errno not in (errno.ENOSYS, errno.EINVAL) else error
             raise ImageError(
@@ -91,16 +95,16 @@ def mounted_lower_directories() -> frozenset[str]:
     return frozenset(found)
 
 
-def mount_root_old(layers: Sequence[Path], upper: Path, work: Path, target: Path) -> None:
+def mount_root_old(layers: Sequence[Path], upper: Path, work: Path, target: Path, features: Sequence[str] = _FEATURES) -> None:
     """The same by mount(2). Raises OSError."""
     lower = ":".join(str(path) for path in reversed(layers))
-    options = _options(lower, upper, work)
+    options = _options(lower, upper, work, features)
     if len(options) <= _OPTIONS_BYTES_MAX:
         _mount(target, options)
         return
     descriptors = [os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in reversed(layers)]
     try:
-        short = _options(":".join(str(fd) for fd in descriptors), upper.absolute(), work.absolute())
+        short = _options(":".join(str(fd) for fd in descriptors), upper.absolute(), work.absolute(), features)
         if len(short) > _OPTIONS_BYTES_MAX:
             raise OSError(errno.E2BIG, f"{len(layers)} layers are too many for this kernel's mount options")
         _in_descriptor_directory(target.absolute(), short)
@@ -129,12 +133,15 @@ def _in_descriptor_directory(target: Path, options: bytes) -> None:
         raise failures[0]
 
 
-def _mount_new(layers: Sequence[Path], upper: Path, work: Path, target: Path) -> None:
+def _mount_new(layers: Sequence[Path], upper: Path, work: Path, target: Path, features: Sequence[str]) -> None:
     fs = _call(_SYS_FSOPEN, b"overlay", _FSOPEN_CLOEXEC)
     try:
         for layer in reversed(layers):
             _set(fs, "lowerdir+", str(layer))
-        for name, value in (("upperdir", str(upper)), ("workdir", str(work)), *_FEATURES):
+        _set(fs, "upperdir", str(upper))
+        _set(fs, "workdir", str(work))
+        for feature in features:
+            name, _, value = feature.partition("=")
             _set(fs, name, value)
         _call(_SYS_FSCONFIG, fs, _FSCONFIG_CMD_CREATE, None, None, 0)
         mount = _call(_SYS_FSMOUNT, fs, _FSMOUNT_CLOEXEC, 0)
@@ -147,6 +154,9 @@ def _mount_new(layers: Sequence[Path], upper: Path, work: Path, target: Path) ->
 
 
 def _set(fs: int, name: str, value: str) -> None:
+    if not value:
+        _call(_SYS_FSCONFIG, fs, _FSCONFIG_SET_FLAG, name.encode(), None, 0)
+        return
     raw = os.fsencode(value)
     if len(raw) > _FSCONFIG_VALUE_BYTES_MAX:
         raise OSError(errno.EINVAL, f"path is longer than {_FSCONFIG_VALUE_BYTES_MAX} bytes")
@@ -165,9 +175,8 @@ def _mount(target: Path, options: bytes) -> None:
         raise _last_error("mount")
 
 
-def _options(lower: str, upper: Path, work: Path) -> bytes:
-    features = "".join(f",{name}={value}" for name, value in _FEATURES)
-    return os.fsencode(f"lowerdir={lower},upperdir={upper},workdir={work}{features}")
+def _options(lower: str, upper: Path, work: Path, features: Sequence[str]) -> bytes:
+    return os.fsencode(",".join([f"lowerdir={lower},upperdir={upper},workdir={work}", *features]))
 
 
 def _last_error(what: str) -> OSError:

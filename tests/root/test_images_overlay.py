@@ -76,6 +76,20 @@ def test_the_old_way_is_taken_when_the_new_is_missing(place: Place, monkeypatch:
     assert (place.root / "same").read_text() == "99"
 
 
+@pytest.mark.parametrize("old_kernel", [False, True])
+def test_a_volatile_root_can_be_mounted_again(place: Place, monkeypatch: pytest.MonkeyPatch, old_kernel: bool) -> None:
+    if old_kernel:
+        monkeypatch.setattr(overlay, "_SYS_FSOPEN", 9999)
+    layers = place.layers(2)
+    for text in ("first", "second"):
+        mount_root(layers, place.upper, place.work, place.root, volatile=True)
+        assert not (place.root / text).exists()
+        (place.root / text).write_text(text)
+        unmount(place.root)
+    mount_root(layers, place.upper, place.work, place.root)
+    assert (place.root / "first").read_text() + (place.root / "second").read_text() == "firstsecond"
+
+
 def test_mounted_layers_are_seen(place: Place) -> None:
     layers = place.layers(3)
     assert not mounted_lower_directories() & {str(layer) for layer in layers}
