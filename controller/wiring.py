@@ -23,6 +23,7 @@ from typing import Final
 from controller.agents import Agents
 from controller.api.app import make_app
 from controller.api.context import Api
+from controller.api.exec import exec_routes
 from controller.api.server import ApiServer
 from controller.clock import RealClock, RealRandom
 from controller.config import Config, join_host
@@ -104,7 +105,7 @@ async def _parts(
         )  # fmt: skip
         me = LeaderDoc(config.name, 0, api_url, dispatch.address, id=_controller_id(config.data_dir))
         election = Election(store, picture, clock, random, me)
-        server = ApiServer(make_app(api), pki, listener)
+        server = ApiServer(make_app(api, exec_routes(api)), pki, listener)
         await stack.enter_async_context(_tasks(mirror, store, etcd, server, election, leadership))
         write_admin_context(config.data_dir / "admin.json", config.name, [api_url], pki)
         yield Running(api_url, dispatch.address, api, leadership, etcd)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
-from controller.api import cluster, nodes, services
+from pydantic import Field
+
+from controller.api import cluster, images, networks, nodes, replicas, services, volumes
 from controller.api.routing import Query, Route
 from controller.api.schemas import (
     JoinBody,
     NodePatchBody,
     Object,
     Objects,
+    PruneBody,
+    PullBody,
     ScaleBody,
     TokenBody,
 )
+from controller.api.streams import NDJSON
 from model.spec import ServiceSpec
 
+Count = Annotated[int, Field(ge=0, lt=2**53)]
 RUNNING: Final = ("services", "assignments", "status", "health", "decisions")
 
 CLUSTER: Final = (
@@ -57,4 +63,55 @@ NODES: Final = (
     Route("GET", "/v1/nodes/{name}/explain", nodes.explain, "What the cluster thinks of the node", answer=Object),
 )  # fmt: skip
 
-ROUTES: Final[tuple[Route, ...]] = (*CLUSTER, *SERVICES, *NODES)
+LOGS: Final = (
+    Query("follow", bool, "go on as more is written", False),
+    Query("tail", Count, "only so many of the last lines"),
+    Query("since", Count, "only newer than this, Unix milliseconds"),
+    Query("timestamps", bool, "for tools; every line has its time", False),
+)
+FORCE: Final = (Query("force", bool, "also when something speaks against it", False),)
+REPLICAS: Final = (
+    Route(
+        "GET", "/v1/replicas", replicas.list_replicas, "All replicas", None, Objects,
+        (
+            Query("stack"), Query("service"), Query("node"),
+            Query("all", bool, "ended ones too that are no longer assigned", False),
+        ),
+        (*RUNNING, "nodes"),
+    ),
+    Route("GET", "/v1/replicas/{name}", replicas.get_replica, "One replica and its container", answer=Object),
+    Route("GET", "/v1/replicas/{name}/logs", replicas.replica_logs, "What it wrote", query=LOGS, stream=NDJSON),
+    Route("GET", "/v1/services/{name}/logs", replicas.service_logs, "What its replicas wrote", query=LOGS, stream=NDJSON),
+)  # fmt: skip
+VOLUMES: Final = (
+    Route(
+        "GET", "/v1/volumes", volumes.list_volumes, "All named volumes", answer=Objects,
+        reads=("volumes", "places", "status", "services", "assignments"),
+    ),
+    Route("POST", "/v1/volumes/prune", volumes.prune_volumes, "Removes volumes nobody uses", PruneBody, Object),
+    Route("GET", "/v1/volumes/{name}", volumes.get_volume, "One volume", answer=Object),
+    Route("DELETE", "/v1/volumes/{name}", volumes.remove_volume, "Removes a volume with its data", None, Object, FORCE),
+)  # fmt: skip
+NETWORKS: Final = (
+    Route("GET", "/v1/networks", networks.list_networks, "All networks", answer=Objects, reads=("networks", "netplans")),
+    Route("GET", "/v1/networks/{name}", networks.get_network, "One network", answer=Object, reads=("networks", "netplans")),
+    Route(
+        "GET", "/v1/events", networks.events, "What was decided and seen", stream=NDJSON,
+        query=(
+            Query("follow", bool, "go on as more happens", False),
+            Query("since", Count, "only newer than this, Unix milliseconds"),
+            Query("about", str, "only about this: service/NAME or node/NAME"),
+        ),
+    ),
+)  # fmt: skip
+IMAGES: Final = (
+    Route("GET", "/v1/images", images.list_images, "The images on all nodes", answer=Objects),
+    Route("POST", "/v1/images/pull", images.pull, "Brings an image to nodes", PullBody, stream=NDJSON),
+    Route(
+        "POST", "/v1/images/load", images.load, "Loads an archive into nodes", None, Objects,
+        (Query("node", str, "only into this node"),), takes="application/x-tar",
+    ),
+    Route("DELETE", "/v1/images/{reference:path}", images.remove, "Removes an image from all nodes", None, Objects, FORCE),
+)  # fmt: skip
+
+ROUTES: Final[tuple[Route, ...]] = (*CLUSTER, *REPLICAS, *SERVICES, *NODES, *IMAGES, *VOLUMES, *NETWORKS)

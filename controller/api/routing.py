@@ -11,9 +11,9 @@ import json
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
@@ -48,8 +48,8 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`reads`: kinds of documents the answer is made of (makes it a blocking query). `stream`: the media type of a streamed
-    answer. `takes`: media type of a body the handler reads itself."""
+    """`reads`: kinds of documents the answer is made of (makes it a blocking query). `stream`: media type of a streamed answer.
+    `takes`: media type of a body that the handler reads itself."""
 
     method: str
     path: str
@@ -67,8 +67,8 @@ class Route:
 
 
 BLOCKING: Final = (
-    Query("index", int, "answer only when it may differ from the one with this X-Shoal-Index"),
-    Query("wait", float, f"at most so many seconds (to {WAIT_S_MAX:g})"),
+    Query("index", Annotated[int, Field(ge=0, lt=2**63)], "answer only when it may differ from the one with this X-Shoal-Index"),
+    Query("wait", Annotated[float, Field(ge=0, le=3600)], f"at most so many seconds (to {WAIT_S_MAX:g})"),
 )
 
 

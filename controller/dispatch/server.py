@@ -226,7 +226,10 @@ class Dispatch:
 
     async def _read(self, session: NodeSession, context: Context) -> None:
         try:
-            while isinstance(message := await context.read(), pb.FromNode):
+            while True:
+                message: Any = await context.read()
+                if not isinstance(message, pb.FromNode):  # the end
+                    break
                 if self._sessions.get(session.node) is not session:
                     return
                 self._take(session, message)
