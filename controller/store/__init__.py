@@ -8,3 +8,4 @@ module of this package. Import the module you need (`controller.store.etcd`, `co
 import os
 
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its errors come to us as exceptions; its own lines on stderr say less
