@@ -14,6 +14,7 @@ start, and so is what cannot be read and an image that lacks a layer: they are p
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import json
@@ -163,6 +164,8 @@ class StoreDisk:
     def sweep_tmp(self) -> None:
         for leftover in self._tmp.iterdir():
             if leftover.is_dir() and not leftover.is_symlink():
+                with contextlib.suppress(OSError):  # an unpacking child of a killed agent may be writing its last
+                    remove_tree(leftover)
                 remove_tree(leftover)
             else:
                 leftover.unlink(missing_ok=True)

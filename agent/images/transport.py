@@ -62,6 +62,9 @@ class Transport:
         self._tls: dict[str, ssl.SSLContext] = {}
 
     def allows_plain(self, endpoint: str) -> bool:
+        """Named insecure, or loopback without a CA file of its own."""
+        if endpoint in self._config.ca_files:
+            return False
         return endpoint in self._config.insecure or is_loopback(endpoint)
 
     def base_url(self, endpoint: str) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import io
 import json
 import os
+import sys
 import tarfile
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -297,6 +299,51 @@ async def test_leftovers_and_half_images_are_swept(stores: Stores, registry: Fak
     assert again.get("shop/web:2") is None
     assert (layer_count(stores.top), tmp_count(stores.top)) == (2, 0)
     assert (await again.pull("shop/web:2")).names == ("shop/web:2",)
+
+
+PULLER = """
+import asyncio, sys
+from pathlib import Path
+from agent.images.records import RegistryConfig
+from agent.images.store import ImageStore
+async def main():
+    config = RegistryConfig(mirrors={"docker.io": (sys.argv[2],)}, platform="linux/amd64")
+    await ImageStore(Path(sys.argv[1]), config=config).pull("shop/web:1")
+asyncio.run(main())
+"""
+
+
+async def test_an_agent_killed_while_pulling_leaves_nothing(stores: Stores, registry: FakeRegistry) -> None:
+    registry.put("shop/web:1", web())
+    registry.faults.cuts, registry.faults.cut_after_bytes = 99, 100_000  # the big layer never comes to its end
+    root = stores.top / "store"
+    command = [sys.executable, "-c", PULLER, str(root), registry.endpoint]
+    puller = await asyncio.create_subprocess_exec(*command, cwd=Path(__file__).parents[2])
+    try:
+        async with asyncio.timeout(20):
+            while not unpackers(root):  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.005)
+    finally:
+        puller.kill()
+        await puller.wait()
+    registry.faults.cuts = 0
+    store = stores.new()
+    async with asyncio.timeout(10):
+        while unpackers(root):  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.005)
+    assert tmp_count(stores.top) == 0
+    assert (await store.pull("shop/web:1")).size_bytes == len(BIG) + 1
+
+
+def unpackers(root: Path) -> list[str]:
+    """Processes that unpack below this store."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            line = entry.read_bytes().decode(errors="replace")
+            if "unpack_child" in line and str(root) in line:
+                found.append(line)
+    return found
 
 
 async def test_layers_of_another_boot_count_only_when_synced(stores: Stores, registry: FakeRegistry) -> None:
