@@ -19,10 +19,10 @@ from model.spec import Mount
 
 RUN: dict[str, Any] = {
     "image": "busybox:1", "command": ("sleep", "1"), "entrypoint": None, "env_files": (), "env": ("A=1",), "labels": (),
-    "workdir": "", "user": "", "hostname": "", "init": False, "tty": False, "interactive": False, "read_only": False, "privileged": False,
-    "cap_add": (), "cap_drop": (), "cpus": 0.0, "memory": "64M", "pids_limit": 0, "volumes": ("data:/d:ro", "/x"), 
-    "tmpfs": ("/t",), "network": "bridge", "restart": "on-failure:3", "stop_signal": "", "stop_timeout": 10.0, "pull": "missing", "name": "",
-    "node": "n2", "auto_remove": True,
+    "workdir": "", "user": "", "hostname": "", "init": False, "tty": False, "interactive": False, "read_only": False,
+    "privileged": False, "cap_add": (), "cap_drop": (), "cpus": 0.0, "memory": "64M", "pids_limit": 0,
+    "volumes": ("data:/d:ro", "/x"), "tmpfs": ("/t",), "network": "bridge", "restart": "on-failure:3", "stop_signal": "",
+    "stop_timeout": 10.0, "pull": "missing", "name": "", "node": "n2", "auto_remove": True,
 }  # fmt: skip
 
 
@@ -83,7 +83,7 @@ def test_an_answer_that_is_no_json_is_still_one_line() -> None:
 
 def test_table_has_wide_columns_only_when_asked() -> None:
     columns = (("NAME", output.field("name")), ("+ID", output.field("id")))
-    rows = [{"name": "a", "id": 1}, {"name": "long name", "id": None}]
+    rows: list[dict[str, Any]] = [{"name": "a", "id": 1}, {"name": "long name", "id": None}]
     assert output.table(rows, columns) == "NAME\na\nlong name"
     assert output.table(rows, columns, wide=True).splitlines()[1:] == ["a           1", "long name   -"]
 
