@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ShoalError("the agent runs containers and needs root: start it as root")
         from agent.runtime.mountns import enter_private_mounts
 
-        enter_private_mounts()
+        enter_private_mounts((settings.data_dir, settings.run_dir))
         from agent.wiring import run
 
         return run(settings)

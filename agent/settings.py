@@ -10,6 +10,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Settings:
     insecure: tuple[str, ...] = ()
     mirrors: tuple[tuple[str, str], ...] = ()
     cgroup_parent: str = "shoal"
-    runtime: str = "crun"
+    runtime: Literal["crun", "runc"] = "crun"
     log_level: str = "info"
 
 

@@ -177,7 +177,9 @@ async def _ports(settings: Settings, info: NodeInfo, core: Core, stack: AsyncExi
     network = KernelNetwork(settings.run_dir, info.underlay)
     await network.open()
     stack.push_async_callback(network.close)
-    runtime = ConmonRuntime(RuntimeConfig(settings.data_dir, settings.run_dir, settings.cgroup_parent, settings.runtime))
+    runtime = ConmonRuntime(
+        RuntimeConfig(settings.data_dir, settings.run_dir, settings.cgroup_parent, settings.runtime, settings.name)
+    )
     stack.push_async_callback(runtime.close)
     volumes = VolumeStore(settings.data_dir / "volumes", lambda: volume_users(list(core.lives.values())))
     return Ports(runtime, images, network, volumes, settings.data_dir)

@@ -41,12 +41,10 @@ class Journal:
         """All replicas, in the order of their names."""
         lives = []
         for path in sorted(self._folder.iterdir()):
-            if path.suffix == ".json":
-                life = _read(path, Life)
-                if life is not None:
-                    lives.append(life)
-            elif path.name.startswith(".new-"):
+            if path.name.startswith(".new-"):
                 path.unlink()
+            elif path.suffix == ".json" and (life := _read(path, Life)) is not None:
+                lives.append(life)
         return lives
 
     def save_desired(self, desired: Desired) -> None:

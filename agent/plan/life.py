@@ -164,6 +164,12 @@ def pulled(life: Life, image: ImageFacts) -> Life:
 
 def done(life: Life, netns: str, addresses: Pairs, now: float) -> Life:
     """The effect in flight has succeeded."""
+    after = _done(life, netns, addresses, now)
+    unwanted = after.goal != "run" and not after.may_run()
+    return _in_state(after, states.SHUTDOWN, now, keep_message=True) if unwanted else after
+
+
+def _done(life: Life, netns: str, addresses: Pairs, now: float) -> Life:
     step = life.busy
     life = replace(life, busy="", cleanup_failures=0, cleanup_at=0.0)
     if step == "volumes":
@@ -188,12 +194,12 @@ def _cleaned(life: Life) -> Life:
 
 
 def _started(life: Life, now: float) -> Life:
-    restarts = life.attempts.restarts + (1 if life.started_at else 0)
+    restarts = life.attempts.restarts + (1 if life.ran else 0)
     check = health_check(life)
     health = Health("starting", 0, first_probe_at(check, now)) if check else Health()
     life = replace(
-        life, stage="running", started_at=now, finished_at=0.0, exit_code=None, oom=False, stopping=False, health=health,
-        attempts=replace(life.attempts, restarts=restarts),
+        life, stage="running", ran=True, started_at=now, finished_at=0.0, exit_code=None, oom=False, stopping=False,
+        health=health, attempts=replace(life.attempts, restarts=restarts),
     )  # fmt: skip
     life = _in_state(life, states.RUNNING, now)
     early = life.early_exit

@@ -130,7 +130,8 @@ class Life:
 
     `container_id` is set before the container is made and empty once nothing of it is left; `attached` and `volumes` in
     the same way: they say what may exist and must be cleaned. `ended`: not to be started again. `dirty`: a start failed
-    and is being cleaned up. `busy` is the effect in flight, `token` its number. `early_exit` came before its start's outcome.
+    and is being cleaned up. `ran`: a process of it has run before. `busy` is the effect in flight, `token` its number.
+    `early_exit` came before its start's outcome.
     """
 
     id: ReplicaId
@@ -148,6 +149,7 @@ class Life:
     addresses: Pairs = ()
     container_id: str = ""
     sequence: int = 0
+    ran: bool = False
     started_at: float = 0.0
     finished_at: float = 0.0
     exit_code: int | None = None

@@ -1,0 +1,248 @@
+"""The agent's core step by step: stopping, replacing, waiting, health, events. Pure; the test is the node."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar
+
+from agent.plan import effects as fx
+from agent.plan.container import Exited
+from agent.plan.core import Core
+from agent.plan.network import NetworkWanted
+from agent.plan.records import Desired, Failure, ImageFacts, Slot, WantedService, WantedSpec
+from model.spec import Attachment, ContainerSpec, Healthcheck, ServiceSpec
+
+NET = NetworkWanted("shop_default", 7, "10.0.0.0/16", "10.0.1.0/24")
+PLAIN = ContainerSpec("web:1", networks=(Attachment("shop_default"),))
+E = TypeVar("E", bound=fx.Effect)
+
+
+def desired(count: int = 1, *, created: int = 1, container: ContainerSpec = PLAIN, stopped: bool = False) -> Desired:
+    service = WantedService("s1", "shop_web", tuple(Slot(n, 1, created) for n in range(1, count + 1)), stopped)
+    return Desired(1, (service,), (WantedSpec("s1", 1, ServiceSpec("shop_web", container)),), (NET,))
+
+
+def only(effects: list[fx.Effect], kind: type[E]) -> E:
+    (found,) = [effect for effect in effects if isinstance(effect, kind)]
+    return found
+
+
+def kinds(effects: list[fx.Effect]) -> list[str]:
+    """What is to be performed, without journal and reports."""
+    quiet = (fx.Save, fx.Report, fx.Drop, fx.Gone, fx.Say)
+    return [type(effect).__name__ for effect in effects if not isinstance(effect, quiet)]
+
+
+def done(core: Core, effects: list[fx.Effect], now: float) -> list[fx.Effect]:
+    """Everything to be performed succeeds; what comes after it."""
+    after: list[fx.Effect] = []
+    for effect in effects:
+        match effect:
+            case fx.PullImage(reference, policy):
+                after += core.handle(fx.Pulled(reference, policy, ImageFacts("sha")), now)
+            case fx.ApplyNetworks(_, token):
+                after += core.handle(fx.NetworksApplied(token), now)
+            case (
+                fx.Save() | fx.Report() | fx.Drop() | fx.Gone() | fx.Say() | fx.KillContainer() | fx.Probe() | fx.DeleteOrphan()
+            ):
+                pass
+            case _:
+                after += core.handle(fx.Done(effect.replica, effect.token, "ns"), now)
+    return after
+
+
+def settle(core: Core, effects: list[fx.Effect], now: float) -> list[fx.Effect]:
+    """Until nothing is to be performed; everything that was said on the way."""
+    seen = list(effects)
+    while kinds(effects := done(core, effects, now)):
+        seen += effects
+    return seen + effects
+
+
+def up(container: ContainerSpec = PLAIN, count: int = 1, now: float = 0.0) -> Core:
+    core = Core("n1")
+    settle(core, core.handle(fx.DesiredArrived(desired(count, container=container)), now), now)
+    assert [status.state for status in core.statuses()] == ["running"] * count
+    return core
+
+
+def ids(core: Core) -> list[str]:
+    return [status.container_id for status in core.statuses()]
+
+
+def test_the_order_of_a_start() -> None:
+    core = Core("n1")
+    effects = core.handle(fx.DesiredArrived(desired()), 0.0)
+    row = []
+    while kinds(effects):
+        row.append(kinds(effects))
+        effects = done(core, effects, 0.0)
+    assert row == [
+        ["ApplyNetworks", "PullImage"], ["PrepareVolumes"], ["AttachNetwork"], ["CreateContainer"], ["StartContainer"],
+    ]  # fmt: skip
+
+
+def test_one_pull_for_all_and_four_starts_at_a_time() -> None:
+    core = Core("n1")
+    effects = core.handle(fx.DesiredArrived(desired(10)), 0.0)
+    assert kinds(effects) == ["ApplyNetworks", "PullImage"]
+    assert kinds(done(core, effects, 0.0)) == ["PrepareVolumes"] * 4
+
+
+def test_stopping_asks_first_and_forces_after_the_grace_period() -> None:
+    core = up(replace(PLAIN, stop_signal="SIGQUIT", stop_grace_period_s=5.0))
+    (container_id,) = ids(core)
+    effects = core.handle(fx.DesiredArrived(Desired(2)), 100.0)
+    assert only(effects, fx.KillContainer).signal == "SIGQUIT"
+    assert core.wake_at() == 105.0
+    assert kinds(core.handle(fx.TimerDue(), 104.9)) == []
+    assert only(core.handle(fx.TimerDue(), 105.0), fx.KillContainer).signal == "SIGKILL"
+    seen = settle(core, core.handle(fx.ContainerExited(Exited(container_id, 137, False, 105.1)), 105.1), 105.1)
+    assert kinds(seen) == ["DeleteContainer", "DetachNetwork", "ReleaseReplica", "ApplyNetworks"]
+    assert only(seen, fx.ApplyNetworks).networks == ()
+    assert only(seen, fx.Gone).replica.slot == 1
+
+
+def test_a_replacement_starts_when_the_old_one_has_stopped() -> None:
+    core = up()
+    (old,) = ids(core)
+    effects = core.handle(fx.DesiredArrived(desired(created=2)), 10.0)
+    assert kinds(effects) == ["KillContainer", "PullImage"]
+    assert kinds(done(core, effects, 10.0)) == []
+    effects = core.handle(fx.ContainerExited(Exited(old, 0, False, 11.0)), 11.0)
+    assert sorted(kinds(effects)) == ["DeleteContainer", "PrepareVolumes"]
+    settle(core, effects, 11.0)
+    (status,) = core.statuses()
+    assert (status.created_ms, status.state) == (2, "running")
+
+
+def test_a_killed_container_is_back_at_once_with_its_address() -> None:
+    core = up()
+    (old,) = ids(core)
+    effects = core.handle(fx.ContainerExited(Exited(old, 137, False, 50.0, "killed by SIGKILL (exit code 137)")), 50.0)
+    said = only(effects, fx.Say).sentence
+    assert said == "shop_web.1: killed by SIGKILL (exit code 137); started again at once"
+    seen = settle(core, effects, 50.0)
+    assert kinds(seen) == ["DeleteContainer", "CreateContainer", "StartContainer"]
+    (status,) = core.statuses()
+    assert (status.restarts, status.container_id == old) == (1, False)
+
+
+def test_a_crash_loop_slows_down_and_says_so() -> None:
+    core = up()
+    waits = []
+    now = 0.0
+    for _ in range(5):
+        (container_id,) = ids(core)
+        effects = core.handle(fx.ContainerExited(Exited(container_id, 1, False, now)), now)
+        at = core.wake_at()
+        waits.append(0.0 if kinds(effects) else (at or 0.0) - now)
+        now = max(now, at or now)
+        settle(core, effects + core.handle(fx.TimerDue(), now), now)
+    assert waits == [0.0, 1.0, 2.0, 4.0, 8.0]
+    assert core.statuses()[0].restarts == 5
+
+
+def test_an_exit_that_overtakes_its_start_is_not_lost() -> None:
+    core = Core("n1")
+    effects = core.handle(fx.DesiredArrived(desired()), 0.0)
+    while "StartContainer" not in kinds(effects):
+        effects = done(core, effects, 0.0)
+    start = only(effects, fx.StartContainer)
+    assert kinds(core.handle(fx.ContainerExited(Exited(start.container_id, 5, False, 0.1)), 0.1)) == []
+    after = core.handle(fx.Done(start.replica, start.token), 0.2)
+    assert kinds(after) == ["DeleteContainer"]
+    assert only(after, fx.Report).status.exit_code == 5
+
+
+def test_a_stopped_service_keeps_its_replica_and_starts_again() -> None:
+    core = up()
+    (old,) = ids(core)
+    core.handle(fx.DesiredArrived(desired(stopped=True)), 1.0)
+    seen = settle(core, core.handle(fx.ContainerExited(Exited(old, 0, False, 2.0)), 2.0), 2.0)
+    assert kinds(seen) == ["DetachNetwork"]
+    assert (core.statuses()[0].state, core.statuses()[0].container_id) == ("shutdown", old)
+    settle(core, core.handle(fx.DesiredArrived(desired()), 3.0), 3.0)
+    assert core.statuses()[0].state == "running"
+    assert core.statuses()[0].restarts == 1
+
+
+def test_a_network_that_is_not_there_yet_is_waited_for() -> None:
+    core = Core("n1")
+    without = replace(desired(), networks=())
+    effects = core.handle(fx.DesiredArrived(without), 0.0)
+    assert kinds(done(core, effects, 0.0)) == []
+    assert core.statuses()[0].message == "waits for network shop_default on this node"
+    settle(core, core.handle(fx.DesiredArrived(desired()), 1.0), 1.0)
+    assert core.statuses()[0].state == "running"
+    assert core.statuses()[0].message == ""
+
+
+def test_networks_that_fail_are_tried_again() -> None:
+    core = Core("n1")
+    effects = core.handle(fx.DesiredArrived(desired()), 0.0)
+    settle(core, [only(effects, fx.PullImage)], 0.0)
+    token = only(effects, fx.ApplyNetworks).token
+    core.handle(fx.NetworksApplied(token, Failure("no vxlan in this kernel")), 0.0)
+    assert core.statuses()[0].message == "no vxlan in this kernel"
+    assert core.wake_at() == 1.0
+    settle(core, core.handle(fx.TimerDue(), 1.0), 1.0)
+    assert core.statuses()[0].state == "running"
+
+
+def test_other_peers_do_not_hold_up_a_start() -> None:
+    core = up()
+    more = replace(desired(2), networks=(replace(NET, peers=()),))
+    effects = core.handle(fx.DesiredArrived(more), 1.0)
+    assert kinds(effects) == ["PullImage"]
+
+
+def test_a_cleanup_that_fails_is_repeated_and_told_once() -> None:
+    core = up()
+    (old,) = ids(core)
+    core.handle(fx.DesiredArrived(Desired(2)), 1.0)
+    effects = core.handle(fx.ContainerExited(Exited(old, 0, False, 1.0)), 1.0)
+    said = []
+    now = 1.0
+    for _ in range(3):
+        delete = only(effects, fx.DeleteContainer)
+        after = core.handle(fx.Failed(delete.replica, delete.token, Failure("busy")), now)
+        said += [effect.sentence for effect in after if isinstance(effect, fx.Say)]
+        now = core.wake_at() or 0.0
+        effects = core.handle(fx.TimerDue(), now)
+    assert said == ["shop_web.1: busy; tried again"]
+    settle(core, effects, now)
+    assert core.lives == {}
+
+
+def test_health_follows_the_checks() -> None:
+    check = Healthcheck(("CMD", "check"), interval_s=10.0, retries=2)
+    core = up(replace(PLAIN, healthcheck=check))
+
+    def probe(now: float, healthy: bool) -> str:
+        effect = only(core.handle(fx.TimerDue(), now), fx.Probe)
+        core.handle(fx.Probed(effect.replica, effect.container_id, healthy, "no"), now)
+        return core.statuses()[0].health
+
+    assert core.statuses()[0].health == "starting"
+    assert core.wake_at() == 10.0
+    assert [probe(10.0, False), probe(20.0, False), probe(30.0, True), probe(40.0, False)] == [
+        "starting", "unhealthy", "healthy", "healthy",
+    ]  # fmt: skip
+
+
+def test_a_vanished_container_is_believed_at_the_second_look() -> None:
+    core = up()
+    (container_id,) = ids(core)
+    assert core.handle(fx.Compared((container_id,)), 1.0) == []
+    seen = settle(core, core.handle(fx.Compared((container_id,)), 2.0), 2.0)
+    assert "vanished" in only(seen, fx.Say).sentence
+    assert core.statuses()[0].restarts == 1
+
+
+def test_outcomes_of_an_older_effect_are_ignored() -> None:
+    core = Core("n1")
+    effects = done(core, core.handle(fx.DesiredArrived(desired()), 0.0), 0.0)
+    volumes = only(effects, fx.PrepareVolumes)
+    core.handle(fx.Done(volumes.replica, volumes.token), 0.0)
+    assert core.handle(fx.Failed(volumes.replica, volumes.token, Failure("late")), 0.0) == []

@@ -1,0 +1,48 @@
+"""The agent's command line, and signals by name."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from agent.core.perform import signal_number
+from agent.settings import parse
+
+
+def test_every_flag() -> None:
+    words = (
+        "--data-dir /var/lib/x --run-dir /run/x --join https://a:7443,https://b:7443 --token T --name n1 --advertise 10.0.0.1"
+        " --listen 127.0.0.1:9 --cpus 1.5 --memory 512M --label zone=a --label b=c=d --insecure-registry r:5000"
+        " --registry-mirror docker.io=r:5000 --cgroup-parent lab/n1 --runtime runc --log-level debug"
+    )
+    found = parse(words.split())
+    assert (found.data_dir, found.join, found.memory_bytes) == (
+        Path("/var/lib/x"),
+        ("https://a:7443", "https://b:7443"),
+        512 << 20,
+    )
+    assert (found.listen_host, found.listen_port, found.cpus) == ("127.0.0.1", 9, 1.5)
+    assert (found.labels, found.mirrors) == ((("zone", "a"), ("b", "c=d")), (("docker.io", "r:5000"),))
+    assert (found.runtime, found.cgroup_parent, found.insecure) == ("runc", "lab/n1", ("r:5000",))
+
+
+def test_the_run_directory_follows_the_name() -> None:
+    assert parse(["--data-dir", "/d", "--name", "n7"]).run_dir == Path("/run/shoal/n7")
+
+
+@pytest.mark.parametrize("words", ["--cpus 0", "--cpus x", "--memory 1Q", "--listen 7445", "--label x", "--runtime docker"])
+def test_wrong_words_are_a_usage_error(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(["--data-dir", "/d", *words.split()])
+    assert caught.value.code == 2
+    assert words.split()[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("SIGTERM", 15), ("term", 15), ("9", 9), ("SIGRTMIN+3", signal.SIGRTMIN + 3), ("nonsense", 15), ("SIGUSR1", 10)],
+)
+def test_signals(name: str, number: int) -> None:
+    assert signal_number(name) == number
