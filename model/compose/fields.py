@@ -126,7 +126,7 @@ SERVICE = Obj(
         "labels": Field(LABELS),
         "links": Field(UNIQUE, "is not acted on: services of a stack reach each other by name"),
         "logging": Field(Obj({"driver": Field(STR), "options": Field(OPTIONS)})),
-        "mac_address": Field(STR),
+        "mac_address": Field(STR, NOT_YET),
         "mem_limit": Field(BYTES),
         "mem_reservation": Field(BYTES),
         "mem_swappiness": Field(BYTES, NOT_YET),

@@ -202,7 +202,7 @@ DEPLOY = Obj(
         "endpoint_mode": Field(Enum(("vip", "dnsrr")), NOT_YET),
         "replicas": Field(COUNT),
         "labels": Field(LABELS),
-        "rollback_config": Field(UPDATE),
+        "rollback_config": Field(UPDATE, NOT_YET),
         "update_config": Field(UPDATE),
         "resources": Field(
             Obj(
@@ -245,12 +245,12 @@ DEPLOY = Obj(
 )
 NETWORK_REF = Obj(
     {
-        "aliases": Field(UNIQUE),
+        "aliases": Field(UNIQUE, NOT_YET),
         "interface_name": Field(STR, NOT_YET),
         "ipv4_address": Field(STR),
-        "ipv6_address": Field(STR),
+        "ipv6_address": Field(STR, NOT_YET),
         "link_local_ips": Field(STRINGS, NOT_YET),
-        "mac_address": Field(STR),
+        "mac_address": Field(STR, NOT_YET),
         "driver_opts": Field(OPTIONS, NOT_YET),
         "priority": Field(INT),
         "gw_priority": Field(INT, NOT_YET),

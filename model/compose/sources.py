@@ -199,7 +199,7 @@ def _base(
 
 def _include_all(session: Session, canonical: Map, path: str, place: Place) -> list[Map]:
     included = []
-    for index, entry in enumerate(canonical.pop("include", None) or ()):
+    for index, entry in enumerate(untag(canonical.pop("include", None)) or ()):
         at = f"include[{index}]"
         paths = [join(place.dir, one) for one in entry.get("path") or ()]
         round_trip = [one for one in paths if one in place.chain or one == path]

@@ -155,7 +155,7 @@ def test_every_unsupported_service_field_warns() -> None:
         "cgroup": "host", "cgroup_parent": "x", "configs": [], "container_name": "abc", "cpu_count": 1, "cpu_percent": 5,
         "cpu_rt_period": 1, "cpu_rt_runtime": 1, "credential_spec": {"file": "x"}, "depends_on": {},
         "develop": {"watch": []}, "device_cgroup_rules": ["c 1:1 r"], "external_links": ["x"], "gpus": "all",
-        "isolation": "default", "links": [], "mem_swappiness": 5, "models": {"m": None}, "oom_kill_disable": True,
+        "isolation": "default", "mac_address": "02:00:00:00:00:01", "links": [], "mem_swappiness": 5, "models": {"m": None}, "oom_kill_disable": True,
         "ports": [80], "post_start": [{"command": ["x"]}], "pre_stop": [{"command": ["x"]}], "provider": {"type": "x"},
         "pull_refresh_after": "1d", "runtime": "crun", "secrets": [], "storage_opt": {"size": "1G"},
         "use_api_socket": True, "userns_mode": "host", "uts": "host", "volumes_from": ["container:x"],
