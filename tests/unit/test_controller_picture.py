@@ -1,0 +1,103 @@
+"""The picture: snapshots never change, every change is told once, own writes first and not again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from controller.loops.picture import Change, Picture
+from model import codec
+from model.documents import NodeHealthDoc, key
+from model.store_port import Entry
+
+KEY = key("health", "n1")
+
+
+class Soon:
+    """Runs what was deferred when told to."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[], None]] = []
+
+    def __call__(self, run: Callable[[], None]) -> None:
+        self.waiting.append(run)
+
+    def run(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for each in waiting:
+            each()
+
+
+def entry(state: str, revision: int) -> Entry:
+    return Entry(KEY, codec.encode(NodeHealthDoc("n1", state)), revision, 1)  # type: ignore[arg-type]
+
+
+def made() -> tuple[Picture, Soon, list[Change]]:
+    soon = Soon()
+    picture, told = Picture(soon), list[Change]()
+    picture.subscribe(told.extend)
+    return picture, soon, told
+
+
+def test_a_snapshot_never_changes() -> None:
+    picture, _, _ = made()
+    picture.from_mirror(KEY, entry("ready", 5))
+    before = picture.snapshot()
+    assert picture.snapshot() is before
+    picture.from_mirror(KEY, entry("down", 6))
+    assert before.of("health")["n1"].state == "ready"
+    assert before.revision(KEY) == 5
+    assert picture.snapshot().of("health")["n1"].state == "down"
+    assert picture.snapshot().of("nodes") is before.of("nodes"), "what did not change is shared"
+
+
+def test_changes_of_a_burst_are_told_once_in_order() -> None:
+    picture, soon, told = made()
+    picture.from_mirror(KEY, entry("ready", 5))
+    picture.from_mirror(KEY, entry("down", 6))
+    assert not told
+    assert len(soon.waiting) == 1
+    soon.run()
+    assert [(change.old and change.old.state, change.new.state) for change in told] == [(None, "ready"), ("ready", "down")]
+
+
+def test_an_own_write_is_seen_at_once_and_not_again() -> None:
+    picture, soon, told = made()
+    picture.from_own_puts([(KEY, entry("ready", 7).value)], 7)
+    picture.from_mirror(KEY, entry("unreachable", 6))
+    picture.from_mirror(KEY, entry("ready", 7))
+    soon.run()
+    assert [change.own for change in told] == [True]
+    picture.from_mirror(KEY, entry("down", 8))
+    soon.run()
+    assert [change.own for change in told] == [True, False]
+
+
+def test_a_delete_that_an_own_put_has_overtaken_is_not_believed() -> None:
+    picture, _, _ = made()
+    picture.from_mirror(KEY, entry("ready", 5))
+    picture.from_own_puts([(KEY, entry("down", 9).value)], 9)
+    picture.from_mirror(KEY, None)
+    assert picture.snapshot().of("health")["n1"].state == "down"
+    picture.from_mirror(KEY, entry("down", 9))
+    picture.from_mirror(KEY, None)
+    assert "n1" not in picture.snapshot().of("health")
+    assert picture.snapshot().revision(KEY) == 0
+
+
+def test_a_document_that_cannot_be_read_never_looks_deleted() -> None:
+    picture, _, _ = made()
+    picture.from_mirror(KEY, entry("ready", 5))
+    picture.from_mirror(KEY, Entry(KEY, b"{", 6, 1))
+    assert picture.snapshot().of("health")["n1"].state == "ready"
+    assert picture.snapshot().revision(KEY) == 6, "a write must compare with what is there"
+
+
+def test_a_delete_moves_the_index_of_its_kind() -> None:
+    picture, soon, _ = made()
+    picture.mirror_revision = lambda: 8
+    picture.from_mirror(KEY, entry("ready", 5))
+    soon.run()
+    assert picture.changed_at["health"] == 5
+    picture.from_mirror(KEY, None)
+    soon.run()
+    assert picture.changed_at["health"] == 8
