@@ -7,7 +7,7 @@ one reason. Local volumes bind: the first placement chooses the node, every late
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from scheduler.branches import spread_over_labels
 from scheduler.fill import pack, spread
@@ -19,22 +19,35 @@ Pair = tuple[int, str]
 
 
 def place(cluster: ClusterView, groups: Sequence[Group]) -> Placement:
-    """Where each replica of each group goes, and why not. Earlier groups are served first."""
+    """Where each replica of each group goes, and why not. Earlier groups are served first.
+
+    Refusals are explained when all groups have been placed: asked again about the rest, the answer is the same.
+    """
     pool = Pool(cluster)
     assigned: list[tuple[Pair, ...]] = []
-    refused: list[Refusal | None] = []
+    short: list[_Short | None] = []
     for group in groups:
-        pairs, refusal = _everywhere(pool, group) if group.everywhere else _place_group(pool, group)
+        pairs, rest = _everywhere(pool, group) if group.everywhere else _place_group(pool, group)
         assigned.append(tuple(pairs))
-        refused.append(refusal)
+        short.append(rest)
+    refused = [Refusal(tuple(rest.slots), _explain(pool, rest)) if rest else None for rest in short]
     bound = {name: nodes for name, nodes in pool.volumes.items() if cluster.volumes.get(name) != nodes}
     return Placement(tuple(assigned), tuple(refused), bound)
 
 
-def _everywhere(pool: Pool, group: Group) -> tuple[list[Pair], Refusal | None]:
+@dataclass(frozen=True, slots=True)
+class _Short:
+    """Slots of a group that got no node; `existing` with what was placed."""
+
+    group: Group
+    slots: Sequence[int]
+    existing: Mapping[int, int]
+
+
+def _everywhere(pool: Pool, group: Group) -> tuple[list[Pair], _Short | None]:
     """One replica on every node that passes. Only nodes that it should run on but cannot are refusals."""
     pairs: list[Pair] = []
-    short: list[str] = []
+    without: dict[int, int] = {}
     for i in pool.eligible(group):
         name = pool.nodes[i].name
         if name in group.existing:
@@ -43,34 +56,47 @@ def _everywhere(pool: Pool, group: Group) -> tuple[list[Pair], Refusal | None]:
             pool.take(i, group)
             pairs.append((0, name))
         else:
-            short.append(reason(pool, i, group, 0))
-    return pairs, Refusal((0,), summary(short)) if short else None
+            without[i] = 0
+    return pairs, _Short(group, (0,), without) if without else None
 
 
-def _place_group(pool: Pool, group: Group) -> tuple[list[Pair], Refusal | None]:
+def _place_group(pool: Pool, group: Group) -> tuple[list[Pair], _Short | None]:
     existing = {pool.at[name]: count for name, count in group.existing.items() if count and name in pool.at}
+    pinned = group
     if group.volumes:
         tied = _tie(pool, group, existing)
-        if isinstance(tied, str):
-            return [], Refusal(tuple(group.slots), tied)
-        group = tied
-    pairs, slots = _take_preferred(pool, group, existing)
-    shape = (demand_of(group), group.node, group.reserve)
-    if slots and not group.max_per_node and shape in pool.full:
-        return pairs, Refusal(tuple(slots), pool.full[shape])
-    order = _fill(pool, group, existing, len(slots)) if slots else []
+        if tied is None:
+            return [], _Short(group, group.slots, existing)
+        pinned = tied
+    pairs, slots = _take_preferred(pool, pinned, existing)
+    shape = (demand_of(pinned), pinned.node, pinned.reserve)
+    if slots and not pinned.max_per_node and shape in pool.full:
+        return pairs, _Short(group, slots, existing)
+    order = _fill(pool, pinned, existing, len(slots)) if slots else []
     nodes = pool.nodes
     pairs += [(slot, nodes[i].name) for slot, i in zip(slots, order, strict=False)]
     if len(order) == len(slots):
         return pairs, None
     for i in order:
         existing[i] = existing.get(i, 0) + 1
-    why = _why(pool, group, existing)
+    if not pinned.max_per_node:
+        pool.full[shape] = ""
+    return pairs, _Short(group, slots[len(order) :], existing)
+
+
+def _explain(pool: Pool, rest: _Short) -> str:
+    group, existing = rest.group, rest.existing
+    if group.everywhere:
+        return summary(reason(pool, i, group, 0) for i in existing)
     if group.volumes:
-        why = _why_tied(pool, group, existing, group.volumes[0], pool.at[group.node])
-    if not group.max_per_node:
-        pool.full[shape] = why
-    return pairs, Refusal(tuple(slots[len(order) :]), why)
+        return _why_tied(pool, group, existing)
+    if group.max_per_node:
+        return _why(pool, group, existing)
+    shape = (demand_of(group), group.node, group.reserve)
+    known = pool.full.get(shape, "")
+    if not known:
+        known = pool.full[shape] = _why(pool, group, existing)
+    return known
 
 
 def _fill(pool: Pool, group: Group, existing: dict[int, int], count: int) -> list[int]:
@@ -99,23 +125,19 @@ def _take_preferred(pool: Pool, group: Group, existing: dict[int, int]) -> tuple
     return pairs, others
 
 
-def _tie(pool: Pool, group: Group, existing: Mapping[int, int]) -> Group | str:
-    """The group pinned to the node of its volumes (chosen now when they have none yet), or why that cannot be."""
+def _held(pool: Pool, group: Group) -> tuple[list[tuple[str, tuple[str, ...]]], list[str]]:
+    """The group's volumes that have a node, and the nodes that hold all of these."""
     held = [(name, pool.volumes[name]) for name in group.volumes if pool.volumes.get(name)]
-    if held:
-        common = [node for node in held[0][1] if all(node in nodes for _, nodes in held)]
-        if not common:
-            return "volume " + ", volume ".join(
-                f"{name} {'is ' if number == 0 else ''}on {' and '.join(nodes)}" for number, (name, nodes) in enumerate(held)
-            )
-        choices = [pool.at[node] for node in common if node in pool.at]
-        if not choices:
-            return f"volume {held[0][0]} is on {common[0]}, which is removed"
-    else:
-        choices = pool.eligible(group)
+    return held, [node for node in held[0][1] if all(node in nodes for _, nodes in held)] if held else []
+
+
+def _tie(pool: Pool, group: Group, existing: Mapping[int, int]) -> Group | None:
+    """The group pinned to the node of its volumes (chosen now when they have none yet); None when there is no such node."""
+    held, common = _held(pool, group)
+    choices = [pool.at[node] for node in common if node in pool.at] if held else pool.eligible(group)
     fit = [i for i in choices if not reason(pool, i, group, existing.get(i, 0))]
     if not fit:
-        return _why_tied(pool, group, existing, held[0][0], choices[0]) if held else _why(pool, group, existing)
+        return None
     best = min(fit, key=lambda i: _tie_rank(pool, group, existing, i))
     name = pool.nodes[best].name
     for volume in group.volumes:
@@ -130,10 +152,19 @@ def _tie_rank(pool: Pool, group: Group, existing: Mapping[int, int], i: int) -> 
     return (-min(pool.room(i, group, have), len(group.slots)), not preferred, -have, *pool.rank(i))
 
 
-def _why_tied(pool: Pool, group: Group, existing: Mapping[int, int], volume: str, i: int) -> str:
+def _why_tied(pool: Pool, group: Group, existing: Mapping[int, int]) -> str:
+    held, common = _held(pool, group)
+    if not held:
+        return _why(pool, group, existing)
+    if not common:
+        places = [f"{name} {'on' if number else 'is on'} {' and '.join(nodes)}" for number, (name, nodes) in enumerate(held)]
+        return "volume " + ", volume ".join(places)
+    i = pool.at.get(common[0])
+    if i is None:
+        return f"volume {held[0][0]} is on {common[0]}, which is removed"
     phrase = reason(pool, i, group, existing.get(i, 0))
     link = ", which has " if phrase.startswith("not enough") else ", which is " if " " not in phrase else ": "
-    return f"volume {volume} is on {pool.nodes[i].name}{link}{phrase}"
+    return f"volume {held[0][0]} is on {pool.nodes[i].name}{link}{phrase}"
 
 
 def _why(pool: Pool, group: Group, existing: Mapping[int, int]) -> str:

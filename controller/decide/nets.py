@@ -58,7 +58,7 @@ class Nets:
         return ""
 
     def shut_to(self, name: str) -> tuple[tuple[str, str], ...]:
-        """(node, reason) for the nodes that cannot get a slice any more, when the subnet has not enough for all. After `ensure`."""
+        """(node, reason) for the nodes that get no slice any more when there are not enough for all. After `ensure`."""
         slices = self._slices_of(name)
         without = len(self._view.nodes) - len(slices)
         if without <= 0 or self._book(name).left() >= without:

@@ -30,6 +30,8 @@ class Step:
 
 def next_step(doc: ServiceDoc, slots: Mapping[Key, Slot], now_ms: int) -> Step:
     """The next step of the rollout to `doc.version`; an empty one when nothing is outdated."""
+    if all(slot.primary.current for slot in slots.values()):
+        return Step()
     slots = {key: slot for key, slot in slots.items() if not slot.primary.frozen}
     outdated = [key for key, slot in slots.items() if not slot.primary.current and not slot.primary.leaving]
     if not outdated:

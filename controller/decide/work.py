@@ -17,6 +17,7 @@ from controller.decide.wording import replica_name
 from model.constraints import parse_constraints, parse_spread
 from model.documents import Assigned, ReplicaStatus, ServiceDoc, VolumeDoc
 from model.errors import BadInput
+from model.states import FAILED, REJECTED, RUNNING
 from scheduler import Group, NodeFacts
 from scheduler.filters import static_reason
 
@@ -110,15 +111,20 @@ def _collect(batch: Batch, work: Work) -> None:
             continue
         statuses = batch.index.statuses(batch.view, node, doc.id)
         leaving = _leaving(work, batch.facts(node))
+        ready, find, restart = state == "ready", statuses.get, doc.spec.container.restart
         for replica in entry.replicas:
             newest = max(newest, replica.created_ms)
-            status = statuses.get((replica.slot, replica.created_ms))
+            status = find((replica.slot, replica.created_ms))
             key: Key = node if work.everywhere else replica.slot
-            ended = has_ended(status, doc.spec.container.restart)
-            held = Held(node, replica, status, is_ok(status, state == "ready"), replica.version == doc.version)
+            ended = status is not None and status.state != RUNNING and has_ended(status, restart)
+            held = Held(node, replica, status, is_ok(status, ready), replica.version == doc.version)
             if state != "down":
-                held.leaving = "" if ended else leaving or _disk_full(batch, work, node, status, replica)
-                holders.setdefault(key, []).append(held)
+                if not ended:
+                    held.leaving = leaving or _disk_full(batch, work, node, status, replica)
+                if key in holders:
+                    holders[key].append(held)
+                else:
+                    holders[key] = [held]
             elif ended or work.everywhere:
                 held.frozen = True
                 done[key] = held
@@ -149,7 +155,7 @@ def _leaving(work: Work, facts: NodeFacts) -> str:
 
 def _disk_full(batch: Batch, work: Work, node: str, status: ReplicaStatus | None, replica: Assigned) -> str:
     """Why a replica leaves whose node has had no disk for it for a while."""
-    if status is None or work.tied or work.everywhere or status.state not in ("failed", "rejected"):
+    if status is None or status.state not in (FAILED, REJECTED) or work.tied or work.everywhere:
         return ""
     if not any(word in status.message.lower() for word in _DISK_WORDS):
         return ""

@@ -16,6 +16,7 @@ from controller.decide.services import decide_services
 from controller.decide.types import Plan, Session, Settings, View
 from model.documents import (
     PREFIX,
+    Assigned,
     NetworkDoc,
     NodeDoc,
     NodeHealthDoc,
@@ -114,12 +115,24 @@ class ModelCluster:
             if rows != before.replicas:
                 self.docs["status"][name] = replace(before, replicas=rows)
 
-    def _obey(self, name: str) -> None:
+    def agents_stop_only(self) -> None:
+        """Living agents stop what is no longer wanted, and have not yet started what is new."""
+        for name in sorted(self.docs["nodes"]):
+            if name not in self.dead:
+                have = self.running[name]
+                for key in have.keys() - self._wanted(name).keys():
+                    del have[key]
+
+    def _wanted(self, name: str) -> dict[tuple[str, int, int], tuple[str, Assigned]]:
         doc = self.docs["assignments"].get(name)
-        wanted = {}
-        for entry in doc.services if doc else ():
-            for replica in entry.replicas:
-                wanted[entry.service_id, replica.slot, replica.created_ms] = (entry.name, replica)
+        return {
+            (entry.service_id, replica.slot, replica.created_ms): (entry.name, replica)
+            for entry in (doc.services if doc else ())
+            for replica in entry.replicas
+        }
+
+    def _obey(self, name: str) -> None:
+        wanted = self._wanted(name)
         have = self.running[name]
         for key in [key for key in have if key not in wanted]:
             del have[key]
