@@ -170,7 +170,7 @@ class ModelCluster:
         for name in names:
             self.dead.discard(name)
             rows = tuple(self.running[name][key] for key in sorted(self.running[name]))
-            self.docs["status"][name] = replace(self.docs["status"][name], replicas=rows)
+            self.docs["status"][name] = replace(self.docs["status"].get(name, StatusDoc(name, INFO)), replicas=rows)
             self.hear(name)
 
     def pass_time(self, ms: int) -> None:
