@@ -190,7 +190,8 @@ class KernelNetwork:
             mac = mac_of(address, plan.vni)
             outside.append(netlink.add_veth(link, master, plan.mtu, f"eth{index}", number, mac, fd))
             inside += [netlink.set_up(number), netlink.add_address(number, address)]
-            inside.append(netlink.put_route(plan.subnet, plan.gateway.split("/")[0], number))
+            if plan.subnet != kernel.slice_of(plan):  # the slice itself is on the link
+                inside.append(netlink.put_route(plan.subnet, plan.gateway.split("/")[0], number))
             if index == 0 and not plan.internal:
                 inside.append(netlink.put_route("0.0.0.0/0", plan.gateway.split("/")[0], number))
         self._nl.send(outside)

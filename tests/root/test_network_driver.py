@@ -172,6 +172,15 @@ def test_two_networks_of_a_node_do_not_reach_each_other(nodes: dict[str, Node]) 
     assert not n1.ping(a["netns_path"], "10.78.1.3")
 
 
+def test_the_nodes_own_bridge_needs_no_user_network(nodes: dict[str, Node]) -> None:
+    n1 = nodes["n1"]
+    a = n1("attach", id="a" * 64, networks=["bridge"])
+    b = n1("attach", id="b" * 64, networks=["bridge"])
+    assert n1.ping(a["netns_path"], b["addresses"][0][1].split("/")[0])
+    assert n1("attach", id="c" * 64, networks=["none"])["addresses"] == []
+    assert n1("attach", id="d" * 64, networks=["host"])["netns_path"] == ""
+
+
 def test_unknown_and_overlapping_networks_say_so(nodes: dict[str, Node]) -> None:
     n1 = nodes["n1"]
     n1.apply()
