@@ -1,0 +1,435 @@
+"""The real container runtime: conmon + crun (or runc), one conmon for each container.
+
+Rules: containers outlive the agent; everything needed to take them over stands in their bundle. At most `starts_max`
+containers are created at a time. Children get no descriptor and no environment of the agent's. What `create` began and could
+not finish is undone before its error is raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from agent.plan.capabilities import held
+from agent.plan.cgroups import cgroup_path
+from agent.plan.container import ContainerOrder, ExecRequest, Exited, Found, LogLine, Usage
+from agent.plan.exits import create_error, exit_message
+from agent.plan.log_lines import LogOptions, log_options
+from agent.plan.oci import HostFacts, seccomp_filter
+from agent.plan.seccomp import filter_key
+from agent.runtime import attach, bundle, execs
+from agent.runtime.bundle import Paths, State
+from agent.runtime.cgroups import CgroupDriver, UsageFiles, cgroup_driver
+from agent.runtime.facts import boot_id, read_facts, start_time
+from agent.runtime.log_store import LogStore
+from agent.runtime.monitor import Process, Watch, read_exit_file
+from agent.runtime.mountns import become_subreaper
+from agent.runtime.port import Session
+from agent.runtime.seccomp_bpf import compile_filter
+from agent.runtime.spawn import Child, read_all, readable, run
+from model.errors import Conflict, NotFound, RuntimeFailed
+
+_CREATE_TIMEOUT_S: Final = 60.0
+_END_TIMEOUT_S: Final = 20.0
+_MONITOR_TIMEOUT_S: Final = 5.0
+_SIGKILL: Final = 9
+_KILLED: Final = 128 + _SIGKILL
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeConfig:
+    """`data_dir` holds bundles and logs, `run_dir` what need not survive a reboot. `cgroup_parent` is relative to the root."""
+
+    data_dir: Path
+    run_dir: Path
+    cgroup_parent: str = "shoal"
+    runtime: Literal["crun", "runc"] = "crun"
+    node: str = ""
+    starts_max: int = 4
+
+
+@dataclass(slots=True)
+class _Container:
+    state: State
+    paths: Paths
+    process: Process | None = None
+    watch: Watch | None = None
+    started: bool = False
+    exit: Exited | None = None
+    usage: UsageFiles | None = None
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class ConmonRuntime:
+    """See agent.runtime.port.ContainerRuntime."""
+
+    def __init__(self, config: RuntimeConfig, facts: HostFacts | None = None, cgroups: CgroupDriver | None = None) -> None:
+        self.config = config
+        self.facts = facts or read_facts(config.node)
+        self.cgroups = cgroups or cgroup_driver()
+        self._conmon = _program("conmon")
+        self._runtime = _program(config.runtime)
+        self._root = config.run_dir / config.runtime
+        self._sockets = config.run_dir / "sockets"
+        self._containers: dict[str, _Container] = {}
+        self._exits: asyncio.Queue[Exited] = asyncio.Queue()
+        self._starts = asyncio.Semaphore(config.starts_max)
+        self._filters: dict[frozenset[str], str] = {}
+        self._boot = boot_id()
+        self.log_store = LogStore(config.data_dir / "logs")
+
+    # Taking over
+
+    async def recover(self) -> tuple[Found, ...]:
+        become_subreaper()
+        for directory in (self.config.data_dir / "containers", self._root, self._sockets):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.cgroups.prepare(self.config.cgroup_parent)
+        found = []
+        for path in sorted((self.config.data_dir / "containers").iterdir()):
+            state = bundle.read_state(Paths(path))
+            if state is None:
+                await asyncio.to_thread(self._remove, path.name, Paths(path))
+            else:
+                found.append(self._adopt(state, Paths(path)))
+        states = [container.state for container in self._containers.values() if container.state.log]
+        self.log_store.recover({state.id: (Path(state.log), state.log_files) for state in states})
+        return tuple(found)
+
+    def _adopt(self, state: State, paths: Paths) -> Found:
+        container = _Container(state, paths)
+        self._containers[state.id] = container
+        started_at = _started_at(paths)
+        container.started = started_at > 0
+        if state.boot_id == self._boot and state.pid:
+            self._watch(container)
+        else:
+            self._ended(container, read_exit_file(paths.exits / state.id), emit=False)
+        known: Literal["created", "running", "exited"] = "running" if container.started else "created"
+        return Found(
+            state.id, state.name, state.log_key, state.meta, state="exited" if container.exit else known,
+            pid=0 if container.exit else state.pid, started_at=started_at, exit=container.exit, broken=not state.pid,
+        )  # fmt: skip
+
+    def _watch(self, container: _Container) -> None:
+        """Follow a container that should be there; it may have ended already."""
+        state, paths = container.state, container.paths
+        exit_file = paths.exits / state.id
+        with contextlib.suppress(ProcessLookupError):
+            container.process = Process(state.pid, state.pid_start)
+        monitor = None
+        with contextlib.suppress(ProcessLookupError):
+            monitor = Process(state.monitor, state.monitor_start) if state.monitor else None
+        if container.process is None and monitor is None:
+            self._ended(container, read_exit_file(exit_file), emit=False)
+            return
+        container.watch = Watch(container.process, monitor, exit_file, lambda code: self._ended(container, code))
+        container.watch.begin()
+
+    # Creating
+
+    async def create(self, order: ContainerOrder) -> int:
+        bundle.check_id(order.id)
+        if order.id in self._containers:
+            raise Conflict(f"container {order.id} exists already")
+        paths = Paths(self.config.data_dir / "containers" / order.id)
+        options = log_options(order.spec.log_driver, order.spec.log_options)
+        container = _Container(State(order.id, order.name, order.log_key, "", self._boot), paths)
+        self._containers[order.id] = container
+        try:
+            async with container.lock, self._starts:
+                await self._create(container, order, options)
+        except BaseException:
+            self._containers.pop(order.id, None)
+            raise
+        return container.state.pid
+
+    async def _create(self, container: _Container, order: ContainerOrder, options: LogOptions) -> None:
+        spec, log = order.spec, ""
+        try:
+            if not options.off:
+                log = str(self.log_store.begin(order.log_key, order.id))
+            container.state = state = State(
+                order.id, order.name, order.log_key, cgroup_path(self.config.cgroup_parent, order.id), self._boot, order.meta,
+                spec.limits.memory_bytes, spec.tty, spec.stdin_open, log, options.files_max,
+            )  # fmt: skip
+            bpf = self._bpf(order)
+            await _finish(asyncio.to_thread(bundle.prepare, order, state, container.paths, self.facts, bpf))
+            await _finish(self._run_conmon(container, options.bytes_max))
+            if log:
+                self.log_store.began(order.log_key, Path(log), options.files_max)
+        except BaseException as error:
+            await _finish(self._undo(container))
+            if isinstance(error, OSError):
+                raise bundle.disk_problem(error, order.name) from None
+            raise
+
+    def _bpf(self, order: ContainerOrder) -> str | None:
+        profile = seccomp_filter(order.spec, self.facts)
+        if profile is None or self.config.runtime != "crun":
+            return None
+        key = filter_key(held(order.spec, self.facts.capabilities))
+        if key not in self._filters:
+            self._filters[key] = base64.b64encode(compile_filter(profile)).decode()
+        return self._filters[key]
+
+    async def _run_conmon(self, container: _Container, log_bytes_max: int) -> None:
+        """Start the monitor, which creates the container; then note both processes in the state."""
+        argv = self._conmon_argv(container.state, container.paths, log_bytes_max)
+        errors = container.paths.directory / "conmon.err"
+        fd = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            answer = await self._conmon_answer(argv, fd)
+        finally:
+            os.close(fd)
+        pid = answer.get("data", answer.get("pid", -1))
+        if not isinstance(pid, int) or pid <= 0:
+            command = bundle.read_process(container.paths)["args"]
+            raise create_error(str(answer.get("message") or errors.read_text(errors="replace")), command[0])
+        monitor = int(container.paths.monitor_pid.read_text())
+        container.state = replace(
+            container.state, pid=pid, pid_start=start_time(pid), monitor=monitor, monitor_start=start_time(monitor)
+        )
+        bundle.write_state(container.paths, container.state)
+        self._watch(container)
+
+    async def _conmon_answer(self, argv: list[str], errors: int) -> dict[str, Any]:
+        sync_read, sync_write = os.pipe()
+        start_read, start_write = os.pipe()
+        env = {"_OCI_SYNCPIPE": str(sync_write), "_OCI_STARTPIPE": str(start_read)}
+        child = None
+        try:
+            try:
+                child = Child(argv, env=env, pass_fds=(sync_write, start_read), stderr=errors)
+            finally:
+                os.close(sync_write)
+                os.close(start_read)
+                if child is not None:
+                    os.write(start_write, b"\0")
+                os.close(start_write)
+            async with asyncio.timeout(_CREATE_TIMEOUT_S):
+                text = await read_all(sync_read, end=b"\n")
+                await child.wait()
+        except TimeoutError:
+            raise RuntimeFailed(f"cannot start: the runtime gave no answer in {_CREATE_TIMEOUT_S:g} s") from None
+        finally:
+            if child is not None and child.returncode is None:
+                child.end()
+            os.close(sync_read)
+        try:
+            answer: dict[str, Any] = json.loads(text)
+        except ValueError:
+            return {"message": text.decode(errors="replace")}
+        return answer
+
+    def _conmon_argv(self, state: State, paths: Paths, log_bytes_max: int) -> list[str]:
+        directory = str(paths.directory)
+        argv = [
+            self._conmon, "--api-version", "1", "-c", state.id, "-u", state.id, "-n", state.name, "-r", self._runtime,
+            "-b", directory, "-p", f"{directory}/pidfile", "-P", str(paths.monitor_pid), "--exit-dir", str(paths.exits),
+            "--persist-dir", directory, "--socket-dir-path", str(self._sockets), "--full-attach", "--no-sync-log",
+            "--runtime-arg", "--root", "--runtime-arg", str(self._root),
+        ]  # fmt: skip
+        argv += ["-l", f"k8s-file:{state.log}", "--log-size-max", str(log_bytes_max)] if state.log else ["-l", "none"]
+        argv += ["-t"] if state.tty else []
+        argv += ["-i", "--leave-stdin-open"] if state.stdin else []
+        return argv
+
+    async def _undo(self, container: _Container) -> None:
+        """After a failed create: nothing stays but the log."""
+        await self._stop(container)
+        await self._end_monitor(container)
+        await asyncio.to_thread(self._remove, container.state.id, container.paths)
+        self._forget(container)
+
+    async def _end_monitor(self, container: _Container) -> None:
+        """The monitor of a container that was not made ends by itself, at once; as our child it must be reaped."""
+        try:
+            monitor = Process(int(container.paths.monitor_pid.read_text()))
+        except (OSError, ValueError):
+            return
+        try:
+            async with asyncio.timeout(_MONITOR_TIMEOUT_S):
+                await readable(monitor.fd)
+        except TimeoutError:
+            monitor.signal(_SIGKILL)
+            await readable(monitor.fd)
+        finally:
+            monitor.reap()
+            monitor.close()
+
+    # Running
+
+    async def start(self, container_id: str) -> None:
+        container = self._get(container_id)
+        if container.exit is not None:
+            return
+        container.paths.started.write_text(repr(time.time()))
+        container.started = True
+        code, text = await run([self._runtime, "--root", str(self._root), "start", container_id])
+        if code != 0 and container.exit is None:
+            command = bundle.read_process(container.paths)["args"]
+            raise create_error(text, command[0])
+
+    async def kill(self, container_id: str, signal: int = 15) -> None:
+        container = self._containers.get(container_id)
+        if container is not None and container.exit is None and container.process is not None:
+            container.process.signal(signal)
+
+    async def delete(self, container_id: str) -> None:
+        container = self._containers.get(container_id)
+        if container is None:
+            return
+        async with container.lock:
+            await self._stop(container)
+            await _finish(asyncio.to_thread(self._remove, container_id, container.paths))
+            self._forget(container)
+
+    def exits(self) -> AsyncIterator[Exited]:
+        return self._exit_events()
+
+    async def _exit_events(self) -> AsyncIterator[Exited]:
+        while True:
+            yield await self._exits.get()
+
+    def _ended(self, container: _Container, code: int | None, *, emit: bool = True) -> None:
+        state = container.state
+        oom = container.paths.oom.exists() or (code == _KILLED and self._oom_kills(state) > 0)
+        message = exit_message(code, oom, state.memory_bytes)
+        container.exit = Exited(state.id, code, oom, _end_time(container.paths.exits / state.id), message)
+        if container.usage is not None:
+            container.usage.close()
+            container.usage = None
+        if container.watch is not None:
+            container.watch.close()
+        container.done.set()
+        if emit and container.started:
+            self._exits.put_nowait(container.exit)
+
+    def _oom_kills(self, state: State) -> int:
+        files = self.cgroups.open_usage(state.cgroup)
+        usage = files.read(0.0)
+        files.close()
+        return usage.oom_kills if usage else 0
+
+    async def _stop(self, container: _Container) -> None:
+        """SIGKILL and wait until the end has been seen."""
+        if container.process is None or container.exit is not None:
+            return
+        container.process.signal(_SIGKILL)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_END_TIMEOUT_S):
+                await container.done.wait()
+
+    def _remove(self, container_id: str, paths: Paths) -> None:
+        """Cgroups, the runtime's own record, mounts, files. Blocking; may be repeated."""
+        self.cgroups.remove(cgroup_path(self.config.cgroup_parent, container_id))
+        shutil.rmtree(self._root / container_id, ignore_errors=True)
+        bundle.dispose(paths)
+
+    def _forget(self, container: _Container) -> None:
+        if container.watch is not None:
+            container.watch.close()
+        if container.usage is not None:
+            container.usage.close()
+        self._containers.pop(container.state.id, None)
+        self.log_store.ended(container.state.log_key, container.state.id)
+
+    # Looking in
+
+    async def exec(self, container_id: str, request: ExecRequest) -> Session:
+        container = self._running(container_id)
+        command = [self._runtime, "--root", str(self._root)]
+        return await execs.begin(command, container_id, container.state.pid, container.paths, request, self.facts)
+
+    async def attach(self, container_id: str) -> Session:
+        container = self._get(container_id)
+        if container.exit is not None:
+            raise Conflict(f"container {container.state.name} does not run")
+
+        async def wait() -> int:
+            await container.done.wait()
+            code = container.exit.exit_code if container.exit else None
+            return -1 if code is None else code
+
+        return await attach.begin(container.paths, container.state, container.process, wait)
+
+    def logs(
+        self, log_key: str, *, follow: bool = False, tail: int = -1, since_ms: int = 0, until_ms: int = 0
+    ) -> AsyncIterator[LogLine]:
+        return self.log_store.lines(log_key, follow=follow, tail=tail, since_ms=since_ms, until_ms=until_ms)
+
+    async def forget_logs(self, log_key: str) -> None:
+        await asyncio.to_thread(self.log_store.delete, log_key)
+        self.log_store.forget(log_key)
+
+    async def usage(self, container_id: str) -> Usage | None:
+        container = self._containers.get(container_id)
+        if container is None or container.exit is not None or not container.state.pid:
+            return None
+        if container.usage is None:
+            container.usage = self.cgroups.open_usage(container.state.cgroup)
+        return container.usage.read(time.time())
+
+    async def close(self) -> None:
+        for container in self._containers.values():
+            if container.watch is not None:
+                container.watch.close()
+            if container.usage is not None:
+                container.usage.close()
+        self._containers = {}
+        self.log_store.close()
+
+    def _get(self, container_id: str) -> _Container:
+        container = self._containers.get(container_id)
+        if container is None:
+            raise NotFound(f"no container {container_id} on this node")
+        return container
+
+    def _running(self, container_id: str) -> _Container:
+        container = self._get(container_id)
+        if container.exit is not None or not container.started:
+            raise Conflict(f"container {container.state.name} does not run")
+        return container
+
+
+async def _finish(work: Coroutine[Any, Any, None]) -> None:
+    """Carry `work` to its end even when the caller is cancelled meanwhile; then the cancellation goes on."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        with contextlib.suppress(Exception):
+            await task
+        raise
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name, path="/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin:/usr/libexec/podman")
+    if not found:
+        raise RuntimeFailed(f"{name} is not installed on this node: install the package {name}")
+    return found
+
+
+def _started_at(paths: Paths) -> float:
+    try:
+        return float(paths.started.read_text())
+    except (OSError, ValueError):
+        return 0.0
+
+
+def _end_time(exit_file: Path) -> float:
+    try:
+        return exit_file.stat().st_mtime
+    except OSError:
+        return time.time()

@@ -1,0 +1,53 @@
+"""What this node is, read once at the start.
+
+Rules: only reads.
+"""
+
+from __future__ import annotations
+
+import platform
+import resource
+import shutil
+from pathlib import Path
+
+from agent.plan import capabilities
+from agent.plan.oci import HostFacts
+
+_CAP_SYS_RESOURCE = "CAP_SYS_RESOURCE"
+
+
+def read_facts(node: str = "") -> HostFacts:
+    status = Path("/proc/self/status").read_text()
+    mask = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapBnd"))
+    held = capabilities.from_mask(mask)
+    version = 2 if Path("/sys/fs/cgroup/cgroup.controllers").exists() else 1
+    own_score = int(Path("/proc/self/oom_score_adj").read_text())
+    return HostFacts(
+        machine=platform.machine(),
+        cgroup_version=version,
+        capabilities=held,
+        rlimits=_rlimits(),
+        swap=version == 2 or Path("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists(),
+        init=shutil.which("catatonit", path="/usr/bin:/usr/libexec/podman:/usr/libexec:/usr/local/bin") or "",
+        oom_score_floor=-1000 if _CAP_SYS_RESOURCE in held else own_score,
+        node=node,
+    )
+
+
+def _rlimits() -> dict[str, int]:
+    names = [name for name in dir(resource) if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE"]
+    return {name: resource.getrlimit(getattr(resource, name))[1] for name in names}
+
+
+def boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def start_time(pid: int) -> int:
+    """Clock ticks after boot at which a process began, 0 when there is none: with the pid it names ONE process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])

@@ -1,0 +1,108 @@
+"""How the runtime learns of a container's end: pidfds of its monitor (conmon) and of its first process, no polling.
+
+Rules: conmon's end is the usual signal, its exit file then stands. A killed conmon leaves no file: the first process is watched
+instead, and since the agent is a subreaper it gets the true code from the kernel. After a restart of the agent the processes
+are no children; the exit file then is the only source of the code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from agent.runtime.facts import start_time
+
+_WAITED_MAX: Final = 0xFF
+
+
+class Process:
+    """One process held by a pidfd: it cannot be mistaken for a later one with the same pid."""
+
+    def __init__(self, pid: int, start: int = 0) -> None:
+        """Raises ProcessLookupError when it is gone or another (`start` 0: not compared)."""
+        self.pid = pid
+        self.fd = os.pidfd_open(pid)
+        if start and start_time(pid) != start:
+            self.close()
+            raise ProcessLookupError(pid)
+
+    def signal(self, number: int) -> None:
+        if self.fd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.fd, number)
+
+    def reap(self) -> int | None:
+        """Its exit code if it has ended as our child; None: not ours, or not ended."""
+        try:
+            found = os.waitid(os.P_PIDFD, self.fd, os.WEXITED | os.WNOHANG)
+        except (ChildProcessError, OSError):
+            return None
+        if found is None:
+            return None
+        return found.si_status if found.si_code == os.CLD_EXITED else 128 + found.si_status
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class Watch:
+    """Watches one container until it has ended, then calls `ended(exit code or None)` once."""
+
+    def __init__(
+        self, process: Process | None, monitor: Process | None, exit_file: Path, ended: Callable[[int | None], None]
+    ) -> None:
+        self._process, self._monitor = process, monitor
+        self._exit_file, self._ended = exit_file, ended
+        self._loop = asyncio.get_running_loop()
+        self._watched: Process | None = None
+
+    def begin(self) -> None:
+        self._follow(self._monitor or self._process)
+
+    def close(self) -> None:
+        if self._watched is not None and self._watched.fd >= 0:
+            self._loop.remove_reader(self._watched.fd)
+        self._watched = None
+        for process in (self._process, self._monitor):
+            if process is not None:
+                process.close()
+
+    def _follow(self, process: Process | None) -> None:
+        self._watched = process
+        if process is None:
+            self._finish(None)
+        else:
+            self._loop.add_reader(process.fd, self._ready)
+
+    def _ready(self) -> None:
+        watched = self._watched
+        if watched is None:
+            return
+        self._loop.remove_reader(watched.fd)
+        code = watched.reap()
+        if watched is self._monitor and read_exit_file(self._exit_file) is None and self._process is not None:
+            self._follow(self._process)  # conmon was killed: its container may go on
+        else:
+            self._finish(code if watched is self._process else None)
+
+    def _finish(self, code: int | None) -> None:
+        self._watched = None
+        written = read_exit_file(self._exit_file)
+        if self._process is not None:
+            self._process.reap()
+        self._ended(written if written is not None else code)
+
+
+def read_exit_file(path: Path) -> int | None:
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    return int(text) & _WAITED_MAX if text.lstrip("-").isdigit() else None
