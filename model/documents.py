@@ -229,11 +229,13 @@ class EventChunkDoc:
 
 @dataclass(frozen=True, slots=True)
 class DecisionDoc:
-    """`decisions/SERVICE` [writer: leader]. The newest sentences about a service, and why slots wait (slot, reason)."""
+    """`decisions/SERVICE` [writer: leader]. The newest sentences about a service, why slots have no node (slot, reason), and
+    `notes`: what else does not go on (a paused update, a replica that cannot leave its drained node)."""
 
     name: str
     sentences: tuple[Event, ...] = ()
     waiting: tuple[tuple[int, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,8 @@ def _everywhere(pool: Pool, group: Group) -> tuple[list[Pair], _Short | None]:
         if pool.room(i, group, 0):
             pool.take(i, group)
             pairs.append((0, name))
+            for volume in group.volumes:
+                pool.volumes[volume] = tuple(sorted({*pool.volumes.get(volume, ()), name}))
         else:
             without[i] = 0
     return pairs, _Short(group, (0,), without) if without else None

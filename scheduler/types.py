@@ -76,7 +76,7 @@ class Group:
     `existing`: replicas of the service per node that stay. `spread`: label paths, outermost first. `volumes`: local volumes
     they mount (all replicas go to one node). `prefer`: per slot a node that is taken when it passes ("" for none). `shun`:
     nodes not to be used, with the reason. `everywhere` (global services): slot 0 on every node that passes and is not in
-    `existing`; `slots` is then ignored, and so are `volumes` (one copy a node).
+    `existing`; `slots` is then ignored, and `volumes` get one copy on each of these nodes.
     """
 
     service: str

@@ -16,7 +16,7 @@ from model.documents import DecisionDoc, Event, key
 from scheduler import ClusterView, Load, NodeFacts
 
 SENTENCES_MAX = 20
-WAITING_MAX = 50
+WAITING_MAX = 100
 
 Waiting = tuple[tuple[int, str], ...]
 
@@ -41,7 +41,7 @@ class Batch:
         return sorted({*dirty, *on_gone})
 
     def waiting_names(self) -> list[str]:
-        return [name for name, doc in self.view.decisions.items() if doc.waiting]
+        return [name for name, doc in self.view.decisions.items() if doc.waiting or doc.notes]
 
     def state(self, node: str) -> str:
         """`ready`, `unreachable`, `down`, or `gone`."""
@@ -69,7 +69,7 @@ class Batch:
     def delete(self, kind: str, name: str) -> None:
         self._deletes.add(key(kind, name))
 
-    def say(self, service: str, parts: list[tuple[str, str]], waiting: Waiting) -> None:
+    def say(self, service: str, parts: list[tuple[str, str]], waiting: Waiting, notes: tuple[str, ...]) -> None:
         """One event of the service and pass, and its decision document when it changed."""
         event = None
         if parts:
@@ -77,7 +77,7 @@ class Batch:
             self.events.append(event)
         before = self.view.decisions.get(service, DecisionDoc(service))
         sentences = (*before.sentences, event)[-SENTENCES_MAX:] if event else before.sentences
-        after = DecisionDoc(service, sentences, waiting[:WAITING_MAX])
+        after = DecisionDoc(service, sentences, waiting[:WAITING_MAX], notes[:SENTENCES_MAX])
         if after != before:
             self._decisions[service] = after
 

@@ -103,7 +103,7 @@ def _roll(batch: Batch, work: Work) -> None:
     step = next_step(work.doc, slots, batch.now_ms)
     batch.wake(step.wake_at_ms)
     if step.paused:
-        work.waiting.append((0, step.paused))
+        work.notes.append(step.paused)
     if work.blocked:
         return
     start_first = work.doc.spec.update.order == "start-first" and not work.everywhere and not work.tied
@@ -130,11 +130,12 @@ def _fits_in_place(batch: Batch, work: Work, held: Held) -> bool:
     crowded = (want.cpus and load.cpus > facts.total.cpus) or (want.memory and load.memory > facts.total.memory)
     if not static_passes(facts, group) or crowded:
         return False
-    for volume in group.volumes:
+    volumes = () if work.everywhere else group.volumes
+    for volume in volumes:
         nodes = batch.draft.nodes_of(volume)
         if nodes and held.node not in nodes:
             return False
-    for volume in group.volumes:
+    for volume in volumes:
         if not batch.draft.nodes_of(volume):
             batch.draft.bind(volume, (held.node,))
     return not wire(batch, work, held.node)
@@ -162,8 +163,9 @@ def _fill_group(batch: Batch, work: Work) -> None:
     slots = work.standing.slots
     wanted = sorted({*work.missing, *work.moves, *work.swaps})
     if work.blocked:
-        outdated = work.everywhere or any(not slot.primary.current for slot in slots.values())
-        work.waiting += [(slot, work.blocked) for slot in wanted or ([0] if outdated else [])]
+        work.waiting += [(slot, work.blocked) for slot in work.missing]
+        if work.everywhere or any(not slot.primary.current or slot.primary.leaving for slot in slots.values()):
+            work.notes.append(work.blocked)
         return
     if not wanted and not work.everywhere:
         return

@@ -13,6 +13,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
 from typing import Final
@@ -44,7 +45,7 @@ def decide_services(view: View, dirty: Collection[str] | None, settings: Setting
         works += [work for name in others if (work := _prepare(batch, name)) is not None]
     _place(batch, works)
     for work in works:
-        batch.say(work.name, _parts(batch, work), tuple(work.waiting))
+        batch.say(work.name, _parts(batch, work), tuple(work.waiting), tuple(dict.fromkeys(work.notes)))
     if dirty is None:
         _drop_places(batch)
     return batch.plan()
@@ -128,21 +129,26 @@ def _take(batch: Batch, work: Work, pairs: tuple[tuple[int, str], ...], refusal:
     for slot, node in pairs:
         why = needs.wire(batch, work, node)
         if why:
-            work.waiting.append((slot, why))
+            _refuse(work, slot, why)
             continue
         batch.draft.add(node, work.name, work.doc.id, Assigned(slot, work.doc.version, work.created_ms))
         old = work.swaps.get(slot)
         if old is not None:
             batch.draft.drop(old.node, work.name, old.replica)
         fresh.append((slot, node))
-    if refusal is not None:
-        work.waiting += [(slot, _stays(work, slot) + refusal.reason) for slot in refusal.slots]
+    for slot in refusal.slots if refusal is not None else ():
+        _refuse(work, slot, refusal.reason if refusal else "")
     _tell_placed(work, fresh)
 
 
-def _stays(work: Work, slot: int) -> str:
+def _refuse(work: Work, slot: int, reason: str) -> None:
+    """A slot without a node waits; one that has a holder stays with it."""
     held = work.moves.get(slot) or work.swaps.get(slot)
-    return f"stays on {held.node} ({held.leaving or 'old version'}): " if held else ""
+    if held is None:
+        work.waiting.append((slot, reason))
+    else:
+        name = work.replica(slot)
+        work.notes.append(f"{name} stays on {held.node} ({held.leaving or f'version {held.replica.version}'}): {reason}")
 
 
 def _tell_placed(work: Work, fresh: list[tuple[int, str]]) -> None:
@@ -168,11 +174,14 @@ def _tell_placed(work: Work, fresh: list[tuple[int, str]]) -> None:
 def _parts(batch: Batch, work: Work) -> list[tuple[str, str]]:
     """What is said of the pass: with why replicas wait, when that is new."""
     before = batch.view.decisions.get(work.name)
-    known = {reason for _, reason in before.waiting} if before else set()
-    reasons = list(dict.fromkeys(reason for _, reason in work.waiting))
-    if any(reason not in known for reason in reasons):
-        counts = [f"{counted(sum(r == reason for _, r in work.waiting))}: {reason}" for reason in reasons[:3]]
-        work.parts.append(("waiting", "waiting: " + " | ".join(counts)))
+    known = {*before.notes, *(reason for _, reason in before.waiting)} if before else set()
+    counts = Counter(reason for _, reason in work.waiting)
+    if any(reason not in known for reason in counts):
+        texts = [f"{counted(count)}: {reason}" for reason, count in list(counts.items())[:3]]
+        work.parts.append(("waiting", "waiting: " + " | ".join(texts)))
+    news = [note for note in dict.fromkeys(work.notes) if note not in known]
+    if news:
+        work.parts.append(("waiting", listed(news)))
     return work.parts
 
 

@@ -46,6 +46,8 @@ class Work:
     lost_on: dict[int, str] = field(default_factory=dict)
     parts: list[tuple[str, str]] = field(default_factory=list)
     waiting: list[tuple[int, str]] = field(default_factory=list)
+    """Slots without any holder."""
+    notes: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -90,7 +92,7 @@ def begin(batch: Batch, doc: ServiceDoc) -> Work:
             platform=spec.container.platform, node=spec.placement.node,
             spread=tuple(parse_spread(text) for text in spec.placement.spread),
             max_per_node=spec.placement.max_replicas_per_node, strategy=batch.settings.strategy,
-            volumes=() if work.everywhere else work.volumes, everywhere=work.everywhere,
+            volumes=work.volumes, everywhere=work.everywhere,
         )  # fmt: skip
     except BadInput as error:
         work.blocked = str(error)

@@ -136,9 +136,8 @@ def test_whatever_happens_the_cluster_settles_and_no_node_is_given_more_than_it_
         if doc.spec.mode == "replicated" and not doc.stopped:
             waiting = cluster.docs["decisions"][name].waiting if name in cluster.docs["decisions"] else ()
             assert len(cluster.where(name)) <= doc.scale
-            if not any(reason.startswith("stays") for _, reason in waiting):
-                assert all(len(nodes) == 1 for nodes in cluster.where(name).values())
-                assert len(cluster.where(name)) + len(waiting) == doc.scale
+            assert all(len(nodes) == 1 for nodes in cluster.where(name).values())
+            assert len(cluster.where(name)) + len(waiting) == doc.scale
 
 
 @given(st.data())

@@ -125,8 +125,8 @@ def test_what_cannot_move_off_a_drained_node_stays_and_says_why(cluster: ModelCl
     cluster.node("n2", availability="drain")
     cluster.decide()
     assert cluster.counts("web") == {"n1": 1, "n2": 1, "n3": 1}
-    assert cluster.docs["decisions"]["web"].waiting == (
-        (2, "stays on n2 (n2 is drained): 2 nodes: not enough cpus; 1 node: drained"),
+    assert cluster.docs["decisions"]["web"].notes == (
+        "web.2 stays on n2 (n2 is drained): 2 nodes: not enough cpus; 1 node: drained",
     )
     assert cluster.decide().empty()
 
@@ -236,9 +236,7 @@ def test_a_version_that_fails_pauses_the_rollout(cluster: ModelCluster) -> None:
     cluster.service("web", 3, version=2)
     cluster.converge()
     assert len(cluster.containers("web")) == 2
-    assert cluster.docs["decisions"]["web"].waiting == (
-        (0, "update to version 2 is paused: its replica on n1 does not stay up"),
-    )
+    assert cluster.docs["decisions"]["web"].notes == ("update to version 2 is paused: its replica on n1 does not stay up",)
     cluster.service("web", 3, version=3)
     cluster.converge()
     assert len(cluster.containers("web")) == 3
