@@ -15,6 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run until stopped; the exit code."""
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    _save_memory()
     from agent.settings import parse
 
     settings = parse(sys.argv[1:] if argv is None else argv)
@@ -37,6 +38,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ShoalError as error:
         print(f"shoal agent: {error}", file=sys.stderr)
         return 1
+
+
+def _save_memory() -> None:
+    """Two malloc arenas instead of one for each thread: some 10 MB less in a process of many threads."""
+    import ctypes
+
+    arenas_max, trim_threshold = -8, -1
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(arenas_max, 2)
+        libc.mallopt(trim_threshold, 256 << 10)
 
 
 if __name__ == "__main__":

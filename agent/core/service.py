@@ -20,7 +20,7 @@ from agent.core.figures import stats
 from agent.core.images_service import ImagesService
 from agent.core.runner import Runner
 from agent.core.streams import relay
-from agent.core.tls import NodePki, role_of
+from agent.core.tls import NodePki, caller_role
 from agent.plan.container import ExecRequest
 from agent.plan.inspect import inspected
 from agent.plan.records import Life
@@ -220,8 +220,7 @@ def _streams(method: Callable[..., Any]) -> bool:
 
 
 async def _admit(context: Context) -> None:
-    pem = next(iter(context.auth_context().get("x509_pem_cert", ())), b"")
-    role = role_of(pem) if pem else ""
+    role = caller_role(context.auth_context())
     if role != ROLE_CONTROLLER:
         await context.abort(
             grpc.StatusCode.PERMISSION_DENIED, f"only controllers may call an agent, this is a {role or 'nobody'}"

@@ -115,8 +115,9 @@ class Core:
                     self._put(lives_of.pulled(life, image))
             case fx.PullFailed(reference, policy, failure):
                 for life in self._waiting_for(reference, policy):
-                    self._put(lives_of.start_failed(life, failure, now))
-                    self._say(life, "replica-failed", failure.message)
+                    after = lives_of.start_failed(life, failure, now)
+                    self._put(after)
+                    self._say(life, "replica-failed", f"{life.name}: {failure.message}{what_next(after, now)}")
             case fx.NetworksApplied(token, problem):
                 self._take_networks(token, problem, now)
             case fx.ContainerExited(end):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.core.perform import signal_number
+from agent.core.tls import caller_role, role_in_subject
 from agent.settings import parse
 
 
@@ -46,3 +47,23 @@ def test_wrong_words_are_a_usage_error(words: str, capsys: pytest.CaptureFixture
 )
 def test_signals(name: str, number: int) -> None:
     assert signal_number(name) == number
+
+
+@pytest.mark.parametrize(
+    ("subject", "role"),
+    [
+        ("CN=c1,OU=controller", "controller"),
+        ("OU=node,CN=n1", "node"),
+        ("CN=n1", ""),
+        ("CN=n1,OU=node,OU=controller", ""),
+        ("CN=x\\,OU=controller,OU=node", ""),
+        ("CN=x+OU=controller", "controller"),
+    ],
+)
+def test_a_callers_role_is_the_only_ou_of_its_certificate(subject: str, role: str) -> None:
+    assert role_in_subject(subject) == role
+    assert caller_role({"x509_subject": [subject.encode()]}) == role
+
+
+def test_a_caller_without_certificate_has_no_role() -> None:
+    assert caller_role({}) == ""
