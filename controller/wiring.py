@@ -46,7 +46,6 @@ from model.store_port import Store
 
 log = logging.getLogger(__name__)
 
-HEARTBEATS_PER_TIMEOUT: Final = 4
 STOP_S: Final = 5.0
 REFRESH_S: Final = 2.0
 
@@ -93,7 +92,7 @@ async def _parts(
         agents = Agents(picture, pki)
         stack.push_async_callback(agents.close)
         dispatch = Dispatch(
-            picture, pki, clock, config.node_timeout_s / HEARTBEATS_PER_TIMEOUT, leadership.node_facts_changed, leadership.say
+            picture, pki, clock, heartbeat_s(config.node_timeout_s), leadership.node_facts_changed, leadership.say
         )
         leadership.dispatch = dispatch
         dispatch.address = join_host(config.advertise, await dispatch.start(join_host(*config.dispatch)))
@@ -157,6 +156,11 @@ def _refresher(store: Store, mirror: Mirror) -> Callable[[], Awaitable[None]]:
                 await mirror.wait_for((await store.list(LEADER_KEY)).revision)
 
     return refresh
+
+
+def heartbeat_s(node_timeout_s: float) -> float:
+    """How often a node says that it lives. A short timeout leaves less room for a late one, a long one is for many nodes."""
+    return node_timeout_s / (6 if node_timeout_s <= 5 else 4)
 
 
 def listen(flag: str, host: str, port: int) -> socket.socket:

@@ -48,8 +48,10 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`reads`: kinds of documents the answer is made of: a blocking query. `stream`: media type of a streamed answer.
-    `takes`: media type of a body that the handler reads itself."""
+    """One row. `reads`: kinds of documents the answer is made of, which makes it a blocking query.
+
+    `stream`: media type of a streamed answer. `takes`: media type of a body that the handler reads itself.
+    """
 
     method: str
     path: str

@@ -29,6 +29,7 @@ class PeerProtocol(HttpToolsProtocol):
     """Puts the client's certificate into the scope's state (also that of a websocket, which takes the state over)."""
 
     _head_bytes = 0
+    _in_head = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -38,25 +39,17 @@ class PeerProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._head_bytes += len(data)
-        if self._head_bytes > HEAD_BYTES_MAX and self._in_head:
-            self.send_400_response("The head of the request is too large.")
-            return
         super().data_received(data)
-
-    _in_head = True
+        if self._in_head and self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
+            self.send_400_response("The head of the request is too large.")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head = True
+        self._in_head, self._head_bytes = True, 0
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        super().on_message_complete()
-        self._head_bytes = 0
-        self._in_head = True
 
 
 def tls_context(pki: Pki) -> ssl.SSLContext:

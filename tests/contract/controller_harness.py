@@ -34,6 +34,8 @@ from protos import node_pb2 as pb
 
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 30.0
+ENDED = (asyncio.InvalidStateError, aio.AioRpcError, aio.UsageError)
+"""How grpc says that a call is over."""
 T = TypeVar("T")
 
 
@@ -207,7 +209,7 @@ class Node:
             finally:
                 for task in (beating, reading):
                     task.cancel()
-                    with contextlib.suppress(asyncio.CancelledError, aio.AioRpcError, aio.UsageError):
+                    with contextlib.suppress(asyncio.CancelledError, *ENDED):
                         await task
                 call.cancel()
 
@@ -215,7 +217,7 @@ class Node:
         await call.write(pb.FromNode(status=pb.Status(whole=True)))
         for sequence in range(1, 1_000_000):
             await call.write(pb.FromNode(heartbeat=pb.Heartbeat(sequence=sequence)))
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.2)
 
     async def _read(self, call: Any) -> None:
         while isinstance(message := await call.read(), pb.ToNode):

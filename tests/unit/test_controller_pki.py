@@ -95,7 +95,10 @@ def test_a_csr_gives_only_its_key() -> None:
     assert not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
 
 
-@pytest.mark.parametrize("csr", ["", "nonsense", "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"])
+EMPTY = "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"
+
+
+@pytest.mark.parametrize("csr", ["", "nonsense", EMPTY])
 def test_a_broken_csr_is_bad_input(csr: str) -> None:
     with pytest.raises(BadInput):
         Authority(new_authority("test")).sign_csr(csr, "n1", "node", [])
