@@ -69,7 +69,7 @@ class Route:
 
 
 BLOCKING: Final = (
-    Query("index", Annotated[int, Field(ge=0, lt=2**63)], "answer only when it may differ from the one with this X-Shoal-Index"),
+    Query("index", Annotated[int, Field(ge=0, lt=2**63)], "answer only when it may differ from the one of this index"),
     Query("wait", Annotated[float, Field(ge=0, le=3600)], f"at most so many seconds (to {WAIT_S_MAX:g})"),
 )
 
