@@ -1,0 +1,191 @@
+"""What applying, planning and removing a stack changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+import pytest
+
+from controller.decide.preview import Placed, Waits, changed_view, preview
+from controller.decide.stacks import StackChanges, diff_stack, remove_stack
+from model.documents import key
+from model.errors import BadInput, Conflict
+from model.spec import (
+    Attachment,
+    ContainerSpec,
+    Mount,
+    NetworkSpec,
+    Placement,
+    ServiceSpec,
+    StackSpec,
+    UpdateConfig,
+    VolumeSpec,
+)
+from tests.scenarios.model_cluster import ModelCluster
+
+NETWORK = NetworkSpec("shop_default", "shop")
+WEB = ServiceSpec("shop_web", ContainerSpec("web:1", networks=(Attachment("shop_default"),)), "shop", replicas=3)
+SHOP = StackSpec("shop", (WEB,), (NETWORK,))
+
+
+@pytest.fixture
+def cluster() -> ModelCluster:
+    cluster = ModelCluster()
+    for name in ("n1", "n2"):
+        cluster.node(name)
+    return cluster
+
+
+def write(cluster: ModelCluster, changes: StackChanges) -> None:
+    for kind in ("services", "networks", "volumes"):
+        for doc in getattr(changes, kind):
+            cluster.docs[kind][doc.spec.name] = doc
+    if changes.stack:
+        cluster.docs["stacks"][changes.stack.name] = changes.stack
+    for path in changes.deletes:
+        kind, name = path.split("/")[-2:]
+        cluster.docs[kind].pop(name)
+
+
+def diff(cluster: ModelCluster, wanted: StackSpec, **options: Any) -> StackChanges:
+    numbers = count(len(cluster.docs["services"]))
+    return diff_stack(cluster.view(), wanted, lambda: f"id{next(numbers)}", cluster.now_ms, **options)
+
+
+def applied(cluster: ModelCluster, wanted: StackSpec) -> StackChanges:
+    changes = diff(cluster, wanted)
+    write(cluster, changes)
+    cluster.converge()
+    return changes
+
+
+def shop(**changes: Any) -> StackSpec:
+    return replace(SHOP, services=(replace(WEB, **changes),))
+
+
+def test_a_new_stack_creates_everything_and_a_second_apply_nothing(cluster: ModelCluster) -> None:
+    changes = applied(cluster, SHOP)
+    assert [(c.action, c.kind, c.name) for c in changes.changes] == [
+        ("create", "network", "shop_default"),
+        ("create", "service", "shop_web"),
+    ]
+    assert changes.stack is not None
+    assert changes.stack.services == ("shop_web",)
+    assert cluster.counts("shop_web") == {"n1": 2, "n2": 1}
+    again = diff(cluster, SHOP)
+    assert again.empty()
+    assert {c.action for c in again.changes} == {"none"}
+
+
+def test_only_a_changed_container_makes_a_version(cluster: ModelCluster) -> None:
+    applied(cluster, SHOP)
+    (label,) = diff(cluster, shop(labels=(("a", "b"),))).services
+    assert label.version == 1
+    changes = diff(cluster, shop(container=replace(WEB.container, image="web:2")))
+    assert changes.services[0].version == 2
+    assert changes.changes[-1].fields == ("image",)
+    assert changes.changes[-1].sentence == "service shop_web: image changed, its 3 replicas are replaced by version 2"
+
+
+def test_the_scale_follows_the_file_unless_it_scales_itself(cluster: ModelCluster) -> None:
+    applied(cluster, SHOP)
+    cluster.change("shop_web", scale=9)
+    change = diff(cluster, SHOP)
+    assert (change.changes[-1].action, change.services[0].scale) == ("scale", 3)
+    extensions = (("x-autoscale", "{}"),)
+    change = diff(cluster, shop(extensions=extensions))
+    assert change.services[0].scale == 9
+
+
+def test_a_stopped_service_is_started_by_apply(cluster: ModelCluster) -> None:
+    applied(cluster, SHOP)
+    cluster.change("shop_web", stopped=True)
+    change = diff(cluster, SHOP)
+    assert change.changes[-1].sentence == "service shop_web: started again"
+    assert not change.services[0].stopped
+
+
+def test_what_left_the_file_is_removed_with_its_network_but_not_its_volume(cluster: ModelCluster) -> None:
+    mounts = (Mount("volume", "/data", "shop_data"),)
+    applied(cluster, replace(shop(container=replace(WEB.container, mounts=mounts)), volumes=(VolumeSpec("shop_data", "shop"),)))
+    changes = diff(cluster, StackSpec("shop"))
+    assert changes.deletes == [key("services", "shop_web"), key("networks", "shop_default")]
+    assert changes.stack is not None
+    assert changes.stack.volumes == ("shop_data",)
+    assert diff(cluster, StackSpec("shop"), prune=False).deletes == []
+
+
+def test_a_network_that_others_use_is_kept(cluster: ModelCluster) -> None:
+    applied(cluster, SHOP)
+    cluster.service("other", 1, networks=("shop_default",))
+    changes = remove_stack(cluster.view(), "shop")
+    assert changes.deletes == [key("services", "shop_web"), key("stacks", "shop")]
+    assert changes.changes[-1].sentence == "network shop_default is kept: used by other"
+
+
+def test_removing_a_stack_takes_its_volumes_only_when_asked(cluster: ModelCluster) -> None:
+    applied(cluster, replace(SHOP, volumes=(VolumeSpec("shop_data", "shop"),)))
+    assert key("volumes", "shop_data") not in remove_stack(cluster.view(), "shop").deletes
+    assert key("volumes", "shop_data") in remove_stack(cluster.view(), "shop", volumes=True).deletes
+    write(cluster, remove_stack(cluster.view(), "shop", volumes=True))
+    cluster.converge()
+    assert not any(
+        cluster.docs[kind] for kind in ("services", "networks", "volumes", "netplans", "places", "decisions", "stacks")
+    )
+
+
+def test_what_belongs_to_another_stack_is_refused(cluster: ModelCluster) -> None:
+    cluster.service("shop_web", 1, stack="other")
+    with pytest.raises(Conflict, match="service shop_web exists and belongs to stack other"):
+        diff(cluster, SHOP)
+
+
+def test_what_is_missing_is_named_line_by_line(cluster: ModelCluster) -> None:
+    wanted = replace(
+        shop(placement=Placement(("zone==a",))),
+        networks=(NetworkSpec("front", external=True),),
+        volumes=(VolumeSpec("data", external=True),),
+    )
+    with pytest.raises(BadInput) as caught:
+        diff(cluster, wanted)
+    assert caught.value.problems[:2] == (
+        "network front is external and does not exist",
+        "volume data is external and does not exist",
+    )
+    assert caught.value.problems[2].startswith("service shop_web: constraint 'zone==a': unknown key")
+
+
+def test_a_network_in_use_keeps_its_subnet(cluster: ModelCluster) -> None:
+    applied(cluster, SHOP)
+    with pytest.raises(Conflict, match="subnet cannot change while it is in use"):
+        diff(cluster, replace(SHOP, networks=(replace(NETWORK, subnet="10.9.0.0/16"),)))
+
+
+def test_the_preview_is_what_apply_does(cluster: ModelCluster) -> None:
+    changes = diff(cluster, SHOP)
+    view = cluster.view()
+    shown = preview(view, changes, cluster.settings, cluster.now_ms)
+    assert shown.placements == (
+        Placed("shop_web.1", "n1", "new"),
+        Placed("shop_web.2", "n2", "new"),
+        Placed("shop_web.3", "n1", "new"),
+    )
+    assert changed_view(view, changes).index is None
+    write(cluster, changes)
+    cluster.converge()
+    assert {(row.replica, row.node) for row in shown.placements} == {
+        (f"shop_web.{slot}", node) for slot, nodes in cluster.where("shop_web").items() for node in nodes
+    }
+
+
+def test_the_preview_shows_who_is_replaced_and_who_would_wait(cluster: ModelCluster) -> None:
+    applied(cluster, SHOP)
+    cluster.pass_time(60_000)
+    wanted = shop(container=replace(WEB.container, image="web:2"), update=UpdateConfig(parallelism=2))
+    shown = preview(cluster.view(), diff(cluster, wanted), cluster.settings, cluster.now_ms)
+    assert [row.reason for row in shown.placements] == ["replaced by version 2, 2 at a time"] * 3
+    wanted = shop(placement=Placement(max_replicas_per_node=2), replicas=5)
+    shown = preview(cluster.view(), diff(cluster, wanted), cluster.settings, cluster.now_ms)
+    assert shown.waiting == (Waits("shop_web.5", "2 nodes: has 2 of at most 2 replicas per node"),)
