@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final, Literal
 
 Op = Literal["SCMP_CMP_EQ", "SCMP_CMP_NE", "SCMP_CMP_MASKED_EQ"]
@@ -115,10 +116,13 @@ GUARDING_CAPABILITIES: Final = frozenset(_BY_CAPABILITY)
 
 def default_filter(architecture: str, capabilities: Iterable[str]) -> Filter | None:
     """The filter for a machine (`uname -m`) and a container's capabilities (`CAP_...`); None: no profile for that machine."""
-    architectures = ARCHITECTURES.get(architecture)
-    if architectures is None:
+    if architecture not in ARCHITECTURES:
         return None
-    held = frozenset(capabilities)
+    return _default_filter(architecture, filter_key(capabilities))
+
+
+@cache
+def _default_filter(architecture: str, held: frozenset[str]) -> Filter:
     allowed = set((_ALWAYS + _BY_ARCHITECTURE[architecture]).split())
     for capability in _BY_CAPABILITY.keys() & held:
         allowed.update(_BY_CAPABILITY[capability].split())
@@ -128,7 +132,7 @@ def default_filter(architecture: str, capabilities: Iterable[str]) -> Filter | N
         rules.append(Rule(("clone",), (Arg(0, CLONE_NAMESPACES, "SCMP_CMP_MASKED_EQ"),)))
         # Its flags are behind a pointer, out of a filter's sight: "not there" makes libraries use clone.
         rules.append(Rule(("clone3",), errno=ENOSYS))
-    return Filter(architectures, tuple(rules))
+    return Filter(ARCHITECTURES[architecture], tuple(rules))
 
 
 def filter_key(capabilities: Iterable[str]) -> frozenset[str]:

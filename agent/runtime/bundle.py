@@ -5,8 +5,8 @@ Nothing is deleted before its mounts are gone, and deleting never crosses a moun
 
     state.json     what `recover` needs            config.json   the OCI config
     rootfs/        the mounted root                upper/ work/  its writable layer
-    etc/           hosts, hostname, resolv.conf    pidfile conmon.pid attach ctl winsz oom   conmon's
-    exits/         conmon's exit file              started       Unix time of the start
+    pids           once it is created              hosts, hostname, resolv.conf   bind-mounted
+    started        Unix time of the start          <id>, pidfile, conmon.pid, attach, ctl, winsz, oom   conmon's
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _HOST_RESOLV_CONF = Path("/etc/resolv.conf")
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """`state.json`. (pid, start time) pairs name one process; 0 before the container exists."""
+    """`state.json`."""
 
     id: str
     name: str
@@ -48,6 +48,12 @@ class State:
     stdin: bool = False
     log: str = ""
     log_files: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Pids:
+    """`pids`: the container's first process and its conmon; pid and start time together name one process."""
+
     pid: int = 0
     pid_start: int = 0
     monitor: int = 0
@@ -73,12 +79,13 @@ class Paths:
         return self.directory / "rootfs"
 
     @property
-    def etc(self) -> Path:
-        return self.directory / "etc"
+    def pids(self) -> Path:
+        return self.directory / "pids"
 
     @property
-    def exits(self) -> Path:
-        return self.directory / "exits"
+    def exit(self) -> Path:
+        """conmon names it after the container."""
+        return self.directory / self.directory.name
 
     @property
     def started(self) -> Path:
@@ -109,7 +116,7 @@ def prepare(order: ContainerOrder, state: State, paths: Paths, facts: HostFacts,
     working_dir(order.spec.working_dir or order.image.working_dir)
     try:
         _directories(paths)
-        write_state(paths, state)
+        paths.state.write_bytes(codec.encode(state))
         _mount(order, paths)
         place = _etc(order, paths, state.cgroup)
         config = oci_config(order, facts, place, _root_facts(order, paths.rootfs), seccomp_bpf)
@@ -132,11 +139,16 @@ def disk_problem(error: OSError, name: str) -> RuntimeFailed:
     return RuntimeFailed(f"cannot start {name}: {error.strerror or error}: {error.filename or ''}".rstrip(": "))
 
 
-def write_state(paths: Paths, state: State) -> None:
-    """Replaced as a whole: a reader sees the old or the new one."""
-    fresh = paths.state.with_suffix(".new")
-    fresh.write_bytes(codec.encode(state))
-    fresh.replace(paths.state)
+def write_pids(paths: Paths, pids: Pids) -> None:
+    """One write: a killed agent leaves all of it or nothing. A power cut does not matter: the processes are gone as well."""
+    paths.pids.write_bytes(codec.encode(pids))
+
+
+def read_pids(paths: Paths) -> Pids:
+    try:
+        return codec.decode(Pids, paths.pids.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return Pids()
 
 
 def read_state(paths: Paths) -> State | None:
@@ -154,7 +166,7 @@ def read_process(paths: Paths) -> dict[str, Any]:
 
 def _directories(paths: Paths) -> None:
     paths.directory.mkdir(parents=True, mode=0o700)
-    for name in ("rootfs", "upper", "work", "etc", "exits"):
+    for name in ("rootfs", "upper", "work"):
         (paths.directory / name).mkdir(mode=0o755)
 
 
@@ -176,9 +188,9 @@ def _etc(order: ContainerOrder, paths: Paths, cgroup: str) -> BundlePlace:
         "resolv.conf": etc_files.resolv_conf(spec, order.nameservers, _host_resolv_conf()),
     }
     for file, text in texts.items():
-        _write(paths.etc / file, text)
-    etc = str(paths.etc)
-    return BundlePlace(str(paths.rootfs), f"{etc}/hosts", f"{etc}/hostname", f"{etc}/resolv.conf", cgroup)
+        _write(paths.directory / file, text)
+    own = str(paths.directory)
+    return BundlePlace(str(paths.rootfs), f"{own}/hosts", f"{own}/hostname", f"{own}/resolv.conf", cgroup)
 
 
 def _root_facts(order: ContainerOrder, rootfs: Path) -> RootFacts:
@@ -225,5 +237,11 @@ def _host_resolv_conf() -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    path.write_text(text)
-    path.chmod(0o644)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.fchmod(fd, 0o644)  # whatever the agent's umask: other users of the container read it
+        data = memoryview(text.encode())
+        while data:
+            data = data[os.write(fd, data) :]
+    finally:
+        os.close(fd)

@@ -174,6 +174,9 @@ def _kill(pids: Sequence[int]) -> None:
 
 def _remove(directory: Path) -> None:
     """Deepest first. A process that was just killed holds its cgroup a moment longer."""
+    with contextlib.suppress(OSError):
+        os.rmdir(directory)
+        return
     for path, _, files in os.walk(directory, topdown=False):
         for attempt in range(_EMPTY_TRIES):
             try:

@@ -13,9 +13,11 @@ import contextlib
 import json
 import os
 import shutil
+import signal as signals
+import threading
 import time
 from collections.abc import AsyncIterator, Coroutine
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -27,11 +29,11 @@ from agent.plan.log_lines import LogOptions, log_options
 from agent.plan.oci import HostFacts, seccomp_filter
 from agent.plan.seccomp import filter_key
 from agent.runtime import attach, bundle, execs
-from agent.runtime.bundle import Paths, State
+from agent.runtime.bundle import Paths, Pids, State
 from agent.runtime.cgroups import CgroupDriver, UsageFiles, cgroup_driver
 from agent.runtime.facts import boot_id, read_facts, start_time
 from agent.runtime.log_store import LogStore
-from agent.runtime.monitor import Process, Watch, read_exit_file
+from agent.runtime.monitor import Process, Watch, read_exit_file, reap_orphans
 from agent.runtime.mountns import become_subreaper
 from agent.runtime.port import Session
 from agent.runtime.seccomp_bpf import compile_filter
@@ -39,9 +41,11 @@ from agent.runtime.spawn import Child, read_all, readable, run
 from model.errors import Conflict, NotFound, RuntimeFailed
 
 _CREATE_TIMEOUT_S: Final = 60.0
-_END_TIMEOUT_S: Final = 20.0
+_END_WAIT_S: Final = 0.2
+_END_TRIES: Final = 100
 _MONITOR_TIMEOUT_S: Final = 5.0
 _SIGKILL: Final = 9
+_REAP_DELAY_S: Final = 0.05
 _KILLED: Final = 128 + _SIGKILL
 
 
@@ -61,6 +65,7 @@ class RuntimeConfig:
 class _Container:
     state: State
     paths: Paths
+    pids: Pids = field(default_factory=Pids)
     process: Process | None = None
     watch: Watch | None = None
     started: bool = False
@@ -86,12 +91,16 @@ class ConmonRuntime:
         self._starts = asyncio.Semaphore(config.starts_max)
         self._filters: dict[frozenset[str], str] = {}
         self._boot = boot_id()
+        self._reaping = False
+        self._on_main_thread = threading.current_thread() is threading.main_thread()
         self.log_store = LogStore(config.data_dir / "logs")
 
     # Taking over
 
     async def recover(self) -> tuple[Found, ...]:
         become_subreaper()
+        if self._on_main_thread:
+            asyncio.get_running_loop().add_signal_handler(signals.SIGCHLD, self._reap_soon)
         for directory in (self.config.data_dir / "containers", self._root, self._sockets):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.cgroups.prepare(self.config.cgroup_parent)
@@ -107,29 +116,29 @@ class ConmonRuntime:
         return tuple(found)
 
     def _adopt(self, state: State, paths: Paths) -> Found:
-        container = _Container(state, paths)
+        container = _Container(state, paths, bundle.read_pids(paths))
         self._containers[state.id] = container
         started_at = _started_at(paths)
         container.started = started_at > 0
-        if state.boot_id == self._boot and state.pid:
+        if state.boot_id == self._boot and container.pids.pid:
             self._watch(container)
         else:
-            self._ended(container, read_exit_file(paths.exits / state.id), emit=False)
+            self._ended(container, read_exit_file(paths.exit), emit=False)
         known: Literal["created", "running", "exited"] = "running" if container.started else "created"
+        pid = container.pids.pid
         return Found(
             state.id, state.name, state.log_key, state.meta, state="exited" if container.exit else known,
-            pid=0 if container.exit else state.pid, started_at=started_at, exit=container.exit, broken=not state.pid,
+            pid=0 if container.exit else pid, started_at=started_at, exit=container.exit, broken=not pid,
         )  # fmt: skip
 
     def _watch(self, container: _Container) -> None:
         """Follow a container that should be there; it may have ended already."""
-        state, paths = container.state, container.paths
-        exit_file = paths.exits / state.id
+        pids, exit_file = container.pids, container.paths.exit
         with contextlib.suppress(ProcessLookupError):
-            container.process = Process(state.pid, state.pid_start)
+            container.process = Process(pids.pid, pids.pid_start)
         monitor = None
         with contextlib.suppress(ProcessLookupError):
-            monitor = Process(state.monitor, state.monitor_start) if state.monitor else None
+            monitor = Process(pids.monitor, pids.monitor_start)
         if container.process is None and monitor is None:
             self._ended(container, read_exit_file(exit_file), emit=False)
             return
@@ -152,7 +161,7 @@ class ConmonRuntime:
         except BaseException:
             self._containers.pop(order.id, None)
             raise
-        return container.state.pid
+        return container.pids.pid
 
     async def _create(self, container: _Container, order: ContainerOrder, options: LogOptions) -> None:
         spec, log = order.spec, ""
@@ -197,10 +206,8 @@ class ConmonRuntime:
             command = bundle.read_process(container.paths)["args"]
             raise create_error(str(answer.get("message") or errors.read_text(errors="replace")), command[0])
         monitor = int(container.paths.monitor_pid.read_text())
-        container.state = replace(
-            container.state, pid=pid, pid_start=start_time(pid), monitor=monitor, monitor_start=start_time(monitor)
-        )
-        bundle.write_state(container.paths, container.state)
+        container.pids = Pids(pid, start_time(pid), monitor, start_time(monitor))
+        bundle.write_pids(container.paths, container.pids)
         self._watch(container)
 
     async def _conmon_answer(self, argv: list[str], errors: int) -> dict[str, Any]:
@@ -236,7 +243,7 @@ class ConmonRuntime:
         directory = str(paths.directory)
         argv = [
             self._conmon, "--api-version", "1", "-c", state.id, "-u", state.id, "-n", state.name, "-r", self._runtime,
-            "-b", directory, "-p", f"{directory}/pidfile", "-P", str(paths.monitor_pid), "--exit-dir", str(paths.exits),
+            "-b", directory, "-p", f"{directory}/pidfile", "-P", str(paths.monitor_pid), "--exit-dir", directory,
             "--persist-dir", directory, "--socket-dir-path", str(self._sockets), "--full-attach", "--no-sync-log",
             "--runtime-arg", "--root", "--runtime-arg", str(self._root),
         ]  # fmt: skip
@@ -306,7 +313,7 @@ class ConmonRuntime:
         state = container.state
         oom = container.paths.oom.exists() or (code == _KILLED and self._oom_kills(state) > 0)
         message = exit_message(code, oom, state.memory_bytes)
-        container.exit = Exited(state.id, code, oom, _end_time(container.paths.exits / state.id), message)
+        container.exit = Exited(state.id, code, oom, _end_time(container.paths.exit), message)
         if container.usage is not None:
             container.usage.close()
             container.usage = None
@@ -327,9 +334,12 @@ class ConmonRuntime:
         if container.process is None or container.exit is not None:
             return
         container.process.signal(_SIGKILL)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_END_TIMEOUT_S):
-                await container.done.wait()
+        for _ in range(_END_TRIES):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_END_WAIT_S):
+                    await container.done.wait()
+                return
+            self._reap_orphans()
 
     def _remove(self, container_id: str, paths: Paths) -> None:
         """Cgroups, the runtime's own record, mounts, files. Blocking; may be repeated."""
@@ -350,7 +360,8 @@ class ConmonRuntime:
     async def exec(self, container_id: str, request: ExecRequest) -> Session:
         container = self._running(container_id)
         command = [self._runtime, "--root", str(self._root)]
-        return await execs.begin(command, container_id, container.state.pid, container.paths, request, self.facts)
+        where = execs.Target(container_id, container.pids.pid, container.paths, self._reap_orphans)
+        return await execs.begin(command, where, request, self.facts)
 
     async def attach(self, container_id: str) -> Session:
         container = self._get(container_id)
@@ -375,13 +386,25 @@ class ConmonRuntime:
 
     async def usage(self, container_id: str) -> Usage | None:
         container = self._containers.get(container_id)
-        if container is None or container.exit is not None or not container.state.pid:
+        if container is None or container.exit is not None or not container.pids.pid:
             return None
         if container.usage is None:
             container.usage = self.cgroups.open_usage(container.state.cgroup)
         return container.usage.read(time.time())
 
+    def _reap_soon(self) -> None:
+        """SIGCHLD: look once for a burst of them."""
+        if not self._reaping:
+            self._reaping = True
+            asyncio.get_running_loop().call_later(_REAP_DELAY_S, self._reap_orphans)
+
+    def _reap_orphans(self) -> None:
+        self._reaping = False
+        reap_orphans({container.pids.pid for container in self._containers.values()})
+
     async def close(self) -> None:
+        if self._on_main_thread:
+            asyncio.get_running_loop().remove_signal_handler(signals.SIGCHLD)
         for container in self._containers.values():
             if container.watch is not None:
                 container.watch.close()

@@ -17,7 +17,8 @@ import signal as signals
 import socket
 import stat
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +36,9 @@ from model.errors import RuntimeFailed
 _numbers = itertools.count(1)
 _CONSOLE_TIMEOUT_S: Final = 20.0
 _DESCRIPTORS_MAX: Final = 4
+_LAST_BYTES: Final = 400
+_RUNTIME_FAILED: Final = 255
+_NOT_EXECUTABLE: Final = (b"permission denied", b"operation not permitted", b"format error")
 _FILE_BYTES_MAX: Final = 1 << 20
 _IN_ROOT: Final = 0x10 | 0x02  # RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS
 
@@ -42,14 +46,16 @@ _IN_ROOT: Final = 0x10 | 0x02  # RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS
 class ExecSession:
     """See agent.runtime.port.Session."""
 
-    def __init__(self, child: Child, streams: Streams, directory: Path) -> None:
-        self._child, self._streams, self._directory = child, streams, directory
+    def __init__(self, child: Child, streams: Streams, directory: Path, ended: Callable[[], None]) -> None:
+        self._child, self._streams, self._directory, self._ended = child, streams, directory, ended
         self._waiting: asyncio.Future[int] | None = None
         self._closed = False
+        self._last = b""
 
     async def output(self) -> AsyncIterator[tuple[Name, bytes]]:
-        async for item in self._streams.read():
-            yield item
+        async for name, data in self._streams.read():
+            self._last = data[-_LAST_BYTES:]
+            yield name, data
 
     async def write(self, data: bytes) -> None:
         await self._streams.write(data)
@@ -65,8 +71,14 @@ class ExecSession:
 
     async def wait(self) -> int:
         if self._waiting is None:
-            self._waiting = asyncio.ensure_future(self._child.wait())
-        code = await asyncio.shield(self._waiting)
+            self._waiting = asyncio.ensure_future(self._wait())
+        return await asyncio.shield(self._waiting)
+
+    async def _wait(self) -> int:
+        code = await self._child.wait()
+        self._ended()
+        if code == _RUNTIME_FAILED and not (self._directory / "pid").exists():
+            return 126 if any(reason in self._last.lower() for reason in _NOT_EXECUTABLE) else 127
         return code if code >= 0 else 128 - code
 
     async def close(self) -> None:
@@ -100,29 +112,37 @@ class ExecSession:
             process.close()
 
 
-async def begin(
-    command: list[str], container_id: str, pid: int, paths: Paths, request: ExecRequest, facts: HostFacts
-) -> ExecSession:
-    """Start it. `pid`: the container's first process. Raises RuntimeFailed for an unknown user, DiskFull."""
-    directory = paths.directory / f"exec-{next(_numbers)}-{os.getpid()}"
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A running container. `pid`: its first process. `ended` is called when an exec has ended, to reap what it left."""
+
+    container_id: str
+    pid: int
+    paths: Paths
+    ended: Callable[[], None]
+
+
+async def begin(command: list[str], target: Target, request: ExecRequest, facts: HostFacts) -> ExecSession:
+    """Start it. `command`: the OCI runtime. Raises RuntimeFailed for an unknown user, DiskFull."""
+    directory = target.paths.directory / f"exec-{next(_numbers)}-{os.getpid()}"
     try:
         directory.mkdir(mode=0o700)
-        (directory / "process.json").write_text(json.dumps(_process(request, paths, pid, facts)))
+        (directory / "process.json").write_text(json.dumps(_process(request, target, facts)))
         argv = [*command, "exec", "--pid-file", str(directory / "pid"), "--process", str(directory / "process.json")]
         if request.tty:
-            return await _with_terminal(argv, container_id, directory, request)
-        return _with_pipes([*argv, container_id], directory, request)
+            return await _with_terminal(argv, target, directory, request)
+        return _with_pipes(argv, target, directory, request)
     except BaseException as error:
         shutil.rmtree(directory, ignore_errors=True)
         if isinstance(error, OSError):
-            raise disk_problem(error, container_id) from None
+            raise disk_problem(error, target.container_id) from None
         raise
 
 
-def _process(request: ExecRequest, paths: Paths, pid: int, facts: HostFacts) -> dict[str, object]:
-    base = read_process(paths)
+def _process(request: ExecRequest, target: Target, facts: HostFacts) -> dict[str, object]:
+    base = read_process(target.paths)
     if request.user:
-        user = find_user(request.user, (), *_files(pid, "etc/passwd", "etc/group"))
+        user = find_user(request.user, (), *_files(target.pid, "etc/passwd", "etc/group"))
     else:
         user = find_user(f"{base['user']['uid']}:{base['user']['gid']}", (), "", "")
     return exec_process(request, base, user, facts.capabilities)
@@ -147,13 +167,13 @@ def _text(root: int, name: str) -> str:
         return file.read(_FILE_BYTES_MAX).decode(errors="replace") if regular else ""
 
 
-def _with_pipes(argv: list[str], directory: Path, request: ExecRequest) -> ExecSession:
+def _with_pipes(argv: list[str], target: Target, directory: Path, request: ExecRequest) -> ExecSession:
     out_read, out_write = os.pipe()
     error_read, error_write = os.pipe()
     in_read, in_write = os.pipe() if request.stdin else (-1, -1)
     try:
         stdin = in_read if request.stdin else subprocess.DEVNULL
-        child = Child(argv, stdin=stdin, stdout=out_write, stderr=error_write)
+        child = Child([*argv, target.container_id], stdin=stdin, stdout=out_write, stderr=error_write)
     except BaseException:
         for fd in {out_read, error_read, in_write} - {-1}:
             os.close(fd)
@@ -161,10 +181,10 @@ def _with_pipes(argv: list[str], directory: Path, request: ExecRequest) -> ExecS
     finally:
         for fd in {out_write, error_write, in_read} - {-1}:
             os.close(fd)
-    return ExecSession(child, Streams({out_read: "stdout", error_read: "stderr"}, in_write), directory)
+    return ExecSession(child, Streams({out_read: "stdout", error_read: "stderr"}, in_write), directory, target.ended)
 
 
-async def _with_terminal(argv: list[str], container_id: str, directory: Path, request: ExecRequest) -> ExecSession:
+async def _with_terminal(argv: list[str], target: Target, directory: Path, request: ExecRequest) -> ExecSession:
     """crun makes the terminal inside the container and sends its master end over a socket."""
     handle = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
@@ -174,7 +194,7 @@ async def _with_terminal(argv: list[str], container_id: str, directory: Path, re
         path = f"/proc/{os.getpid()}/fd/{handle}/console"  # socket paths end at 107 bytes, data directories do not
         listener.bind(path)
         listener.listen(1)
-        child = Child([*argv, "--tty", "--console-socket", path, container_id], stderr=errors_write)
+        child = Child([*argv, "--tty", "--console-socket", path, target.container_id], stderr=errors_write)
         os.close(errors_write)
         errors_write = -1
         master = await _receive_master(listener, child, errors_read)
@@ -189,7 +209,7 @@ async def _with_terminal(argv: list[str], container_id: str, directory: Path, re
     streams = Streams({master: "stdout"}, master, terminal=True)
     if request.rows and request.columns:
         streams.resize(request.rows, request.columns)
-    return ExecSession(child, streams, directory)
+    return ExecSession(child, streams, directory, target.ended)
 
 
 async def _receive_master(listener: socket.socket, child: Child, errors: int) -> int:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
 
@@ -98,6 +98,31 @@ class Watch:
         if self._process is not None:
             self._process.reap()
         self._ended(written if written is not None else code)
+
+
+def reap_orphans(keep: Collection[int]) -> int:
+    """Reap dead processes of containers that became children of this subreaper; returns how many.
+
+    A failed or killed exec leaves one, and while it is a zombie its container cannot end. Only processes of another pid
+    namespace count: children that other parts of the agent started live in the agent's own. `keep`: watched elsewhere.
+    """
+    found = 0
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{thread}/children", "rb") as file:
+            for pid in map(int, file.read().split()):
+                if pid not in keep and _is_dead_stranger(pid):
+                    with contextlib.suppress(ChildProcessError):
+                        found += os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG) is not None
+    return found
+
+
+def _is_dead_stranger(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            fields = dict(line.split(b":", 1) for line in file if line.startswith((b"State:", b"NSpid:")))
+    except (OSError, ValueError):
+        return False
+    return fields.get(b"State", b"").strip()[:1] == b"Z" and len(fields.get(b"NSpid", b"").split()) > 1
 
 
 def read_exit_file(path: Path) -> int | None:
