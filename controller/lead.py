@@ -20,6 +20,7 @@ from controller.loops.dirty import EVERYTHING, dirty_nodes, dirty_services
 from controller.loops.events import EventLog
 from controller.loops.loop import Loop, Shell
 from controller.loops.picture import Change, Picture, Snapshot
+from controller.loops.views import view_of
 from controller.loops.writer import PlanWriter
 from model.documents import Event
 from model.ports import Clock
@@ -100,15 +101,8 @@ class Leadership:
         self._nodes.queue.add(dirty_nodes(changes))
 
     def _view(self, snapshot: Snapshot) -> View:
-        of = snapshot.of
-        return View(
-            services=of("services"), nodes=of("nodes"), health=of("health"), statuses=of("status"),
-            assignments=of("assignments"), networks=of("networks"), netplans=of("netplans"), volumes=of("volumes"),
-            places=of("places"), decisions=of("decisions"), stacks=of("stacks"),
-            sessions=self.dispatch.sessions() if self.dispatch else {},
-            reign_started_ms=self._reign.started_ms if self._reign else 0,
-            index=self._index,
-        )  # fmt: skip
+        sessions = self.dispatch.sessions() if self.dispatch else {}
+        return view_of(snapshot, self._index, sessions, self._reign.started_ms if self._reign else 0)
 
     def _decide_services(self, view: View, dirty: tuple[str, ...], now_ms: int) -> Plan:
         return decide_services(view, None if EVERYTHING in dirty else dirty, self._settings, now_ms)

@@ -24,6 +24,7 @@ from controller.agents import Agents
 from controller.api.app import make_app
 from controller.api.context import Api
 from controller.api.exec import exec_routes
+from controller.api.gone import GoneServices
 from controller.api.server import ApiServer
 from controller.clock import RealClock, RealRandom
 from controller.config import Config, join_host
@@ -97,10 +98,12 @@ async def _parts(
         leadership.dispatch = dispatch
         dispatch.address = join_host(config.advertise, await dispatch.start(join_host(*config.dispatch)))
         stack.push_async_callback(dispatch.stop)
+        gone = GoneServices()
+        picture.subscribe(gone.take)
         api_url = f"https://{join_host(config.advertise, listener.getsockname()[1])}"
         api = Api(
             store, picture, mirror.wait_for, clock, random, pki, agents, dispatch, settings, config.name, api_url,
-            dispatch.address, leadership.say,
+            dispatch.address, leadership.say, gone,
         )  # fmt: skip
         me = LeaderDoc(config.name, 0, api_url, dispatch.address, id=_controller_id(config.data_dir))
         election = Election(store, picture, clock, random, me)

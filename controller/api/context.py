@@ -9,16 +9,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from starlette.requests import Request
 
 from controller.agents import Agents
+from controller.api.gone import GoneServices
 from controller.certificates import Peer
-from controller.decide.types import Settings
+from controller.decide.index import Index
+from controller.decide.types import Settings, View
 from controller.dispatch.server import Dispatch
 from controller.loops.picture import KINDS, Picture, Snapshot
+from controller.loops.views import view_of
 from controller.pki import Pki
 from model import codec
 from model.documents import Event, key
@@ -28,6 +31,10 @@ from model.store_port import Delete, Guard, Op, Put, Store
 
 WRITE_TRIES: Final = 8
 T = TypeVar("T")
+
+
+class Changed(Conflict):
+    """A guard failed: somebody else wrote in between."""
 
 
 @dataclass(slots=True)
@@ -47,9 +54,15 @@ class Api:
     api_address: str
     dispatch_address: str
     say: Callable[[Sequence[Event]], None]
+    gone: GoneServices
+    index_cache: Index = field(default_factory=Index)
 
     def snapshot(self) -> Snapshot:
         return self.picture.snapshot()
+
+    def view(self) -> View:
+        """Of now, for the event loop's thread only."""
+        return view_of(self.snapshot(), self.index_cache)
 
     def now_ms(self) -> int:
         return int(self.clock.now() * 1000)
@@ -58,7 +71,7 @@ class Api:
         """One transaction; its revision. Raises Conflict when a guard fails, StoreError."""
         result = await self.store.txn(guards, ops)
         if not result.ok:
-            raise Conflict("it changed meanwhile: look again and repeat")
+            raise Changed("it changed meanwhile: look again and repeat")
         self.picture.from_own_puts(((op.key, op.value) for op in ops if isinstance(op, Put)), result.revision)
         if any(not isinstance(op, Put) for op in ops):
             await self.shown(result.revision)
@@ -81,7 +94,7 @@ class Api:
                 return old, new, revision
             path = key(kind, name)
             op: Op = Delete(path) if new is None else Put(path, codec.encode(new))
-            with contextlib.suppress(Conflict):
+            with contextlib.suppress(Changed):
                 return old, new, await self.commit([Guard(path, revision)], [op])
             await asyncio.sleep(self.random.uniform(0.0, 0.01 * 2**attempt))
         raise Conflict(f"{kind} {name}: others change it all the time: try again")

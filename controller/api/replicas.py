@@ -18,7 +18,7 @@ from protos import node_pb2 as pb
 
 async def list_replicas(api: Api, call: Call) -> list[dict[str, Any]]:
     query = call.query
-    return rows.replicas(api, query["stack"], query["service"], query["node"], query["all"])
+    return rows.replicas(api, query["stack"] or "", query["service"] or "", query["node"] or "", query["all"])
 
 
 async def get_replica(api: Api, call: Call) -> dict[str, Any]:
@@ -56,7 +56,7 @@ async def service_logs(api: Api, call: Call) -> Response:
     name = call.path["name"]
     if name not in api.snapshot().of("services"):
         raise NotFound(f"no service is called {name}: see `shoal service ls`")
-    found = [row for row in rows.replicas(api, service=name, all_=True) if row["node"]]
+    found = [row for row in rows.replicas(api, service=name, ended=True) if row["node"]]
     return ndjson(merged([guarded(_lines(api, row, call.query), _blank(row)) for row in found]))
 
 

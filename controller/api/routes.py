@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from controller.api import cluster, images, networks, nodes, replicas, services, volumes
+from controller.api import cluster, images, networks, nodes, replicas, services, stacks, volumes
 from controller.api.routing import Query, Route
 from controller.api.schemas import (
     JoinBody,
@@ -70,6 +70,24 @@ LOGS: Final = (
     Query("timestamps", bool, "for tools; every line has its time", False),
 )
 FORCE: Final = (Query("force", bool, "also when something speaks against it", False),)
+STACKS: Final = (
+    Route(
+        "GET", "/v1/stacks", stacks.list_stacks, "All stacks", answer=Objects, reads=("stacks", *RUNNING),
+    ),
+    Route(
+        "GET", "/v1/stacks/{stack}", stacks.get_stack, "One stack", answer=Object,
+        reads=("stacks", "networks", "volumes", *RUNNING),
+    ),
+    Route("POST", "/v1/stacks/{stack}/plan", stacks.plan, "What applying it would change", Object, Object),
+    Route(
+        "PUT", "/v1/stacks/{stack}", stacks.apply, "Applies a resolved Compose project", Object, Object,
+        (Query("prune", bool, "removes services the project no longer names", True),),
+    ),
+    Route(
+        "DELETE", "/v1/stacks/{stack}", stacks.remove, "Removes a stack", None, Object,
+        (Query("volumes", bool, "with its volumes and their data", False),),
+    ),
+)  # fmt: skip
 REPLICAS: Final = (
     Route(
         "GET", "/v1/replicas", replicas.list_replicas, "All replicas", None, Objects,
@@ -114,4 +132,4 @@ IMAGES: Final = (
     Route("DELETE", "/v1/images/{reference:path}", images.remove, "Removes an image from all nodes", None, Objects, FORCE),
 )  # fmt: skip
 
-ROUTES: Final[tuple[Route, ...]] = (*CLUSTER, *REPLICAS, *SERVICES, *NODES, *IMAGES, *VOLUMES, *NETWORKS)
+ROUTES: Final[tuple[Route, ...]] = (*CLUSTER, *STACKS, *REPLICAS, *SERVICES, *NODES, *IMAGES, *VOLUMES, *NETWORKS)

@@ -11,6 +11,7 @@ from controller.api import rows
 from controller.api.context import Api, Call
 from controller.api.schemas import ScaleBody
 from model import codec
+from model.constraints import parse_constraints
 from model.documents import NetworkDoc, ServiceDoc, StackDoc, VolumeDoc, key
 from model.errors import BadInput, Conflict, NotFound
 from model.spec import ServiceSpec, VolumeSpec
@@ -21,7 +22,7 @@ BUILT_IN_NETWORKS: Final = ("host", "none", "bridge")
 
 
 async def list_services(api: Api, call: Call) -> list[dict[str, Any]]:
-    return rows.services(api, call.query["stack"])
+    return rows.services(api, call.query["stack"] or "")
 
 
 async def get_service(api: Api, call: Call) -> dict[str, Any]:
@@ -43,6 +44,7 @@ async def create_service(api: Api, call: Call) -> dict[str, Any]:
         raise BadInput(f"service {spec.name} names the stack {spec.stack}: apply the stack instead")
     if not spec.container.image:
         raise BadInput(f"service {spec.name} has no image: name one")
+    parse_constraints(spec.placement.constraints)
     check_networks(spec, api.snapshot().of("networks"))
     now_ms = api.now_ms()
     document = ServiceDoc(api.random.token_hex(8), spec, max(0, spec.replicas), 1, False, now_ms, now_ms)

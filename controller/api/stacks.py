@@ -1,0 +1,171 @@
+"""Handlers about stacks: list, plan, apply, remove.
+
+Rules: what was sent is validated as if it came from a stranger. A stack is written in one transaction when it fits, else in
+several, each guarded. A volume's data goes only when it is asked for, and only after the replicas that use it are gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from controller.api import rows
+from controller.api.context import Api, Call, Changed
+from controller.api.networks import network_row
+from controller.api.services import check_name
+from controller.api.volumes import forget_volume, remove_data, volume_rows
+from controller.decide.preview import preview
+from controller.decide.stacks import StackChanges, diff_stack, remove_stack
+from controller.loops.views import view_of
+from controller.loops.writer import guards, split
+from model import codec
+from model.compose import validate_resolved
+from model.compose.convert import to_stack
+from model.documents import StackDoc, key
+from model.errors import BadInput, Conflict, NotFound, Unavailable
+from model.spec import StackSpec
+from model.store_port import Delete, Op, Put
+
+TRIES: Final = 5
+VOLUMES_WAIT_S: Final = 50.0
+Row = dict[str, Any]
+
+
+async def list_stacks(api: Api, call: Call) -> list[Row]:
+    found = rows.services(api)
+    return [_stack_row(document, found) for _, document in sorted(api.snapshot().of("stacks").items())]
+
+
+def _stack_row(document: StackDoc, services: Sequence[Row]) -> Row:
+    mine = [row for row in services if row["stack"] == document.name]
+    return {
+        "name": document.name,
+        "services": len(mine),
+        "running": sum(row["running"] for row in mine),
+        "wanted": sum(row["wanted"] for row in mine),
+        "created": rows.time_text(document.created_ms),
+        "updated": rows.time_text(document.updated_ms),
+    }
+
+
+async def get_stack(api: Api, call: Call) -> Row:
+    document = _stack(api, call.path["stack"])
+    snapshot = api.snapshot()
+    services = rows.services(api, document.name)
+    networks = [row for name, row in sorted(snapshot.of("networks").items()) if name in document.networks]
+    return {
+        **_stack_row(document, services),
+        "services": services,
+        "networks": [network_row(snapshot, row) for row in networks],
+        "volumes": [row for row in volume_rows(api) if row["name"] in document.volumes],
+    }
+
+
+def _stack(api: Api, name: str) -> StackDoc:
+    document: StackDoc | None = api.snapshot().of("stacks").get(name)
+    if document is None:
+        raise NotFound(f"no stack is called {name}: see `shoal stack ls`")
+    return document
+
+
+def read_stack(name: str, project: Any) -> StackSpec:
+    """Raises BadInput with every problem."""
+    problems = validate_resolved(project)
+    if problems:
+        lines = [str(problem) for problem in problems]
+        raise BadInput(lines[0], lines)
+    stack = to_stack(project, stack=name)
+    for service in stack.services:
+        check_name(service.name, "service")
+    return stack
+
+
+async def plan(api: Api, call: Call) -> Row:
+    stack = await asyncio.to_thread(read_stack, call.path["stack"], call.body)
+    view = view_of(api.snapshot())
+    changes = diff_stack(view, stack, lambda: api.random.token_hex(8), api.now_ms())
+    shown = await asyncio.to_thread(preview, view, changes, api.settings, api.now_ms())
+    return {
+        "changes": _change_rows(changes),
+        "placements": [{"replica": row.replica, "node": row.node, "reason": row.reason} for row in shown.placements],
+        "waiting": [{"replica": row.replica, "reason": row.reason} for row in shown.waiting],
+        "warnings": list(stack.warnings),
+    }
+
+
+def _change_rows(changes: StackChanges) -> list[Row]:
+    return [
+        {"action": row.action, "kind": row.kind, "name": row.name, "fields": list(row.fields), "sentence": row.sentence}
+        for row in changes.changes
+    ]
+
+
+async def apply(api: Api, call: Call) -> Row:
+    stack = await asyncio.to_thread(read_stack, call.path["stack"], call.body)
+
+    def changes_now() -> StackChanges:
+        return diff_stack(api.view(), stack, lambda: api.random.token_hex(8), api.now_ms(), call.query["prune"])
+
+    changes, index = await _write(api, stack.name, changes_now)
+    return {"changes": _change_rows(changes), "warnings": list(stack.warnings), "index": index}
+
+
+async def _write(api: Api, name: str, changes_now: Callable[[], StackChanges]) -> tuple[StackChanges, int]:
+    """What was changed, and the revision after it. Every try compares anew."""
+    for attempt in range(TRIES):
+        snapshot, changes = api.snapshot(), changes_now()
+        index = api.index(("stacks", "services", "networks", "volumes"))
+        try:
+            for run in split(_operations(changes)):
+                index = await api.commit(guards(run, snapshot), run)
+            return changes, index
+        except Changed:
+            await asyncio.sleep(api.random.uniform(0.0, 0.02 * 2**attempt))
+    raise Conflict(f"stack {name}: others change it all the time: try again")
+
+
+def _operations(changes: StackChanges) -> list[Op]:
+    """The stack's own document first: a remove after half a write finds everything."""
+    ops: list[Op] = [Put(key("stacks", changes.stack.name), codec.encode(changes.stack))] if changes.stack else []
+    ops += [Put(key("networks", row.spec.name), codec.encode(row)) for row in changes.networks]
+    ops += [Put(key("volumes", row.spec.name), codec.encode(row)) for row in changes.volumes]
+    ops += [Put(key("services", row.spec.name), codec.encode(row)) for row in changes.services]
+    return [*ops, *(Delete(name) for name in changes.deletes)]
+
+
+async def remove(api: Api, call: Call) -> Row:
+    name = call.path["stack"]
+    document = _stack(api, name)
+    changes, index = await _write(api, name, lambda: remove_stack(api.view(), name))
+    removed: dict[str, list[str]] = {"services": [], "networks": [], "volumes": []}
+    for change in changes.changes:
+        if change.action == "remove":
+            removed[f"{change.kind}s"].append(change.name)
+    if call.query["volumes"]:
+        removed["volumes"] = await _remove_volumes(api, document)
+    return {"removed": removed, "index": index}
+
+
+async def _remove_volumes(api: Api, document: StackDoc) -> list[str]:
+    """After the replicas are gone. Raises Unavailable when they are not in time."""
+    try:
+        async with asyncio.timeout(VOLUMES_WAIT_S):
+            while _still_there(api, document):
+                await api.picture.changed()
+    except TimeoutError:
+        kept = f"stack {document.name} is removed, but its replicas still stop: its volumes are kept"
+        raise Unavailable(f"{kept}; `shoal volume rm` removes them later") from None
+    removed: list[str] = []
+    for row in volume_rows(api):
+        if row["name"] in document.volumes and not row["in_use_by"]:
+            await remove_data(api, row["name"], row["nodes"], True)
+            await forget_volume(api, row["name"])
+            removed.append(row["name"])
+    return removed
+
+
+def _still_there(api: Api, document: StackDoc) -> bool:
+    """Whether some node that is not down still has, or has to have, a replica of the stack."""
+    found = rows.replicas(api, ended=True)
+    return any(row["service"] in document.services and row["state"] != "lost" and row["node"] for row in found)

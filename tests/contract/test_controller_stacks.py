@@ -1,0 +1,121 @@
+"""Stacks over HTTPS: plan, apply, change, prune, remove; networks and volumes with them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.contract.controller_harness import Client, ControllerProcess, Node, controller_process
+
+pytestmark = [pytest.mark.contract, pytest.mark.timeout(120)]
+
+
+@pytest.fixture(scope="module")
+def controller() -> Iterator[ControllerProcess]:
+    with controller_process("--node-timeout", "3s") as process:
+        yield process
+
+
+@pytest.fixture
+def operator(controller: ControllerProcess) -> Client:
+    return controller.operator()
+
+
+def project(name: str, **services: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "services": services,
+        "networks": {"default": {"name": f"{name}_default"}},
+        "volumes": {"data": {"name": f"{name}_data"}},
+    }
+
+
+def web(replicas: int = 2, **more: Any) -> dict[str, Any]:
+    return {"image": "busybox", "networks": {"default": None}, "deploy": {"replicas": replicas}, **more}
+
+
+def actions(answer: Any) -> dict[str, str]:
+    return {f"{row['kind']}/{row['name']}": row["action"] for row in answer["changes"]}
+
+
+def test_a_stack_from_plan_to_removal(operator: Client) -> None:
+    wanted = project("shop", web=web(), db=web(1, volumes=[{"type": "volume", "source": "data", "target": "/data"}]))
+    planned = operator.ok("POST", "/v1/stacks/shop/plan", wanted)
+    expected = {
+        "network/shop_default": "create",
+        "volume/shop_data": "create",
+        "service/shop_db": "create",
+        "service/shop_web": "create",
+    }
+    assert actions(planned) == expected
+    assert len(planned["waiting"]) == 3, "there is no node yet, and it says so"
+    assert operator.get("/v1/stacks/shop")[0] == 404, "a plan writes nothing"
+    assert actions(operator.ok("PUT", "/v1/stacks/shop", wanted)) == expected
+    again = operator.ok("PUT", "/v1/stacks/shop", wanted)
+    assert set(actions(again).values()) == {"none"}
+    (row,) = operator.ok("GET", "/v1/stacks")
+    assert (row["name"], row["services"], row["wanted"]) == ("shop", 2, 3)
+    found = operator.ok("GET", "/v1/stacks/shop")
+    assert [row["name"] for row in found["networks"]] == ["shop_default"]
+    assert [row["name"] for row in found["volumes"]] == ["shop_data"]
+    changed = operator.ok("PUT", "/v1/stacks/shop", project("shop", web=web(3, command=["sleep", "1"])))
+    assert actions(changed)["service/shop_db"] == "remove"
+    assert actions(changed)["service/shop_web"] == "update"
+    assert operator.ok("GET", "/v1/services/shop_web")["version"] == 2
+    assert operator.get("/v1/services/shop_db")[0] == 404
+    removed = operator.ok("DELETE", "/v1/stacks/shop")["removed"]
+    assert removed == {"services": ["shop_web"], "networks": ["shop_default"], "volumes": []}
+    assert operator.ok("GET", "/v1/services") == []
+    assert [row["name"] for row in operator.ok("GET", "/v1/volumes")] == ["shop_data"], "data stays"
+    operator.ok("DELETE", "/v1/volumes/shop_data")
+    assert operator.ok("GET", "/v1/volumes") == []
+
+
+def test_every_problem_of_a_project_is_told(operator: Client) -> None:
+    status, answer = operator.request("PUT", "/v1/stacks/bad", {"name": "bad", "services": {"a": {"image": 6}, "b": {"image": 5}}})
+    assert status == 400
+    assert answer["error"]["code"] == "bad_input"
+    assert len(answer["error"]["problems"]) >= 2
+
+
+def test_another_stacks_things_are_not_taken(operator: Client) -> None:
+    operator.ok("PUT", "/v1/stacks/own", project("own", web=web(0)))
+    thief = project("thief", web=web(0))
+    thief["networks"]["default"]["name"] = "own_default"
+    status, answer = operator.request("PUT", "/v1/stacks/thief", thief)
+    assert (status, answer["error"]["code"]) == (409, "conflict")
+    operator.ok("DELETE", "/v1/stacks/own?volumes=true")
+
+
+def test_a_stack_of_many_services_needs_several_transactions(operator: Client) -> None:
+    many = project("many", **{f"s{number}": web(0) for number in range(150)})
+    operator.ok("PUT", "/v1/stacks/many", many)
+    assert len(operator.ok("GET", "/v1/services?stack=many")) == 150
+    removed = operator.ok("DELETE", "/v1/stacks/many?volumes=true")["removed"]
+    assert (len(removed["services"]), removed["volumes"]) == (150, ["many_data"])
+    assert operator.ok("GET", "/v1/services?stack=many") == []
+
+
+async def test_networks_and_peers_reach_the_nodes(controller: ControllerProcess, operator: Client) -> None:
+    first, second = Node(controller, "n1"), Node(controller, "n2")
+    async with first.session():
+        await asyncio.to_thread(operator.ok, "PUT", "/v1/stacks/net", project("net", web=web(1)))
+        await first.until(lambda: first.slots() == 1)
+        await first.until(lambda: "net_default" in first.networks)
+        assert not first.networks["net_default"].peers
+        async with second.session():
+            await asyncio.to_thread(operator.ok, "POST", "/v1/services/net_web/scale", {"replicas": 2})
+            await second.until(lambda: second.slots() == 1)
+            await first.until(lambda: first.networks["net_default"].peers)
+            mine, theirs = first.networks["net_default"], second.networks["net_default"]
+            assert [(peer.node, peer.slice) for peer in mine.peers] == [("n2", theirs.slice)]
+            assert [(peer.node, peer.slice) for peer in theirs.peers] == [("n1", mine.slice)]
+            assert mine.vni == theirs.vni
+            (row,) = await asyncio.to_thread(operator.ok, "GET", "/v1/networks")
+            assert (row["nodes"], row["subnet"], row["vni"]) == (["n1", "n2"], mine.subnet, mine.vni)
+            await asyncio.to_thread(operator.ok, "DELETE", "/v1/stacks/net?volumes=true")
+            await first.until(lambda: not first.networks and not first.desired)
+            await second.until(lambda: not second.networks and not second.desired)
