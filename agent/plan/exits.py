@@ -21,7 +21,8 @@ _NOT_FOUND: Final = re.compile(
 )
 _NO_FILE: Final = "no such file or directory"
 _NOT_EXECUTABLE: Final = ("permission denied", "operation not permitted", "exec format error", "is a directory")
-_PREFIX: Final = re.compile(r"^(?:time=\S+ level=\S+ msg=|(?:crun|runc)[a-z ]*: |error: )+", re.IGNORECASE)
+_LOGFMT: Final = re.compile(r'msg="((?:[^"\\]|\\.)*)"')
+_PREFIX: Final = re.compile(r"^(?:(?:crun|runc)[a-z ]*: |error: |unable to start container process: )+", re.IGNORECASE)
 _LENGTH_MAX: Final = 400
 
 
@@ -40,7 +41,9 @@ def exit_message(exit_code: int | None, oom: bool, memory_bytes: int) -> str:
 
 def create_error(text: str, command: str) -> RuntimeFailed:
     """The fault behind what the OCI runtime wrote. `command`: what was to be executed."""
-    line = " ".join(_PREFIX.sub("", text.strip()).split()).rstrip(".")[:_LENGTH_MAX]
+    quoted = _LOGFMT.findall(text)
+    plain = quoted[-1].replace('\\"', '"').replace("\\\\", "\\") if quoted else text
+    line = " ".join(_PREFIX.sub("", plain.strip()).split()).rstrip(".")[:_LENGTH_MAX]
     lower = line.lower()
     if "no space left on device" in lower or "disk quota exceeded" in lower:
         return DiskFull("cannot start: disk full: free space (`shoal image prune`) or enlarge the data directory")
