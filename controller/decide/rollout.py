@@ -34,6 +34,7 @@ def next_step(doc: ServiceDoc, slots: Mapping[Key, Slot], now_ms: int) -> Step:
         return Step()
     slots = {key: slot for key, slot in slots.items() if not slot.primary.frozen}
     outdated = [key for key, slot in slots.items() if not slot.primary.current and not slot.primary.leaving]
+    outdated.sort(key=lambda key: (str(key) if isinstance(key, str) else "", key if isinstance(key, int) else 0))
     if not outdated:
         return Step()
     step, config = Step(), doc.spec.update

@@ -120,7 +120,19 @@ def _place(batch: Batch, works: list[Work]) -> None:
     for work, pairs, refusal in zip(asking, result.assigned, result.refused, strict=True):
         _take(batch, work, pairs, refusal)
     for volume, nodes in result.volumes.items():
+        _say_emptied(batch, works, volume, nodes)
         batch.draft.bind(volume, nodes)
+
+
+def _say_emptied(batch: Batch, works: list[Work], volume: str, nodes: tuple[str, ...]) -> None:
+    """A volume whose node was removed begins anew on another one: nobody may overlook that."""
+    place = batch.view.places.get(volume)
+    if place is None or not place.nodes or batch.draft.nodes_of(volume):
+        return
+    text = f"volume {volume} was on {' and '.join(place.nodes)}, which was removed: it begins empty on {' and '.join(nodes)}"
+    for work in works:
+        if volume in work.volumes:
+            work.parts.append(("volume", text))
 
 
 def _take(batch: Batch, work: Work, pairs: tuple[tuple[int, str], ...], refusal: Refusal | None) -> None:
@@ -177,8 +189,8 @@ def _parts(batch: Batch, work: Work) -> list[tuple[str, str]]:
     known = {*before.notes, *(reason for _, reason in before.waiting)} if before else set()
     counts = Counter(reason for _, reason in work.waiting)
     if any(reason not in known for reason in counts):
-        texts = [f"{counted(count)}: {reason}" for reason, count in list(counts.items())[:3]]
-        work.parts.append(("waiting", "waiting: " + " | ".join(texts)))
+        texts = [f"{counted(count)} {'wait' if count > 1 else 'waits'}: {why}" for why, count in list(counts.items())[:3]]
+        work.parts.append(("waiting", " | ".join(texts)))
     news = [note for note in dict.fromkeys(work.notes) if note not in known]
     if news:
         work.parts.append(("waiting", listed(news)))

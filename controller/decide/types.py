@@ -56,7 +56,7 @@ class View:
     """When this leader began to lead: silence is counted from here at the earliest."""
     stacks: Mapping[str, StackDoc] = field(default_factory=dict)
     index: Index | None = field(default=None, compare=False, repr=False)
-    """A cache the shell keeps for its whole reign and puts into every view it makes (one `Index()`, never copied): with it a
+    """A cache the shell keeps for its whole reign and puts into every view it makes (one `Index()` per thread): with it a
     pass costs what changed, without it the pass reads all assignments. Answers do not depend on it."""
 
 

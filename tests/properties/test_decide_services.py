@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from hypothesis import given, settings
@@ -18,6 +19,7 @@ from model.documents import NodeInfo
 from model.spec import ContainerSpec, Mount, Placement, UpdateConfig
 from tests.scenarios.model_cluster import ModelCluster
 
+ROOT = Path(__file__).parents[2]
 Draw = Callable[[Any], Any]
 NAMES = [f"n{number}" for number in range(1, 7)]
 
@@ -223,6 +225,8 @@ def test_hash_seeds_change_nothing() -> None:
     answers = set()
     for seed in ("1", "2", "3"):
         environment = {**os.environ, "PYTHONHASHSEED": seed}
-        run = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True)
+        run = subprocess.run(
+            [sys.executable, "-c", PROGRAM], env=environment, cwd=ROOT, capture_output=True, text=True, check=True
+        )
         answers.add(run.stdout)
     assert len(answers) == 1

@@ -146,7 +146,7 @@ def test_a_volume_holds_its_service_on_one_node(cluster: ModelCluster) -> None:
     assert cluster.docs["places"]["data"].nodes == ("n1",)
     cluster.lose("n1")
     plan = cluster.decide()
-    assert sentences(plan.events) == ["waiting: 2 replicas: volume data is on n1, which is down"]
+    assert sentences(plan.events) == ["2 replicas wait: volume data is on n1, which is down"]
     assert cluster.where("db") == {}
     assert cluster.decide().empty()
 
@@ -311,7 +311,7 @@ def test_networks_get_a_plan_and_each_used_node_a_slice(cluster: ModelCluster) -
 def test_a_missing_network_is_a_reason_to_wait(cluster: ModelCluster) -> None:
     cluster.service("web", 2, networks=("nowhere",))
     plan = cluster.decide()
-    assert sentences(plan.events) == ["waiting: 2 replicas: network nowhere does not exist"]
+    assert sentences(plan.events) == ["2 replicas wait: network nowhere does not exist"]
     assert cluster.decide().empty()
 
 
