@@ -30,6 +30,7 @@ from agent.plan.core import Core
 from agent.plan.mounts import volume_users
 from agent.plan.records import Desired
 from agent.settings import Settings
+from agent.volumes.copyup import sweep
 from agent.volumes.store import VolumeStore
 from model.documents import NodeInfo
 from model.errors import BadInput, Conflict, Unavailable
@@ -118,6 +119,7 @@ async def _serve(settings: Settings, identity: NodeIdentity, info: NodeInfo) -> 
 
         server, _ = await start_server(runner, pki, f"{settings.listen_host}:{settings.listen_port}")
         stack.push_async_callback(server.stop, 0.5)
+        _tell_systemd("READY=1")
         client = SessionClient(
             identity, pki, runner, reporter, lambda: info, clock, RealRandom(),
             lambda controllers: save_controllers(settings.data_dir, list(controllers)),
@@ -161,12 +163,29 @@ async def _leave(settings: Settings, runner: Runner, journal: Journal, ports: Po
     log.warning("left the cluster: key and name are deleted; join again with a token")
 
 
+def _tell_systemd(state: str) -> None:
+    path = os.environ.get("NOTIFY_SOCKET", "")
+    if not path:
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+        out.connect("\0" + path[1:] if path.startswith("@") else path)
+        out.send(state.encode())
+
+
+def _sweep(data_dir: Path) -> None:
+    """What an agent that was killed in the middle of something has left."""
+    sweep(data_dir / "copies")
+    for path in data_dir.glob(".load-*"):
+        path.unlink()
+
+
 async def _ports(settings: Settings, info: NodeInfo, core: Core, stack: AsyncExitStack) -> Ports:
     from agent.images.records import RegistryConfig
     from agent.images.store import ImageStore
     from agent.network.driver import KernelNetwork
     from agent.runtime.conmon import ConmonRuntime, RuntimeConfig
 
+    await asyncio.to_thread(_sweep, settings.data_dir)
     mirrors: dict[str, tuple[str, ...]] = {}
     for origin, endpoint in settings.mirrors:
         mirrors[origin] = (*mirrors.get(origin, ()), endpoint)

@@ -143,9 +143,15 @@ class Performer:
         text = output.decode(errors="replace").strip().split("\n")[-1]
         return fx.Probed(effect.replica, effect.container_id, code == 0, text or f"health check ended with code {code}")
 
-    def mounts_of(self, replica: ReplicaId) -> tuple[HostMount, ...]:
-        """The host side of a replica's mounts as far as it is at hand."""
-        return self._mounts.get(replica, ())
+    def mounts_of(self, life: Life) -> tuple[HostMount, ...]:
+        """The host side of a replica's mounts, to look at only."""
+        if life.id in self._mounts:
+            return self._mounts[life.id]
+        rows = []
+        for plan in mount_plans(life):
+            volume = self._ports.volumes.get(plan.volume) if plan.volume else None
+            rows.append(HostMount(plan.mount.target, str(volume.path) if volume else plan.mount.source))
+        return tuple(rows)
 
 
 def pull_policy(text: str) -> PullPolicy:

@@ -20,7 +20,7 @@ from agent.plan import effects as fx
 from agent.plan.core import Core
 from agent.plan.desired import used_specs
 from agent.plan.mounts import named_volumes, volume_users
-from agent.plan.records import Desired, Failure
+from agent.plan.records import Desired, Failure, Life, ReplicaId
 from model.documents import Event
 from model.errors import NotFound, ShoalError
 from model.ports import Clock
@@ -45,6 +45,7 @@ class Runner:
         self._timer: asyncio.Task[None] | None = None
         self._timer_at: float | None = None
         self._moved = asyncio.Event()
+        self._unsaved: dict[ReplicaId, Life] = {}
 
     async def recover(self) -> None:
         """Take over what the last agent left. Call once, before `run`."""
@@ -73,7 +74,10 @@ class Runner:
 
     def desire(self, desired: Desired) -> None:
         """A new desired state; kept for a restart without the controller."""
-        self._journal.save_desired(used_specs(desired))
+        try:
+            self._journal.save_desired(used_specs(desired))
+        except OSError as error:
+            log.error("journal: the desired state cannot be written: %s", error.strerror)
         self.give(fx.DesiredArrived(desired))
 
     def give(self, stimulus: fx.Stimulus) -> None:
@@ -107,8 +111,9 @@ class Runner:
         for effect in effects:
             match effect:
                 case fx.Save(life):
-                    self._journal.save(life)
+                    self._save(life)
                 case fx.Drop(replica):
+                    self._unsaved.pop(replica, None)
                     self._journal.drop(replica)
                 case fx.Report(status):
                     self._reporter.changed(status)
@@ -119,6 +124,16 @@ class Runner:
                     self.say(kind, about, sentence)
                 case _:
                     self._begin(effect)
+
+    def _save(self, life: Life) -> None:
+        """A full disk stops nothing: the entry is written later, and until then the runtime knows whose container it is."""
+        try:
+            self._journal.save(life)
+            self._unsaved.pop(life.id, None)
+        except OSError as error:
+            if not self._unsaved:
+                log.error("journal: %s cannot be written: %s; tried again", life.name, error.strerror)
+            self._unsaved[life.id] = life
 
     def say(self, kind: str, about: str, sentence: str) -> None:
         self._reporter.event(Event(round(self._clock.now() * 1000), kind, about, sentence, self.core.node))
@@ -205,6 +220,8 @@ class Runner:
 
     async def repair(self) -> None:
         """Compare what is there with what should be; put right what differs and say so."""
+        for life in list(self._unsaved.values()):
+            self._save(life)
         for sentence in await self.ports.network.repair():
             log.warning("repaired: %s", sentence)
             self.say("repaired", f"node/{self.core.node}", sentence)

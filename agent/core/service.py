@@ -109,7 +109,7 @@ class AgentService(node_pb2_grpc.AgentServicer):
         life = self._life(request.key)
         image = self._ports.images.get(life.image.id) if life.image else None
         pid = self._runner.performer.pids.get(life.container_id, 0)
-        mounts = self._runner.performer.mounts_of(life.id)
+        mounts = await asyncio.to_thread(self._runner.performer.mounts_of, life)
         return _json(inspected(life, image.config if image else ImageConfig(), pid, mounts))
 
     async def Stats(self, request: pb.Empty, context: Context) -> pb.Json:

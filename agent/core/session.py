@@ -93,6 +93,12 @@ class SessionClient:
                 self._tell(address, str(end))
             except aio.AioRpcError as error:
                 self._tell(address, _why(error))
+            except (asyncio.InvalidStateError, aio.UsageError) as error:
+                self._tell(address, f"broken off ({error})")
+            except Removed:
+                raise
+            except Exception:
+                log.exception("session with controller %s", address)
             failures = 0 if self._opened else failures + 1
             if not self._next:
                 limit = min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2.0 ** min(failures, 6))
@@ -136,7 +142,7 @@ class SessionClient:
                 tasks.create_task(self._report(call, lock))
                 tasks.create_task(self._beat(call, lock, welcome.heartbeat_s))
                 tasks.create_task(self._read(call, lock, max(1.0, 3 * welcome.heartbeat_s)))
-        except* (Removed, Closed, aio.AioRpcError) as group:
+        except* (Removed, Closed, aio.AioRpcError, asyncio.InvalidStateError, aio.UsageError) as group:
             raise _first(group) from None
 
     def _welcome(self, first: object) -> pb.Welcome:

@@ -6,7 +6,7 @@ cleaned up and begun again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from agent.plan.container import Found
@@ -28,6 +28,20 @@ def adopted(saved: Life, found: Mapping[str, Found], now: float) -> Life:
     if saved.stage == "exited":
         return life
     return replace(life, stage="none", dirty=life.dirty or bool(life.container_id))
+
+
+def unrecorded(found: Iterable[Found], known: Collection[str], wanted: Mapping[str, Life]) -> list[Life]:
+    """Journal entries made up for running containers of wanted replicas that the journal does not know (a full disk).
+
+    `known`: container ids of the journal; `wanted`: fresh lives by the text of their id, which the runtime keeps for us.
+    """
+    lives: dict[str, Life] = {}
+    for item in sorted(found, key=lambda item: item.started_at):
+        text = dict(item.meta).get("replica", "")
+        if item.container_id in known or item.state != "running" or item.broken or text not in wanted:
+            continue
+        lives[text] = replace(wanted[text], container_id=item.container_id, attached=True, volumes=True)
+    return list(lives.values())
 
 
 def _running(saved: Life, seen: Found) -> Life:

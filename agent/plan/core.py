@@ -14,14 +14,15 @@ from heapq import heappop, heappush
 from agent.plan import effects as fx
 from agent.plan import health
 from agent.plan import life as lives_of
-from agent.plan.adopt import adopted
+from agent.plan.adopt import adopted, unrecorded
 from agent.plan.container import Found
 from agent.plan.desired import changes, replica_name
+from agent.plan.ledger import Ledger
 from agent.plan.life import START_STEPS, Need
 from agent.plan.networks import Networks, attachments
 from agent.plan.records import Desired, Failure, Goal, Life, ReplicaId
 from agent.plan.starts import Starts
-from agent.plan.status import kept, replica_status
+from agent.plan.status import replica_status
 from agent.plan.steps import effect_of, what_next
 from model.documents import ReplicaStatus
 from model.spec import ServiceSpec
@@ -46,8 +47,7 @@ class Core:
         self._timer_of: dict[ReplicaId, float] = {}
         self._token = 0
         self._todo: dict[ReplicaId, None] = {}
-        self._saved: dict[ReplicaId, Life] = {}
-        self._reported: dict[ReplicaId, ReplicaStatus] = {}
+        self._ledger = Ledger()
         self._touched: dict[ReplicaId, None] = {}
         self._out: list[fx.Effect] = []
 
@@ -71,8 +71,9 @@ class Core:
     def recover(self, desired: Desired, saved: Iterable[Life], found: Iterable[Found], now: float) -> list[fx.Effect]:
         """Begin from the journal and what the runtime found; once, before the first `handle`."""
         seen: Mapping[str, Found] = {item.container_id: item for item in found}
-        for old in saved:
-            self._saved[old.id] = old
+        entries = list(saved)
+        for old in (*entries, *self._unrecorded(desired, entries, seen, now)):
+            self._ledger.loaded(old)
             life = adopted(old, seen, now)
             self._begin(life)
             self._tell_exit(old, life)
@@ -80,6 +81,15 @@ class Core:
             if container_id not in self._by_container:
                 self._out.append(fx.DeleteOrphan(container_id))
         return self.handle(fx.DesiredArrived(desired), now)
+
+    def _unrecorded(self, desired: Desired, saved: list[Life], seen: Mapping[str, Found], now: float) -> list[Life]:
+        """Lives of running containers that are wanted but stand in no journal entry."""
+        entries = {life.id: life for life in saved}
+        fresh = {
+            key.text: lives_of.begin(key, spec, replica_name(spec, key.slot, self.node), goal, now)
+            for key, spec, goal in changes(desired, entries).begin
+        }
+        return unrecorded(seen.values(), [life.container_id for life in saved], fresh)
 
     def handle(self, stimulus: fx.Stimulus, now: float) -> list[fx.Effect]:
         """What to do about `stimulus`; also about everything that has become due by `now`."""
@@ -308,24 +318,6 @@ class Core:
         first: list[fx.Effect] = []
         for key in self._touched:
             life = self.lives.get(key)
-            if life is None:
-                first += self._forgotten(key)
-                continue
-            keep = kept(life)
-            if keep is not None and keep != self._saved.get(key):
-                self._saved[key] = keep
-                first.append(fx.Save(keep))
-            status = replica_status(life)
-            if status != self._reported.get(key):
-                self._reported[key] = status
-                first.append(fx.Report(status))
+            first += self._ledger.news(life) if life is not None else self._ledger.gone(key)
         self._touched.clear()
         self._out[:0] = first
-
-    def _forgotten(self, key: ReplicaId) -> list[fx.Effect]:
-        out: list[fx.Effect] = []
-        if self._saved.pop(key, None) is not None:
-            out.append(fx.Drop(key))
-        if self._reported.pop(key, None) is not None:
-            out.append(fx.Gone(key))
-        return out

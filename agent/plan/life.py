@@ -135,7 +135,9 @@ def taking(life: Life, step: Need, token: int, now: float) -> Life:
     if step == "create":
         sequence = life.sequence + 1
         return replace(life, busy="create", token=token, sequence=sequence, container_id=_container_id(life, sequence, now))
-    if step in ("start", "delete", "detach", "release"):
+    if step == "detach":
+        return replace(life, busy="detach", token=token, netns="", stage=life.stage if life.container_id else "none")
+    if step in ("start", "delete", "release"):
         return replace(life, busy=step, token=token)
     if step == "kill":
         return replace(life, stopping=True, kill_at=now + life.spec.container.stop_grace_period_s)

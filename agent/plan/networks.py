@@ -37,14 +37,14 @@ class Networks:
         self._failures = 0
 
     def want(self, desired: Iterable[NetworkWanted], lives: Iterable[Life]) -> bool:
-        """Take note of what is wanted; True when it must be applied."""
+        """Take note of what is wanted; True when it must be applied; so it is the first time: something may be left."""
         wanted = {network.name: network for network in desired}
         for life in lives:
             for name in _names(life):
                 if name not in wanted and life.attached and name in self._wanted:
                     wanted[name] = self._wanted[name]
         self._wanted = dict(sorted(wanted.items()))
-        return self._wanted != (self._asked if self._asked is not None else {})
+        return self._wanted != self._asked
 
     def begin(self, token: int) -> tuple[NetworkWanted, ...]:
         """What to apply now. Networks that only get other peers stay ready meanwhile."""

@@ -41,6 +41,17 @@ def copy_from_image(layers: Sequence[Path], target: str, destination: Path, work
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def sweep(work_dir: Path) -> None:
+    """Take away what copies cut off by the agent's death have left."""
+    if not work_dir.is_dir():
+        return
+    from agent.images.overlay import unmount_all
+
+    for folder in work_dir.iterdir():
+        unmount_all(folder / "root")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _copy(source: Path, destination: Path) -> None:
     result = subprocess.run(
         ["cp", "-a", "--reflink=auto", "--", f"{source}/.", str(destination)], capture_output=True, check=False, close_fds=True

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from agent.plan import effects as fx
-from agent.plan.container import Exited
+from agent.plan.container import Exited, Found
 from agent.plan.core import Core
 from agent.plan.network import NetworkWanted
 from agent.plan.records import Desired, Failure, ImageFacts, Slot, WantedService, WantedSpec
@@ -246,3 +246,31 @@ def test_outcomes_of_an_older_effect_are_ignored() -> None:
     volumes = only(effects, fx.PrepareVolumes)
     core.handle(fx.Done(volumes.replica, volumes.token), 0.0)
     assert core.handle(fx.Failed(volumes.replica, volumes.token, Failure("late")), 0.0) == []
+
+
+def test_a_detach_that_failed_half_way_is_followed_by_a_new_attachment() -> None:
+    """Stopped while it was being prepared, wanted again while its clean-up fails: it must not start without a network."""
+    core = Core("n1")
+    effects = core.handle(fx.DesiredArrived(desired()), 0.0)
+    while "AttachNetwork" not in kinds(effects):
+        effects = done(core, effects, 0.0)
+    attach = only(effects, fx.AttachNetwork)
+    core.handle(fx.DesiredArrived(desired(stopped=True)), 1.0)
+    detach = only(core.handle(fx.Done(attach.replica, attach.token, "ns"), 1.0), fx.DetachNetwork)
+    core.handle(fx.Failed(detach.replica, detach.token, Failure("busy")), 1.0)
+    seen = settle(core, core.handle(fx.DesiredArrived(desired()), 2.0), 2.0)
+    assert "AttachNetwork" in kinds(seen)
+    assert core.statuses()[0].state == "running"
+
+
+def test_a_running_container_without_journal_entry_is_adopted_by_what_the_runtime_kept() -> None:
+    """The disk was full: nothing of the replica could be written."""
+    core = up()
+    (container_id,) = ids(core)
+    (key,) = core.lives
+    again = Core("n1")
+    found = Found(container_id, "shop_web.1", "", (("replica", key.text),), "running", 7, 3.0)
+    effects = again.recover(desired(), [], [found], 9.0)
+    assert kinds(effects) == ["ApplyNetworks"]
+    assert ids(again) == [container_id]
+    assert again.statuses()[0].state == "running"
