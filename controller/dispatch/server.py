@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final, NoReturn
 
 import grpc
@@ -74,6 +75,8 @@ class Dispatch:
             [(pki.controller.key, pki.controller.certificate)], pki.authority.pem, require_client_auth=True
         )
         self._sessions: dict[str, NodeSession] = {}
+        self._ended: dict[str, Session] = {}
+        """The last facts of nodes whose session broke: their silence counts from the last word, not from the break."""
         self._reign: Reign | None = None
         self._books = Books(picture)
         self.writer = StatusWriter(picture, clock, self._status_of)
@@ -98,6 +101,7 @@ class Dispatch:
 
     def open(self, reign: Reign) -> None:
         self._books.reload()
+        self._ended.clear()
         self._reign = reign
 
     def shut(self) -> None:
@@ -107,7 +111,7 @@ class Dispatch:
 
     def sessions(self) -> dict[str, Session]:
         """What the nodes' decision needs to know."""
-        return {node: session.facts() for node, session in self._sessions.items()}
+        return self._ended | {node: session.facts() for node, session in self._sessions.items()}
 
     def _status_of(self, node: str) -> NodeStatus | None:
         session = self._sessions.get(node)
@@ -131,6 +135,8 @@ class Dispatch:
                 self._service_changed(change.old.id)
 
     def _node_changed(self, change: Change) -> None:
+        if change.new is None:
+            self._ended.pop(change.name, None)
         session = self._sessions.get(change.name)
         if session is None or (change.new is not None and change.new.serial == session.serial):
             return
@@ -154,6 +160,7 @@ class Dispatch:
         if older is not None:
             older.end(goodbye("another session of this node took over"))
         self._sessions[session.node] = session
+        self._ended.pop(session.node, None)
         self._on_facts(session.node)
         reading = asyncio.ensure_future(self._read(session, context))
         try:
@@ -162,6 +169,7 @@ class Dispatch:
             reading.cancel()
             if self._sessions.get(session.node) is session:
                 del self._sessions[session.node]
+                self._ended[session.node] = replace(session.facts(), open=False)
                 self._on_facts(session.node)
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await reading

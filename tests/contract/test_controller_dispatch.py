@@ -7,6 +7,7 @@ import contextlib
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -188,11 +189,28 @@ async def test_a_silent_node_is_down_and_its_replica_moves() -> None:
                 await asyncio.to_thread(controller.operator().ok, "POST", "/v1/services", service_body("web", replicas=3))
                 await until(controller, "/v1/services", lambda rows: rows[0]["running"] == 3)
                 assert [node.slots() for node in nodes] == [1, 1, 1], "spread"
+            begin = time.monotonic()
             await until(controller, "/v1/nodes/n1", lambda row: row["state"] == "down")
+            assert time.monotonic() - begin > 1.5, "silence counts from the last word, not from the end of the session"
             await until(controller, "/v1/services", lambda rows: rows[0]["running"] == 3)
             assert nodes[1].slots() + nodes[2].slots() == 3
             lost = [row for row in await rows(controller, "/v1/replicas") if row["state"] == "lost"]
             assert [row["node"] for row in lost] == ["n1"]
+
+
+async def test_a_session_that_is_back_within_the_timeout_moves_nothing() -> None:
+    with controller_process("--node-timeout", "3s") as controller:
+        nodes = [Node(controller, f"n{number}") for number in (1, 2)]
+        async with nodes[1].session():
+            async with nodes[0].session():
+                await until(controller, "/v1/nodes", lambda found: [row["state"] for row in found] == ["ready", "ready"])
+                await asyncio.to_thread(controller.operator().ok, "POST", "/v1/services", service_body("web", replicas=2))
+                await until(controller, "/v1/services", lambda found: found[0]["running"] == 2)
+            async with nodes[0].session():
+                await until(controller, "/v1/services", lambda found: found[0]["running"] == 2)
+                placed = await rows(controller, "/v1/replicas?all=true")
+    assert sorted(row["node"] for row in placed) == ["n1", "n2"]
+    assert {row["state"] for row in placed} == {"running"}
 
 
 async def test_a_killed_controller_comes_back_and_moves_nothing() -> None:
