@@ -75,7 +75,8 @@ def test_a_stack_from_plan_to_removal(operator: Client) -> None:
 
 
 def test_every_problem_of_a_project_is_told(operator: Client) -> None:
-    status, answer = operator.request("PUT", "/v1/stacks/bad", {"name": "bad", "services": {"a": {"image": 6}, "b": {"image": 5}}})
+    bad = {"name": "bad", "services": {"a": {"image": 6}, "b": {"image": 5}}}
+    status, answer = operator.request("PUT", "/v1/stacks/bad", bad)
     assert status == 400
     assert answer["error"]["code"] == "bad_input"
     assert len(answer["error"]["problems"]) >= 2

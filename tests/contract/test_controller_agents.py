@@ -1,0 +1,266 @@
+"""What the API passes on to agents: logs, exec, images, volumes; against a gRPC server that plays the agent of a node."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import ssl
+import tempfile
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+from grpc import aio
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from protos import node_pb2 as pb
+from protos import node_pb2_grpc as rpc
+from tests.contract.controller_harness import INFO, Client, ControllerProcess, Node, controller_process, service_body
+
+pytestmark = [pytest.mark.contract, pytest.mark.timeout(120)]
+
+
+class PlayedAgent(rpc.AgentServicer):
+    """Answers as an agent would, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+        self.stdin = b""
+        self.archive = b""
+        self.following = asyncio.Event()
+        self.let_go = asyncio.Event()
+
+    async def Logs(self, request: pb.LogsRequest, context: Any) -> AsyncIterator[pb.LogLine]:
+        self.asked.append(request)
+        yield pb.LogLine(at_ns=1, stream="stdout", line=b"hello\n")
+        yield pb.LogLine(at_ns=2, stream="stderr", line=b"\xff\xfe\n")
+        if request.follow:
+            self.following.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.let_go.set()
+
+    async def Exec(self, requests: AsyncIterator[pb.ExecInput], context: Any) -> AsyncIterator[pb.ExecOutput]:
+        start = (await anext(requests)).start
+        self.asked.append(start)
+        if start.command[0] == "missing":
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "missing: no such program")
+        yield pb.ExecOutput(started=True)
+        try:
+            async for request in requests:
+                if request.WhichOneof("kind") == "stdin":
+                    yield pb.ExecOutput(stdout=request.stdin.upper())
+                elif request.WhichOneof("kind") == "resize":
+                    yield pb.ExecOutput(stderr=f"{request.resize.rows}x{request.resize.columns}".encode())
+                elif request.stdin_closed:
+                    yield pb.ExecOutput(exit_code=3)
+                    return
+        finally:
+            self.let_go.set()
+
+    async def Inspect(self, request: pb.ContainerRequest, context: Any) -> pb.Json:
+        return pb.Json(json=json.dumps({"Id": "abc", "slot": request.key.slot}).encode())
+
+    async def Images(self, request: pb.Empty, context: Any) -> pb.Json:
+        image = {"id": "sha256:1", "names": ["busybox"], "digest": "", "size_bytes": 5, "created": ""}
+        return pb.Json(json=json.dumps([image]).encode())
+
+    async def PullImage(self, request: pb.ImageRequest, context: Any) -> AsyncIterator[pb.Progress]:
+        yield pb.Progress(text="1/2 layers", done_bytes=1, total_bytes=2)
+        if request.reference == "gone":
+            await context.abort(grpc.StatusCode.NOT_FOUND, "image gone: the registry does not have it")
+        yield pb.Progress(text="pulled", result=b'{"id":"sha256:1"}')
+
+    async def RemoveImage(self, request: pb.ImageRequest, context: Any) -> pb.Json:
+        self.asked.append(request)
+        if request.reference == "localhost:5000/a/none:1":
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such image")
+        return pb.Json(json=b"{}")
+
+    async def LoadImage(self, requests: AsyncIterator[pb.Chunk], context: Any) -> pb.Json:
+        async for chunk in requests:
+            self.archive += chunk.data
+        return pb.Json(json=b'{"names":["loaded:1"]}')
+
+    async def Volumes(self, request: pb.Empty, context: Any) -> pb.Json:
+        return pb.Json(json=json.dumps([{"Name": "data", "Mountpoint": "/somewhere"}]).encode())
+
+    async def RemoveVolume(self, request: pb.VolumeRequest, context: Any) -> pb.Json:
+        self.asked.append(request)
+        return pb.Json(json=b"{}")
+
+    async def PruneVolumes(self, request: pb.PruneRequest, context: Any) -> pb.Json:
+        self.asked.append(request)
+        return pb.Json(json=b'{"removed":["anonymous1"]}')
+
+
+@contextlib.asynccontextmanager
+async def cluster() -> AsyncIterator[tuple[ControllerProcess, Client, PlayedAgent]]:
+    """A controller, one node `n1` whose agent is played here, and the service `web` with one replica on it."""
+    with controller_process("--node-timeout", "5s") as controller:
+        operator = controller.operator()
+        node, agent = Node(controller, "n1"), PlayedAgent()
+        server = aio.server()
+        credentials = grpc.ssl_server_credentials(
+            [(node.key, node.joined["certificate"].encode())], node.joined["ca"].encode(), require_client_auth=True
+        )
+        rpc.add_AgentServicer_to_server(agent, server)  # type: ignore[no-untyped-call, unused-ignore]
+        port = server.add_secure_port("127.0.0.1:0", credentials)
+        await server.start()
+        info = {**INFO, "address": f"127.0.0.1:{port}"}
+        try:
+            async with node.session(pb.Hello(node="n1", info=json.dumps(info).encode())):
+                body = service_body("web")
+                body["container"]["mounts"] = [{"type": "volume", "source": "data", "target": "/data"}]
+                await asyncio.to_thread(operator.ok, "POST", "/v1/services", body)
+                async with asyncio.timeout(20):
+                    while (await asyncio.to_thread(operator.ok, "GET", "/v1/services/web"))["running"] != 1:
+                        await asyncio.sleep(0.02)
+                yield controller, operator, agent
+        finally:
+            await server.stop(None)
+
+
+@contextlib.asynccontextmanager
+async def socket(controller: ControllerProcess, path: str, *, certificate: bool = True) -> AsyncIterator[Any]:
+    context = controller.context()
+    tls = ssl.create_default_context(cadata=context["ca"])
+    if certificate:
+        with tempfile.NamedTemporaryFile("w", prefix="shoal-test-", suffix=".pem") as file:
+            file.write(context["certificate"] + context["key"])
+            file.flush()
+            tls.load_cert_chain(file.name)
+    url = context["apis"][0].replace("https", "wss")
+    async with connect(url + path, ssl=tls, compression=None, proxy=None) as found:
+        yield found
+
+
+async def test_everything_that_is_passed_on() -> None:
+    async with cluster() as (controller, operator, agent):
+        await _logs(operator, agent)
+        await _exec(controller, agent)
+        await _refused(controller)
+        await _images(operator, agent)
+        await _volumes(operator, agent)
+        row = await asyncio.to_thread(operator.ok, "GET", "/v1/replicas/web.1")
+        assert row["container"] == {"Id": "abc", "slot": 1}
+
+
+async def _logs(operator: Client, agent: PlayedAgent) -> None:
+    status, text = await asyncio.to_thread(operator.get, "/v1/replicas/web.1/logs?tail=7&since=5")
+    assert status == 200
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert [(row["replica"], row["node"], row["at_ns"], row["stream"]) for row in rows] == [
+        ("web.1", "n1", 1, "stdout"),
+        ("web.1", "n1", 2, "stderr"),
+    ]
+    assert rows[0]["line"] == "hello\n"
+    assert rows[1]["base64"] == "//4K"
+    assert (agent.asked[-1].tail, agent.asked[-1].since_ms, agent.asked[-1].follow) == (7, 5, False)
+    await asyncio.to_thread(_follow_one_line, operator)
+    async with asyncio.timeout(20):
+        await agent.following.wait()
+        await agent.let_go.wait()
+    assert agent.asked[-1].tail == -1
+
+
+def _follow_one_line(operator: Client) -> None:
+    """Reads a line of a followed log and goes away: the agent's stream must end with it."""
+    with contextlib.closing(operator.connect()) as connection:
+        connection.request("GET", "/v1/services/web/logs?follow=true")
+        assert json.loads(connection.getresponse().readline())["line"] == "hello\n"
+
+
+async def _exec(controller: ControllerProcess, agent: PlayedAgent) -> None:
+    agent.let_go.clear()
+    path = "/v1/replicas/web.1/exec?cmd=cat&cmd=-v&tty=true&stdin=true&user=nobody&env=A%3D1&rows=24&cols=80"
+    async with socket(controller, path) as found:
+        assert json.loads(await found.recv()) == {"started": True}
+        await found.send(b"\0abc")
+        assert await found.recv() == b"\x01ABC"
+        await found.send(json.dumps({"resize": [30, 90]}))
+        assert await found.recv() == b"\x0230x90"
+        await found.send("nonsense")
+        await found.send(json.dumps({"stdin_closed": True}))
+        assert json.loads(await found.recv()) == {"exit_code": 3}
+    start = agent.asked[-1]
+    assert (list(start.command), start.tty, start.stdin, start.user) == (["cat", "-v"], True, True, "nobody")
+    assert (list(start.env), start.size.rows, start.size.columns) == (["A=1"], 24, 80)
+    agent.let_go.clear()
+    async with socket(controller, "/v1/replicas/web.1/exec?cmd=cat") as found:
+        await found.recv()
+    async with asyncio.timeout(20):
+        await agent.let_go.wait()
+    async with socket(controller, "/v1/replicas/web.1/exec?cmd=missing") as found:
+        assert "no such program" in json.loads(await found.recv())["error"]
+
+
+async def _refused(controller: ControllerProcess) -> None:
+    for path, status in (("web.9/exec?cmd=x", 404), ("web.1/exec", 400), ("web.1/exec?cmd=x&rows=a", 400)):
+        with pytest.raises(InvalidStatus) as caught:
+            async with socket(controller, f"/v1/replicas/{path}"):
+                pass
+        assert caught.value.response.status_code == status
+        assert set(json.loads(caught.value.response.body or b"{}")) == {"error"}
+    with pytest.raises(InvalidStatus) as caught:
+        async with socket(controller, "/v1/replicas/web.1/exec?cmd=x", certificate=False):
+            pass
+    assert caught.value.response.status_code == 403
+
+
+async def _images(operator: Client, agent: PlayedAgent) -> None:
+    (row,) = await asyncio.to_thread(operator.ok, "GET", "/v1/images")
+    assert (row["node"], row["names"]) == ("n1", ["busybox"])
+    _, text = await asyncio.to_thread(operator.request, "POST", "/v1/images/pull", {"reference": "busybox"})
+    assert [json.loads(line)["text"] for line in text.splitlines()] == ["1/2 layers", "pulled"]
+    _, text = await asyncio.to_thread(operator.request, "POST", "/v1/images/pull", {"reference": "gone"})
+    assert "does not have it" in json.loads(text.splitlines()[-1])["error"]
+    archive = bytes(range(256)) * 12_000
+    (loaded,) = await asyncio.to_thread(operator.ok, "POST", "/v1/images/load?node=n1", archive)
+    assert (loaded, agent.archive) == ({"node": "n1", "names": ["loaded:1"]}, archive)
+    await asyncio.to_thread(operator.ok, "DELETE", "/v1/images/localhost:5000/a/b:1")
+    assert agent.asked[-1].reference == "localhost:5000/a/b:1"
+    status, _ = await asyncio.to_thread(operator.request, "DELETE", "/v1/images/localhost:5000/a/none:1")
+    assert status == 404
+
+
+async def _volumes(operator: Client, agent: PlayedAgent) -> None:
+    row = await asyncio.to_thread(operator.ok, "GET", "/v1/volumes/data")
+    assert (row["nodes"], row["in_use_by"], row["mountpoint"]) == (["n1"], ["web.1"], "/somewhere")
+    status, answer = await asyncio.to_thread(operator.request, "DELETE", "/v1/volumes/data")
+    assert (status, answer["error"]["code"]) == (409, "conflict")
+    pruned = await asyncio.to_thread(operator.ok, "POST", "/v1/volumes/prune", {"all": True})
+    assert pruned == {"removed": ["anonymous1"]}
+    assert list(agent.asked[-1].keep) == ["data"]
+
+
+async def test_a_killed_etcd_is_started_again_and_the_cluster_goes_on() -> None:
+    with controller_process("--node-timeout", "3s") as controller:
+        operator = controller.operator()
+        node = Node(controller, "n1")
+        async with node.session():
+            await asyncio.to_thread(operator.ok, "POST", "/v1/services", service_body("before", replicas=2))
+            await node.until(lambda: node.slots() == 2)
+            _kill_etcd(controller)
+            async with asyncio.timeout(15):
+                while True:
+                    status, _ = await asyncio.to_thread(operator.request, "POST", "/v1/services", service_body("after"))
+                    if status in (200, 409):
+                        break
+                    assert status == 503
+            async with asyncio.timeout(15):
+                while (await asyncio.to_thread(operator.ok, "GET", "/v1/services/after"))["waiting"] == [] and node.slots() < 3:
+                    await asyncio.sleep(0.02)
+            await node.until(lambda: node.slots() == 3)
+
+
+def _kill_etcd(controller: ControllerProcess) -> None:
+    import os
+    import signal
+
+    pid = json.loads((controller.folder / "etcd" / "etcd.pid").read_text())["pid"]
+    os.kill(pid, signal.SIGKILL)
