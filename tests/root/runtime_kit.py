@@ -19,14 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from agent.images.records import ImageConfig
-from agent.plan.container import ContainerOrder, Exited, HostMount
+from agent.plan.container import ContainerOrder, Exited, Found, HostMount
+from agent.runtime.bundle import Paths, read_pids
 from agent.runtime.conmon import ConmonRuntime, RuntimeConfig
 from agent.runtime.mountns import enter_private_mounts
 from model.spec import ContainerSpec
 
 BUSYBOX = Path("/usr/bin/busybox")
 _APPLETS = """
-sh sleep echo cat ls id env pwd hostname kill dd head tail mount stat true false seq yes stty touch ps wc nproc ping chroot mknod
+sh sleep echo cat ls id env pwd hostname kill dd head tail mount stat true false seq yes stty touch ps wc ping chroot mknod df
 """
 _DEADLINE_S = 60.0
 
@@ -81,6 +82,13 @@ class Kit:
         await self.runtime.delete(order.id)
         return exited, text.decode()
 
+    def pid(self, container_id: str) -> int:
+        return read_pids(Paths(self.directory / "data/containers" / container_id)).pid
+
+    def monitor(self, container_id: str) -> int:
+        """conmon's pid."""
+        return read_pids(Paths(self.directory / "data/containers" / container_id)).monitor
+
     async def collect(self) -> None:
         async for exited in self.runtime.exits():
             assert exited.container_id not in self.ended, "an exit came twice"
@@ -88,16 +96,20 @@ class Kit:
             self._waiting.setdefault(exited.container_id, asyncio.Event()).set()
 
 
-@asynccontextmanager
-async def kit_in(directory: Path, runtime: str = "crun", parent: str = "") -> AsyncIterator[Kit]:
-    parent = parent or f"shoaltest-{secrets.token_hex(4)}"
+async def kit_open(directory: Path, runtime: str, parent: str) -> tuple[Kit, tuple[Found, ...]]:
+    """A runtime that has recovered, and what it found."""
     layer = directory / "layer"
     if not layer.exists():
         busybox_layer(layer)
     config = RuntimeConfig(directory / "data", directory / "run", parent, runtime=runtime)  # type: ignore[arg-type]
-    made = ConmonRuntime(config)
-    kit = Kit(directory, layer, made, parent)
-    await made.recover()
+    kit = Kit(directory, layer, ConmonRuntime(config), parent)
+    return kit, await kit.runtime.recover()
+
+
+@asynccontextmanager
+async def kit_in(directory: Path, runtime: str = "crun", parent: str = "") -> AsyncIterator[Kit]:
+    kit, _ = await kit_open(directory, runtime, parent or f"shoaltest-{secrets.token_hex(4)}")
+    made = kit.runtime
     async with asyncio.TaskGroup() as tasks:
         collector = tasks.create_task(kit.collect())
         try:
@@ -106,7 +118,7 @@ async def kit_in(directory: Path, runtime: str = "crun", parent: str = "") -> As
             for name in os.listdir(directory / "data/containers"):
                 await made.delete(name)
             await made.close()
-            made.cgroups.remove(f"/{parent}")
+            made.cgroups.remove(f"/{kit.parent}")
             collector.cancel()
 
 
