@@ -17,13 +17,14 @@ import grpc
 from grpc import aio
 
 from agent.core.figures import stats
+from agent.core.following import follow_to_rest
 from agent.core.images_service import ImagesService
 from agent.core.runner import Runner
 from agent.core.streams import relay
 from agent.core.tls import NodePki, caller_role
 from agent.plan.container import ExecRequest
 from agent.plan.inspect import inspected
-from agent.plan.records import Life
+from agent.plan.records import Life, ReplicaId
 from model.errors import BadInput, Conflict, NotFound, ShoalError, Unavailable
 from model.pki_names import ROLE_CONTROLLER
 from protos import node_pb2 as pb
@@ -63,8 +64,15 @@ class AgentService(node_pb2_grpc.AgentServicer):
         lines = self._ports.runtime.logs(
             life.id.text, follow=request.follow, tail=request.tail, since_ms=request.since_ms, until_ms=request.until_ms
         )
+        if request.follow:
+            lines = follow_to_rest(lines, self._runner.until(lambda: self._rests(life.id)))
         async for line in lines:
             yield pb.LogLine(at_ns=line.at_ns, stream=line.stream, line=line.line)
+
+    def _rests(self, replica: ReplicaId) -> bool:
+        """No process of the replica runs and none will be started."""
+        life = self._runner.core.lives.get(replica)
+        return life is None or ((life.ended or life.goal != "run") and not life.may_run())
 
     async def Exec(self, requests: AsyncIterator[pb.ExecInput], context: Context) -> AsyncIterator[pb.ExecOutput]:
         start = await _first(requests)
