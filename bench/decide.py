@@ -43,7 +43,7 @@ def written(view: View, plan: Plan) -> View:
     return replace(
         view, assignments=assignments, netplans={**view.netplans, **{doc.name: doc for doc in plan.netplans}},
         decisions={**view.decisions, **{doc.name: doc for doc in plan.decisions}},
-        statuses={name: _running(name, assignments[name]) if name in assignments else doc for name, doc in view.statuses.items()},
+        statuses={name: _running(name, assignments.get(name, AssignmentDoc(name))) for name in view.statuses},
     )  # fmt: skip
 
 

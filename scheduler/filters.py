@@ -57,8 +57,8 @@ STATIC: Final[tuple[Static, ...]] = (
         lambda node, group: f"platform is {node.os}/{node.arch}, not {group.platform}",
     ),
     Static(
-        lambda node, group: not group.shun or all(name != node.name for name, _ in group.shun),
-        lambda node, group: next(reason for name, reason in group.shun if name == node.name),
+        lambda node, group: not any(node.name in names for _, names in group.shun),
+        lambda node, group: next(why for why, names in group.shun if node.name in names),
     ),
 )
 

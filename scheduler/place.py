@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from scheduler.branches import spread_over_labels
 from scheduler.fill import pack, spread
-from scheduler.filters import reason, summary
+from scheduler.filters import reason, static_reason, summary
 from scheduler.pool import Pool, demand_of
 from scheduler.types import ClusterView, Group, Placement, Refusal
 
@@ -59,6 +59,10 @@ def _everywhere(pool: Pool, group: Group) -> tuple[list[Pair], _Short | None]:
                 pool.volumes[volume] = tuple(sorted({*pool.volumes.get(volume, ()), name}))
         else:
             without[i] = 0
+    if group.shun:
+        open_to_all = replace(group, shun=())
+        shunned = [i for i in pool.eligible(open_to_all) if pool.nodes[i].name not in group.existing]
+        without.update(dict.fromkeys((i for i in shunned if static_reason(pool.nodes[i], group)), 0))
     return pairs, _Short(group, (0,), without) if without else None
 
 

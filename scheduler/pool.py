@@ -50,8 +50,11 @@ class Pool:
         if found is None:
             if self._usable is None:
                 self._usable = [i for i, node in enumerate(self.nodes) if usable(node)]
-            plain = not (group.constraints or group.platform or group.shun)
-            found = self._usable if plain else [i for i in self._usable if static_passes(self.nodes[i], group)]
+            found = self._usable
+            for _, names in group.shun:
+                found = [i for i in found if self.nodes[i].name not in names]
+            if group.constraints or group.platform:
+                found = [i for i in found if static_passes(self.nodes[i], group)]
             self._eligible[demand] = found
         return found
 

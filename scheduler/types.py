@@ -90,7 +90,7 @@ class Group:
     volumes: tuple[str, ...] = ()
     existing: Mapping[str, int] = field(default_factory=dict)
     prefer: tuple[str, ...] = ()
-    shun: tuple[tuple[str, str], ...] = ()
+    shun: tuple[tuple[str, frozenset[str]], ...] = ()
     strategy: Strategy = "spread"
     everywhere: bool = False
 

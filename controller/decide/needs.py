@@ -172,7 +172,7 @@ def _fill_group(batch: Batch, work: Work) -> None:
     have = Counter(held.node for slot in slots.values() for held in slot.holders if not held.frozen)
     for held in work.swaps.values():
         have[held.node] -= 1
-    shun = tuple(row for network in work.networks for row in batch.nets.shut_to(network))
+    shun = tuple(row for network in work.networks if (row := batch.nets.shut_to(network)) is not None)
     group = replace(work.group, slots=wanted, existing=dict(have), shun=(*work.group.shun, *shun))
     if any(slot in work.prefer for slot in wanted):
         group = replace(group, prefer=tuple(work.prefer.get(slot, "") for slot in wanted))

@@ -28,6 +28,7 @@ class Nets:
         self._plans: dict[str, NetworkPlanDoc] = {}
         self._slices: dict[str, dict[str, str]] = {}
         self._books: dict[str, SliceBook] = {}
+        self._shut: dict[str, tuple[int, frozenset[str]]] = {}
 
     def ensure(self, name: str) -> tuple[str, bool]:
         """(why the network cannot be used or "", whether it was planned just now)."""
@@ -57,15 +58,17 @@ class Nets:
         self._book(name).take(slices[node])
         return ""
 
-    def shut_to(self, name: str) -> tuple[tuple[str, str], ...]:
-        """(node, reason) for the nodes that get no slice any more when there are not enough for all. After `ensure`."""
+    def shut_to(self, name: str) -> tuple[str, frozenset[str]] | None:
+        """The nodes that get no slice any more, with the reason, when there are not enough for all. After `ensure`."""
         slices = self._slices_of(name)
-        without = len(self._view.nodes) - len(slices)
-        if without <= 0 or self._book(name).left() >= without:
-            return ()
-        others = [node for node in sorted(self._view.nodes) if node not in slices]
-        reason = f"network {name}: {self._book(name).exhausted()}"
-        return tuple((node, reason) for node in others[self._book(name).left() :])
+        without, left = len(self._view.nodes) - len(slices), self._book(name).left()
+        if without <= 0 or left >= without:
+            return None
+        known = self._shut.get(name)
+        if known is None or known[0] != len(slices):
+            others = [node for node in sorted(self._view.nodes) if node not in slices]
+            known = self._shut[name] = (len(slices), frozenset(others[left:]))
+        return f"network {name}: {self._book(name).exhausted()}", known[1]
 
     def drop_nodes(self, gone: set[str]) -> None:
         for name, plan in self._view.netplans.items():

@@ -45,7 +45,7 @@ def next_step(doc: ServiceDoc, slots: Mapping[Key, Slot], now_ms: int) -> Step:
         held = slot.primary
         if not held.current:
             continue
-        settled_at = _settled_at(held, config)
+        settled_at = _settled_at(held, config, now_ms)
         if settled_at is not None and settled_at <= now_ms:
             continue
         if held.failed or (held.status is not None and held.status.restarts > 0):
@@ -73,12 +73,17 @@ def _choose(doc: ServiceDoc, slots: Mapping[Key, Slot], outdated: list[Key], mov
     return weak + strong[: max(0, min(budget - len(weak), limit - unavailable))]
 
 
-def _settled_at(held: Held, config: UpdateConfig) -> int | None:
+def _settled_at(held: Held, config: UpdateConfig, now_ms: int) -> int | None:
     """When a replica of the new version counts as settled; None: it is not ok now."""
     if not held.ok or held.status is None:
         return None
     if held.status.state == COMPLETE:
         return 0
-    since = max(held.status.since_ms, held.replica.created_ms)
+    since = credible(held.status.since_ms, held.replica.created_ms, now_ms)
     monitor = round(config.monitor_s * 1000)
     return since + (monitor if held.status.restarts else max(round(config.delay_s * 1000), min(monitor, SETTLE_MS)))
+
+
+def credible(agent_ms: int, created_ms: int, now_ms: int) -> int:
+    """A time told by an agent; its clock may be wrong: what is not between the replica's creation and now is the creation."""
+    return agent_ms if created_ms <= agent_ms <= now_ms else created_ms

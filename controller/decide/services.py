@@ -20,6 +20,7 @@ from typing import Final
 
 from controller.decide import needs
 from controller.decide.batch import Batch
+from controller.decide.rollout import credible
 from controller.decide.standing import Held, has_ended
 from controller.decide.types import Plan, Settings, View
 from controller.decide.wording import counted, listed, placed
@@ -84,7 +85,7 @@ def _finished(batch: Batch, work: Work) -> bool:
     status = slot.primary.status if slot else None
     if status is None or not (has_ended(status, work.doc.spec.container.restart) or status.state == REJECTED):
         return False
-    at = status.since_ms + AUTO_REMOVE_MS
+    at = credible(status.since_ms, status.created_ms, batch.now_ms) + AUTO_REMOVE_MS
     if batch.now_ms < at:
         batch.wake(at)
         return False

@@ -170,4 +170,4 @@ def _disk_full(batch: Batch, work: Work, node: str, status: ReplicaStatus | None
 
 
 def _shunning(group: Group, node: str, reason: str) -> Group:
-    return replace(group, shun=(*group.shun, (node, reason)))
+    return replace(group, shun=(*group.shun, (reason, frozenset([node]))))

@@ -348,3 +348,77 @@ def test_a_service_recreated_under_its_name_starts_anew(cluster: ModelCluster) -
     cluster.converge()
     ids = {entry.service_id for doc in cluster.docs["assignments"].values() for entry in doc.services}
     assert ids == {"id-new"}
+
+
+def test_when_slices_are_short_the_nodes_that_have_one_are_used_in_the_first_pass(cluster: ModelCluster) -> None:
+    cluster.network("small", "10.9.0.0/29")
+    cluster.service("web", 6, networks=("small",))
+    cluster.service("agent", mode="global", networks=("small",))
+    cluster.decide()
+    assert cluster.decide().empty()
+    assert cluster.counts("web") == {"n1": 3, "n2": 3}
+    assert cluster.counts("agent") == {"n1": 1, "n2": 1}
+    why = "1 node: network small: its subnet 10.9.0.0/29 has no free slice left for another node"
+    assert cluster.docs["decisions"]["agent"].waiting == ((0, why),)
+
+
+def test_failing_replicas_of_one_slot_are_reduced_to_the_oldest(cluster: ModelCluster) -> None:
+    cluster.broken.add(("web", 1))
+    cluster.service("web", 1)
+    cluster.converge()
+    cluster.cut("n1")
+    cluster.expire()
+    cluster.converge()
+    cluster.back("n1")
+    cluster.decide_nodes()
+    cluster.converge()
+    assert cluster.where("web") == {1: ["n1"]}
+
+
+def test_a_rollout_that_may_continue_does_in_spite_of_failures(cluster: ModelCluster) -> None:
+    update = UpdateConfig(failure_action="continue")
+    cluster.service("web", 3, update=update)
+    cluster.converge()
+    cluster.pass_time(60_000)
+    cluster.broken.add(("web", 2))
+    cluster.service("web", 3, version=2, update=update)
+    cluster.converge()
+    assert {row.version for rows in cluster.running.values() for row in rows.values()} == {2}
+
+
+def test_an_agents_wrong_clock_does_not_hold_a_rollout_up(cluster: ModelCluster) -> None:
+    cluster.service("web", 2)
+    cluster.converge()
+    cluster.pass_time(60_000)
+    cluster.service("web", 2, version=2)
+    cluster.decide()
+    cluster.agents()
+    key, row = next(iter(cluster.running["n1"].items()))
+    cluster.running["n1"][key] = replace(row, since_ms=cluster.now_ms + 3_600_000)
+    cluster.agents()
+    plan = cluster.decide()
+    assert plan.wake_at_ms == cluster.now_ms + 1000
+
+
+def test_replicas_move_when_their_node_no_longer_meets_a_constraint(cluster: ModelCluster) -> None:
+    cluster.node("n1", labels=(("zone", "a"),))
+    cluster.service("web", 2, placement=Placement(constraints=("node.labels.zone==a",)))
+    cluster.converge()
+    assert cluster.counts("web") == {"n1": 2}
+    cluster.node("n1")
+    cluster.node("n2", labels=(("zone", "a"),))
+    plan = cluster.decide()
+    assert sentences(plan.events) == ["n1: constraint node.labels.zone==a not met: 2 replicas started: 2 on n2"]
+    cluster.converge()
+    assert cluster.counts("web") == {"n2": 2}
+
+
+def test_scale_in_prefers_what_is_not_healthy(cluster: ModelCluster) -> None:
+    cluster.service("web", 3)
+    cluster.converge()
+    key, row = next(iter(cluster.running["n1"].items()))
+    cluster.running["n1"][key] = replace(row, health="unhealthy")
+    cluster.agents()
+    cluster.change("web", scale=2)
+    cluster.decide()
+    assert cluster.counts("web") == {"n2": 1, "n3": 1}

@@ -47,7 +47,7 @@ def test_a_refusal_counts_its_reasons() -> None:
         (Group("s", (1,), node="n9"), "node n9 does not exist"),
         (Group("s", (1,), max_per_node=1, existing={"n1": 1}), "1 node: has 1 of at most 1 replicas per node"),
         (Group("s", (1,), Amounts(9_000_000)), "1 node: not enough cpus"),
-        (Group("s", (1,), shun=(("n1", "disk full"),)), "1 node: disk full"),
+        (Group("s", (1,), shun=(("disk full", frozenset(["n1"])),)), "1 node: disk full"),
     ],
 )  # fmt: skip
 def test_each_filter_says_why(group: Group, reason: str) -> None:
