@@ -85,7 +85,9 @@ def until_running(client: Client, names: Collection[str], *, timeout_s: float, s
 def snapshot(client: Client, names: Collection[str], stack: str) -> list[Progress]:
     index = client.index
     only = next(iter(names)) if len(names) == 1 else None
-    replicas = client.get("/v1/replicas", stack=stack or None, service=only, index=index or None, wait=1 if index else None)
+    replicas = client.get(
+        "/v1/replicas", stack=stack or None, service=only, all=True, index=index or None, wait=1 if index else None
+    )
     seen = client.index
     services = client.get("/v1/services", stack=stack or None)
     client.index = seen
