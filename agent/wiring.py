@@ -158,9 +158,19 @@ async def _leave(settings: Settings, runner: Runner, journal: Journal, ports: Po
     except TimeoutError:
         log.error("%d replicas did not stop in %g s", len(runner.core.lives), REMOVED_STOP_S)
     await ports.network.close(remove=True)
+    _remove_empty_cgroups(settings.cgroup_parent)
     journal.wipe()
     wipe_identity(settings.data_dir)
     log.warning("left the cluster: key and name are deleted; join again with a token")
+
+
+def _remove_empty_cgroups(parent: str) -> None:
+    """The parent of all containers' cgroups; where something of somebody else lives in it, it stays."""
+    top = Path("/sys/fs/cgroup")
+    name = parent.strip("/")
+    for path in (top / name, *(tree / name for tree in top.iterdir() if tree.is_dir())):
+        with contextlib.suppress(OSError):
+            path.rmdir()
 
 
 def _tell_systemd(state: str) -> None:

@@ -6,6 +6,7 @@ in the image cannot lead to the host. Owner, mode, times, extended attributes an
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from model.errors import RuntimeFailed
+from model.errors import DiskFull, RuntimeFailed
 
 
 def copy_from_image(layers: Sequence[Path], target: str, destination: Path, work_dir: Path) -> None:
@@ -54,8 +55,12 @@ def sweep(work_dir: Path) -> None:
 
 def _copy(source: Path, destination: Path) -> None:
     result = subprocess.run(
-        ["cp", "-a", "--reflink=auto", "--", f"{source}/.", str(destination)], capture_output=True, check=False, close_fds=True
-    )
+        ["cp", "-a", "--reflink=auto", "--", f"{source}/.", str(destination)],
+        capture_output=True, check=False, close_fds=True, env=os.environ | {"LC_ALL": "C"},
+    )  # fmt: skip
     if result.returncode != 0:
-        line = result.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["cp failed"]
-        raise RuntimeFailed(f"cannot fill volume {destination.parent.name} from the image: {line[0]}")
+        text = result.stderr.decode(errors="replace").strip()
+        what = f"volume {destination.parent.name}, filled from the image"
+        if os.strerror(errno.ENOSPC) in text or os.strerror(errno.EDQUOT) in text:
+            raise DiskFull(f"{what}: disk full: free space on this node")
+        raise RuntimeFailed(f"{what}: {(text.splitlines() or ['cp failed'])[-1]}")
