@@ -18,7 +18,15 @@ from websockets.exceptions import InvalidStatus
 
 from protos import node_pb2 as pb
 from protos import node_pb2_grpc as rpc
-from tests.contract.controller_harness import INFO, Client, ControllerProcess, Node, controller_process, service_body
+from tests.contract.controller_harness import (
+    INFO,
+    Client,
+    ControllerProcess,
+    Node,
+    controller_process,
+    eventually,
+    service_body,
+)
 
 pytestmark = [pytest.mark.contract, pytest.mark.timeout(120)]
 
@@ -61,6 +69,12 @@ class PlayedAgent(rpc.AgentServicer):
                     return
         finally:
             self.let_go.set()
+
+    def Attach(self, requests: AsyncIterator[pb.ExecInput], context: Any) -> AsyncIterator[pb.ExecOutput]:
+        return self.Exec(requests, context)
+
+    async def Stats(self, request: pb.Empty, context: Any) -> pb.Json:
+        return pb.Json(json=b"{}")
 
     async def Inspect(self, request: pb.ContainerRequest, context: Any) -> pb.Json:
         return pb.Json(json=json.dumps({"Id": "abc", "slot": request.key.slot}).encode())
@@ -117,9 +131,7 @@ async def cluster() -> AsyncIterator[tuple[ControllerProcess, Client, PlayedAgen
                 body = service_body("web")
                 body["container"]["mounts"] = [{"type": "volume", "source": "data", "target": "/data"}]
                 await asyncio.to_thread(operator.ok, "POST", "/v1/services", body)
-                async with asyncio.timeout(20):
-                    while (await asyncio.to_thread(operator.ok, "GET", "/v1/services/web"))["running"] != 1:
-                        await asyncio.sleep(0.02)
+                await asyncio.to_thread(eventually, lambda: operator.ok("GET", "/v1/services/web")["running"] == 1)
                 yield controller, operator, agent
         finally:
             await server.stop(None)
@@ -252,9 +264,6 @@ async def test_a_killed_etcd_is_started_again_and_the_cluster_goes_on() -> None:
                     if status in (200, 409):
                         break
                     assert status == 503
-            async with asyncio.timeout(15):
-                while (await asyncio.to_thread(operator.ok, "GET", "/v1/services/after"))["waiting"] == [] and node.slots() < 3:
-                    await asyncio.sleep(0.02)
             await node.until(lambda: node.slots() == 3)
 
 
