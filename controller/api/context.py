@@ -22,6 +22,7 @@ from controller.decide.types import Settings, View
 from controller.dispatch.server import Dispatch
 from controller.loops.picture import KINDS, Picture, Snapshot
 from controller.loops.views import view_of
+from controller.metrics import STORE_SECONDS
 from controller.pki import Pki
 from model import codec
 from model.documents import Event, key
@@ -69,7 +70,8 @@ class Api:
 
     async def commit(self, guards: Sequence[Guard], ops: Sequence[Op]) -> int:
         """One transaction; its revision. Raises Conflict when a guard fails, StoreError."""
-        result = await self.store.txn(guards, ops)
+        with STORE_SECONDS.labels("txn").time():
+            result = await self.store.txn(guards, ops)
         if not result.ok:
             raise Changed("it changed meanwhile: look again and repeat")
         self.picture.from_own_puts(((op.key, op.value) for op in ops if isinstance(op, Put)), result.revision)

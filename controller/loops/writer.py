@@ -16,6 +16,7 @@ from typing import Any, Final
 from controller.decide.types import Plan
 from controller.election import Reign
 from controller.loops.picture import Picture, Snapshot
+from controller.metrics import STORE_SECONDS
 from model import codec
 from model.documents import key
 from model.errors import Conflict
@@ -84,7 +85,8 @@ class PlanWriter:
     async def commit(self, wanted: Sequence[Guard], ops: Sequence[Op]) -> int:
         """One transaction under the leader's key."""
         self._reign.check()
-        result = await self._store.txn([*wanted, self._reign.guard], ops)
+        with STORE_SECONDS.labels("txn").time():
+            result = await self._store.txn([*wanted, self._reign.guard], ops)
         if not result.ok:
             raise PlanConflict("the plan's facts changed while it was made: deciding again")
         self._picture.from_own_puts(((op.key, op.value) for op in ops if isinstance(op, Put)), result.revision)
