@@ -36,6 +36,8 @@ from model.errors import RuntimeFailed
 _numbers = itertools.count(1)
 _CONSOLE_TIMEOUT_S: Final = 20.0
 _DESCRIPTORS_MAX: Final = 4
+_END_WAIT_S: Final = 0.02
+_END_TRIES: Final = 150
 _LAST_BYTES: Final = 400
 _RUNTIME_FAILED: Final = 255
 _NOT_EXECUTABLE: Final = (b"permission denied", b"operation not permitted", b"format error")
@@ -94,21 +96,20 @@ class ExecSession:
             shutil.rmtree(self._directory, ignore_errors=True)
 
     async def _end(self) -> None:
-        """crun ends with its process; if that was not yet there to be killed, crun itself is."""
-        try:
-            async with asyncio.timeout(1.0):
-                await self.wait()
-        except TimeoutError:
-            self._child.kill()
-            await self.wait()
+        """crun ends with its process, whose pid it may write a little late. If it never does, crun itself is killed."""
+        for _ in range(_END_TRIES):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_END_WAIT_S):
+                    await self.wait()
+                return
             self._signal(signals.SIGKILL)
+        self._child.kill()
+        await self.wait()
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(OSError, ValueError):
             process = Process(int((self._directory / "pid").read_text()))
             process.signal(number)
-            if self._child.returncode is not None:
-                process.reap()  # an orphan of a killed crun is ours
             process.close()
 
 

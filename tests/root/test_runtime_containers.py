@@ -1,0 +1,256 @@
+"""What a container really gets from the kernel: rights, limits, mounts, files, signals; and how its faults read."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.plan.container import HostMount
+from model.errors import DiskFull, RuntimeFailed
+from model.spec import Resources, Ulimit
+from tests.root.runtime_kit import Kit, busybox_layer, in_private_mounts, kit_open, leftovers, with_kit
+
+pytestmark = pytest.mark.root
+
+
+def test_rights_of_an_ordinary_container(tmp_path: Path) -> None:
+    async def body(kit: Kit) -> None:
+        _, text = await kit.ran("cat", "/proc/self/status")
+        rows = dict(line.split(":", 1) for line in text.splitlines())
+        assert rows["CapBnd"].strip() == rows["CapEff"].strip() == "00000000800005fb"
+        assert rows["NoNewPrivs"].strip() == "1"
+        assert rows["Seccomp"].strip() == "2"
+        script = "mount -t tmpfs x /tmp; chroot / true; mknod /tmp/x c 1 3; echo 1 > /proc/sysrq-trigger; :"
+        exited, text = await kit.ran("sh", "-c", script)
+        assert exited.exit_code == 0
+        assert text.lower().count("operation not permitted") + text.lower().count("permission denied") == 3
+        assert "Read-only file system" in text or "can't create" in text
+
+    with_kit(tmp_path, body)
+
+
+def test_the_user_sees_its_name_home_groups_and_no_power(tmp_path: Path) -> None:
+    async def body(kit: Kit) -> None:
+        _, text = await kit.ran(
+            "sh", "-c", "id; echo $HOME; pwd; grep CapEff /proc/self/status", user="ann", working_dir="/home/ann"
+        )
+        assert text.splitlines() == [
+            "uid=1000(ann) gid=1000(ann) groups=44(video),1000(ann)", "/home/ann", "/home/ann", "CapEff:\t0000000000000000",
+        ]  # fmt: skip
+
+    with_kit(tmp_path, body)
+
+
+def test_files_of_etc_and_hostname(tmp_path: Path) -> None:
+    async def body(kit: Kit) -> None:
+        script = "hostname; cat /etc/hostname /etc/hosts /etc/resolv.conf"
+        plain = kit.order("sh", "-c", script, hostname="web", extra_hosts=(("db", "10.1.1.1"),))
+        order = replace(plain, addresses=("10.9.0.2",), nameservers=("10.9.0.1",))
+        await kit.exit_of(await kit.started(order))
+        text = b"".join([line.line async for line in kit.runtime.logs(order.log_key)]).decode()
+        assert text.startswith("web\nweb\n")
+        assert "10.9.0.2\tweb\n" in text
+        assert "10.1.1.1\tdb\n" in text
+        assert text.endswith("nameserver 10.9.0.1\n")
+
+    with_kit(tmp_path, body)
+
+
+def test_mounts_read_only_root_and_tmpfs(tmp_path: Path) -> None:
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v/file").write_text("from the host\n")
+
+    async def body(kit: Kit) -> None:
+        mounts = (
+            HostMount("/data", str(tmp_path / "v")),
+            HostMount("/ro", str(tmp_path / "v"), read_only=True),
+            HostMount("/scratch", tmpfs_size_bytes=1 << 20, tmpfs_mode=0o700),
+        )
+        script = "cat /ro/file; echo new > /data/new; echo x > /ro/x; echo x > /x; stat -c %a /scratch; df -k /scratch /dev/shm"
+        _, text = await kit.ran("sh", "-c", script, mounts=mounts, read_only=True, shm_size_bytes=2 << 20)
+        assert "from the host" in text
+        assert (tmp_path / "v/new").read_text() == "new\n"
+        assert not (tmp_path / "v/x").exists()
+        assert text.count("Read-only file system") == 2
+        assert "\n700\n" in text
+        assert " 1024 " in text
+        assert " 2048 " in text
+
+    with_kit(tmp_path, body)
+
+
+def test_out_of_memory_says_so(tmp_path: Path) -> None:
+    async def body(kit: Kit) -> None:
+        exited, _ = await kit.ran("tail", "-c", "60m", "/dev/zero", limits=Resources(memory_bytes=32 << 20))
+        assert (exited.exit_code, exited.oom) == (137, True)
+        assert exited.message == "out of memory: killed at 32.0 MiB (exit code 137)"
+
+    with_kit(tmp_path, body)
+
+
+def test_limits_are_those_of_the_kernel(tmp_path: Path) -> None:
+    async def body(kit: Kit) -> None:
+        limits = Resources(cpus=0.5, memory_bytes=64 << 20, pids=20)
+        order = kit.order(limits=limits, ulimits=(Ulimit("nofile", 100, -1),), oom_score_adj=200)
+        await kit.started(order)
+        pid = kit.pid(order.id)
+        usage = await kit.runtime.usage(order.id)
+        assert usage is not None
+        assert (usage.memory_limit_bytes, usage.pids_limit, usage.pids) == (64 << 20, 20, 1)
+        soft = next(line.split()[3] for line in Path(f"/proc/{pid}/limits").read_text().splitlines() if "open files" in line)
+        assert soft == "100"
+        assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "200\n"
+
+    with_kit(tmp_path, body)
+
+
+def test_init_passes_signals_on_and_a_bare_shell_needs_a_kill(tmp_path: Path) -> None:
+    async def body(kit: Kit) -> None:
+        command = ("sh", "-c", "echo up; exec sleep 1000")
+        with_init, bare = kit.order(*command, init=True), kit.order(*command)
+        for order in (with_init, bare):
+            await kit.started(order)
+            assert (await anext(kit.runtime.logs(order.log_key, follow=True))).line == b"up\n"
+            await kit.runtime.kill(order.id, 15)
+        assert (await kit.exit_of(with_init.id)).exit_code == 143
+        await kit.runtime.kill(bare.id, 9)
+        assert (await kit.exit_of(bare.id)).exit_code == 137
+
+    with_kit(tmp_path, body)
+
+
+def test_faults_of_the_command_read_as_one_line_with_a_code(tmp_path: Path) -> None:
+    async def body(kit: Kit) -> None:
+        faults = {
+            "/bin/nope": ('cannot start: "/bin/nope": no such file or directory (exit code 127)', 127),
+            "nope": ('cannot start: "nope": not found in $PATH (exit code 127)', 127),
+            "/etc/passwd": ('cannot start: "/etc/passwd": permission denied (exit code 126)', 126),
+        }
+        for command, (message, code) in faults.items():
+            with pytest.raises(RuntimeFailed) as caught:
+                await kit.runtime.create(kit.order(command))
+            assert (str(caught.value), caught.value.exit_code, caught.value.permanent) == (message, code, True)
+        assert os.listdir(tmp_path / "data/containers") == []
+
+    with_kit(tmp_path, body)
+
+
+def test_a_missing_mount_source_and_a_strange_user_are_named(tmp_path: Path) -> None:
+    async def body(kit: Kit) -> None:
+        with pytest.raises(RuntimeFailed, match="/no/such, to be mounted on /data, does not exist"):
+            await kit.runtime.create(kit.order(mounts=(HostMount("/data", "/no/such"),)))
+        with pytest.raises(RuntimeFailed, match="user 'bob' is not in the image"):
+            await kit.runtime.create(kit.order(user="bob"))
+
+    with_kit(tmp_path, body)
+
+
+@pytest.mark.parametrize("name", ["proc", "sys", "dev"])
+def test_an_image_with_a_link_for_a_kernel_directory_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "outside").mkdir()
+
+    async def body(kit: Kit) -> None:
+        hostile = busybox_layer(tmp_path / "hostile")
+        (hostile / name).rmdir()
+        (hostile / name).symlink_to(tmp_path / "outside")
+        with pytest.raises(RuntimeFailed, match=f"/{name} is not a directory"):
+            await kit.runtime.create(replace(kit.order(), layers=(hostile,)))
+        assert os.listdir(tmp_path / "outside") == []
+
+    with_kit(tmp_path, body)
+
+
+def test_a_mount_target_behind_a_link_stays_inside(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "v").mkdir()
+
+    async def body(kit: Kit) -> None:
+        hostile = busybox_layer(tmp_path / "hostile")
+        (hostile / "data").symlink_to(tmp_path / "outside")
+        order = replace(kit.order("touch", "/data/x", mounts=(HostMount("/data", str(tmp_path / "v")),)), layers=(hostile,))
+        assert (await kit.exit_of(await kit.started(order))).exit_code == 0
+        assert os.listdir(tmp_path / "outside") == []
+        assert os.listdir(tmp_path / "v") == ["x"]
+
+    with_kit(tmp_path, body)
+
+
+def test_containers_get_no_descriptor_and_no_environment_of_the_agent(tmp_path: Path) -> None:
+    async def body(kit: Kit) -> None:
+        handle = os.open("/", os.O_RDONLY)
+        os.set_inheritable(handle, True)
+        os.environ["SECRET_OF_THE_AGENT"] = "x"
+        try:
+            _, text = await kit.ran("sh", "-c", "env; ls /proc/self/fd")
+        finally:
+            os.close(handle)
+            del os.environ["SECRET_OF_THE_AGENT"]
+        assert "SECRET" not in text
+        assert {line for line in text.splitlines() if line.isdigit()} <= {"0", "1", "2", "3"}
+
+    with_kit(tmp_path, body)
+
+
+def test_the_root_is_shared_read_only_and_writes_stay_apart(tmp_path: Path) -> None:
+    async def body(kit: Kit) -> None:
+        for _ in range(2):
+            exited, text = await kit.ran("sh", "-c", "ls /new 2>&1; touch /new; stat -c %a /")
+            assert exited.exit_code == 0
+            assert "No such file" in text
+            assert text.endswith("755\n")
+        assert not (kit.layer / "new").exists()
+
+    with_kit(tmp_path, body)
+
+
+def test_cancelling_a_create_leaves_nothing(tmp_path: Path) -> None:
+    async def body(kit: Kit) -> None:
+        for after_s in (0.0, 0.002, 0.01, 0.02, 0.03):
+            order = kit.order()
+            task = asyncio.ensure_future(kit.runtime.create(order))
+            await asyncio.sleep(after_s)
+            task.cancel()
+            try:
+                await task
+            except asyncio.CancelledError:
+                assert not (tmp_path / "data/containers" / order.id).exists()
+            await kit.runtime.delete(order.id)
+
+    with_kit(tmp_path, body)
+
+
+async def _many(kit: Kit) -> None:
+    for _ in range(8):
+        await kit.runtime.create(kit.order())
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    """A tiny tmpfs as data directory."""
+    data = tmp_path / "data"
+    data.mkdir()
+    parent = f"shoaltest-{secrets.token_hex(4)}"
+
+    async def whole() -> None:
+        kit, _ = await kit_open(tmp_path, "crun", parent)
+        try:
+            (data / "filler").write_bytes(b"x" * (100 << 10))
+            with pytest.raises(DiskFull, match="disk full"):
+                await _many(kit)
+        finally:
+            for name in os.listdir(data / "containers"):
+                await kit.runtime.delete(name)
+            await kit.runtime.close()
+            kit.runtime.cgroups.remove(f"/{kit.parent}")
+
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "x", str(data)], check=True)
+    try:
+        in_private_mounts(whole)
+        assert [line for line in leftovers(tmp_path, parent) if str(data) not in line.split(" ")] == []
+    finally:
+        subprocess.run(["umount", str(data)], check=True)
