@@ -44,6 +44,7 @@ TRANSITIONS: Final[tuple[tuple[str, str, Owner, str], ...]] = (
     (FAILED, PREPARING, "agent", "restart: a new container of the same replica"),
     (COMPLETE, PREPARING, "agent", "restart policy `any`: a new container of the same replica"),
     (REJECTED, PREPARING, "agent", "tried again with long back-off: the image may have come"),
+    (SHUTDOWN, PREPARING, "agent", "the stopped service was started again"),
     (FAILED, SHUTDOWN, "agent", "no longer assigned"),
     (COMPLETE, SHUTDOWN, "agent", "no longer assigned"),
     (REJECTED, SHUTDOWN, "agent", "no longer assigned"),

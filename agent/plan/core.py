@@ -228,14 +228,20 @@ class Core:
             self._apply_networks()
 
     def _put(self, life: Life) -> None:
+        """The life as it is now, to be looked at again."""
+        self._set(life)
+        self._todo[life.id] = None
+
+    def _set(self, life: Life) -> None:
         before = self.lives.get(life.id)
+        if before is life:
+            return
         if before is not None and before.container_id != life.container_id:
             self._by_container.pop(before.container_id, None)
         if life.container_id:
             self._by_container[life.container_id] = life.id
         self.lives[life.id] = life
         self._touched[life.id] = None
-        self._todo[life.id] = None
 
     def _advance(self, key: ReplicaId, now: float) -> None:
         while True:
@@ -243,12 +249,11 @@ class Core:
             step = lives_of.need(life, now)
             if step == "forget":
                 return self._forget(life)
-            if step == "nothing" or (step in START_STEPS and not self._may_start(life, step)):
+            if step == "nothing" or (step in START_STEPS and not self._may_start(life, step, now)):
                 break
             self._token += 1
             after = lives_of.taking(life, step, self._token, now)
-            self._put(after)
-            del self._todo[key]
+            self._set(after)
             self._out.append(effect_of(after, step))
         self._settle(life, step, now)
         return None
@@ -268,8 +273,11 @@ class Core:
         life = self.lives[key]
         return life.goal == "run" and not life.busy and not life.container_id
 
-    def _may_start(self, life: Life, step: Need) -> bool:
+    def _may_start(self, life: Life, step: Need, now: float) -> bool:
         """Image, slot, networks and a permit: asked in this order, so that a slow pull holds no permit."""
+        if not life.may_run():
+            life = lives_of.preparing(life, now)
+            self._set(life)
         if step == "image":
             self._pull(life)
             return False
@@ -280,8 +288,7 @@ class Core:
             return self._starts.take(life.id)
         self._starts.leave(life.id)
         if missing is not None and not life.message:
-            self._put(replace(life, message=f"waits for network {missing} on this node"))
-            del self._todo[life.id]
+            self._set(replace(life, message=f"waits for network {missing} on this node"))
         return False
 
     def _slot_taken(self, life: Life) -> bool:

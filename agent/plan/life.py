@@ -50,7 +50,8 @@ def want(life: Life, goal: Goal, now: float) -> Life:
         return life
     life = replace(life, goal=goal, not_before=0.0, cleanup_at=0.0, ended=False)
     if goal == "run":
-        return replace(_in_state(life, _shown_while_starting(life), now), attempts=Attempts(restarts=life.attempts.restarts))
+        life = replace(life, attempts=Attempts(restarts=life.attempts.restarts))
+        return life if life.may_run() else preparing(life, now)
     if life.may_run():
         return life
     return _in_state(life, states.SHUTDOWN, now)
@@ -129,14 +130,16 @@ def wake_at(life: Life) -> float | None:
 def taking(life: Life, step: Need, token: int, now: float) -> Life:
     """The life with `step` in flight. What may exist from now on is noted before it does."""
     if step == "volumes":
-        return replace(_preparing(life, now), busy="volumes", token=token, volumes=True, attached=True)
+        return replace(preparing(life, now), busy="volumes", token=token, volumes=True, attached=True)
     if step == "network":
         return replace(life, busy="network", token=token, attached=True)
     if step == "create":
-        sequence = life.sequence + 1
+        life, sequence = preparing(life, now), life.sequence + 1
         return replace(life, busy="create", token=token, sequence=sequence, container_id=_container_id(life, sequence, now))
     if step == "detach":
         return replace(life, busy="detach", token=token, netns="", stage=life.stage if life.container_id else "none")
+    if step == "delete" and life.goal != "run":
+        return replace(_in_state(life, states.SHUTDOWN, now, keep_message=True), busy="delete", token=token)
     if step in ("start", "delete", "release"):
         return replace(life, busy=step, token=token)
     if step == "kill":
@@ -148,7 +151,8 @@ def taking(life: Life, step: Need, token: int, now: float) -> Life:
     raise AssertionError(step)
 
 
-def _preparing(life: Life, now: float) -> Life:
+def preparing(life: Life, now: float) -> Life:
+    """Being made ready for a start; why the last one failed stays to be seen."""
     return _in_state(life, states.PREPARING, now, keep_message=True)
 
 
@@ -244,7 +248,7 @@ def exited(life: Life, end: Exited, now: float) -> Life:
     if life.goal != "run":
         return _in_state(replace(life, stopping=False), states.SHUTDOWN, now)
     if life.stopping:
-        return replace(_in_state(life, _shown_while_starting(life), now), stopping=False, not_before=0.0)
+        return replace(_in_state(life, states.SHUTDOWN, now), stopping=False, not_before=0.0)
     again = restart.after_exit(
         life.spec.container.restart, life.attempts, end.exit_code, max(0.0, end.at - life.started_at), now
     )
@@ -273,10 +277,6 @@ def vanished(life: Life, now: float) -> Life:
     """Its container is not there any more though nobody deleted it."""
     end = Exited(life.container_id, None, False, now, "the container vanished: its exit code is unknown")
     return exited(life, end, now)
-
-
-def _shown_while_starting(life: Life) -> str:
-    return states.RUNNING if life.stage == "running" else states.PREPARING
 
 
 def _in_state(life: Life, state: str, now: float, message: str = "", *, keep_message: bool = False) -> Life:

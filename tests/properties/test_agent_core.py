@@ -58,6 +58,8 @@ class Node:
                     del self.journal[replica]
                 case fx.Report(status):
                     key = ReplicaId(status.service_id, status.slot, status.created_ms, status.version)
+                    before = self.reported.get(key, status.state)
+                    assert before == status.state or states.allowed(before, status.state, "agent"), (before, status.state)
                     self.reported[key] = status.state
                 case fx.Gone(replica):
                     del self.reported[replica]
