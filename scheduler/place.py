@@ -144,6 +144,9 @@ def _tie(pool: Pool, group: Group, existing: Mapping[int, int]) -> Group | None:
     fit = [i for i in choices if not reason(pool, i, group, existing.get(i, 0))]
     if not fit:
         return None
+    if len(common) > 1 and len(held) == len(group.volumes):  # copies of a global service's volume: any of them will do
+        others = frozenset(node.name for node in pool.nodes) - frozenset(common)
+        return replace(group, shun=(*group.shun, ("volume is elsewhere", others)))
     best = min(fit, key=lambda i: _tie_rank(pool, group, existing, i))
     name = pool.nodes[best].name
     for volume in group.volumes:
@@ -165,6 +168,9 @@ def _why_tied(pool: Pool, group: Group, existing: Mapping[int, int]) -> str:
     if not common:
         places = [f"{name} {'on' if number else 'is on'} {' and '.join(nodes)}" for number, (name, nodes) in enumerate(held)]
         return "volume " + ", volume ".join(places)
+    if len(common) > 1:
+        why = summary(reason(pool, pool.at[node], group, existing.get(pool.at[node], 0)) for node in common if node in pool.at)
+        return f"volume {held[0][0]} is on {' and '.join(common)}: {why}"
     i = pool.at.get(common[0])
     if i is None:
         return f"volume {held[0][0]} is on {common[0]}, which is removed"

@@ -48,6 +48,9 @@ class ModelCluster:
         self.index: Index | None = Index()
         self.wake_at_ms: int | None = None
 
+    def __repr__(self) -> str:
+        return repr({kind: self.docs[kind] for kind in sorted(self.docs)})
+
     def view(self) -> View:
         docs = {KINDS.get(kind, kind): dict(rows) for kind, rows in self.docs.items()}
         docs.pop("tokens", None)

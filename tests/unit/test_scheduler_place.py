@@ -84,6 +84,14 @@ def test_a_volume_holds_its_replicas_back(node: NodeFacts, reason: str) -> None:
     assert refusal.reason == reason
 
 
+def test_a_volume_with_copies_lets_its_replicas_use_each_of_its_nodes() -> None:
+    cluster = ClusterView(nodes("n1", "n2", "n3"), volumes={"data": ("n1", "n2")})
+    result = place(cluster, [Group("db", range(1, 10), Amounts(1_000_000), volumes=("data",))])
+    assert sorted(node for _, node in result.assigned[0]) == ["n1"] * 4 + ["n2"] * 4
+    assert result.refused[0] is not None
+    assert result.refused[0].reason == "volume data is on n1 and n2: 2 nodes: not enough cpus"
+
+
 def test_volumes_on_different_nodes_are_refused() -> None:
     cluster = ClusterView(nodes("n1", "n2"), volumes={"a": ("n1",), "b": ("n2",)})
     refusal = place(cluster, [Group("db", (1,), volumes=("a", "b"))]).refused[0]
