@@ -25,18 +25,19 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def enter_private_mounts(shared: Sequence[Path] = ()) -> bool:
-    """Hide the hybrid tree's cgroup2 from this process and its children; False when there was nothing to do.
+    """Hide the hybrid tree's cgroup2 from this process and its children; False when there is nothing to hide.
 
     `shared`: directories (made when missing) below which this agent mounts things that must outlive it.
     """
-    if not is_hybrid():
+    if (_CGROUP / "cgroup.controllers").exists() or not _UNIFIED.is_dir():
         return False
     for directory in shared:
         directory.mkdir(parents=True, exist_ok=True)
         _share(directory)
     _check(_libc.unshare(_CLONE_NEWNS), "unshare")
     _mount(b"none", _CGROUP, None, _MS_REC | _MS_PRIVATE, None)
-    _check(_libc.umount2(os.fsencode(_UNIFIED), 0), f"unmount {_UNIFIED}")
+    if (_UNIFIED / "cgroup.procs").exists():
+        _check(_libc.umount2(os.fsencode(_UNIFIED), 0), f"unmount {_UNIFIED}")
     # crun makes plain directories here for its `0::` line: they must land in a file system of our own.
     _mount(b"none", _UNIFIED, b"tmpfs", 0, b"mode=755,size=1m")
     return True
@@ -45,10 +46,6 @@ def enter_private_mounts(shared: Sequence[Path] = ()) -> bool:
 def become_subreaper() -> None:
     """Orphans of killed monitors become children of this process, which then learns their exit codes."""
     _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl")
-
-
-def is_hybrid() -> bool:
-    return (_UNIFIED / "cgroup.procs").exists()
 
 
 def _share(directory: Path) -> None:
