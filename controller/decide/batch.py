@@ -30,7 +30,7 @@ class Batch:
         self.events: list[Event] = []
         self._decisions: dict[str, DecisionDoc] = {}
         self._deletes: set[str] = set()
-        self._wakes: list[int] = []
+        self._wakes: dict[str, int] = {}
         self.gone = self._bury_gone_nodes()
 
     def names(self, dirty: Collection[str] | None) -> list[str]:
@@ -62,9 +62,10 @@ class Batch:
         nodes = [self.facts(name) for name in sorted(self.view.nodes)]
         return ClusterView(nodes, loads, {name: self.draft.nodes_of(name) for name in volumes})
 
-    def wake(self, at_ms: int | None) -> None:
+    def wake(self, service: str, at_ms: int | None) -> None:
+        """Decide about the service again at `at_ms` (its earliest wish counts)."""
         if at_ms is not None:
-            self._wakes.append(max(at_ms, self.now_ms + 1))
+            self._wakes[service] = min(max(at_ms, self.now_ms + 1), self._wakes.get(service, at_ms + 1))
 
     def delete(self, kind: str, name: str) -> None:
         self._deletes.add(key(kind, name))
@@ -100,7 +101,8 @@ class Batch:
             decisions=tuple(self._decisions[name] for name in sorted(self._decisions)),
             deletes=tuple(sorted(self._deletes)),
             events=tuple(self.events),
-            wake_at_ms=min(self._wakes, default=None),
+            wake_at_ms=min(self._wakes.values(), default=None),
+            wakes=tuple(sorted(self._wakes.items())),
             sentence="; ".join(event.sentence for event in self.events[:3]),
         )
 

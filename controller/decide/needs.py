@@ -101,7 +101,7 @@ def _roll(batch: Batch, work: Work) -> None:
         if slot.primary.leaving and isinstance(key, int) and not slot.primary.frozen:
             work.moves[key] = slot.primary
     step = next_step(work.doc, slots, batch.now_ms)
-    batch.wake(step.wake_at_ms)
+    batch.wake(work.name, step.wake_at_ms)
     if step.paused:
         work.notes.append(step.paused)
     if work.blocked:

@@ -87,7 +87,7 @@ def _finished(batch: Batch, work: Work) -> bool:
         return False
     at = credible(status.since_ms, status.created_ms, batch.now_ms) + AUTO_REMOVE_MS
     if batch.now_ms < at:
-        batch.wake(at)
+        batch.wake(work.name, at)
         return False
     code = f"exit code {status.exit_code}" if status.exit_code is not None else status.message or status.state
     _remove(batch, work.name, f"{work.name} ended with {code} and is removed, as --rm asks")

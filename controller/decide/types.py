@@ -86,6 +86,8 @@ class Plan:
     """Store keys to delete (documents of nodes, networks, volumes, services that are gone)."""
     events: tuple[Event, ...] = ()
     wake_at_ms: int | None = None
+    wakes: tuple[tuple[str, int], ...] = ()
+    """(service, Unix ms): which services want to be decided again, and when; the earliest is `wake_at_ms`."""
     sentence: str = ""
 
     def empty(self) -> bool:

@@ -163,7 +163,7 @@ def _disk_full(batch: Batch, work: Work, node: str, status: ReplicaStatus | None
         return ""
     at = replica.created_ms + DISK_FULL_MS
     if batch.now_ms < at:
-        batch.wake(at)
+        batch.wake(work.name, at)
         return ""
     work.group = _shunning(work.group, node, "disk full")
     return f"disk of {node} is full"

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from controller.decide.types import Plan, View
+from controller.election import NotLeader
 from controller.loops.picture import Snapshot
 from controller.loops.queue import DirtyQueue
 from controller.loops.writer import PlanConflict, PlanWriter
@@ -29,6 +30,9 @@ BACK_OFF_S: Final = 0.02
 BACK_OFF_S_MAX: Final = 2.0
 THREAD_FROM: Final = 300
 """From so many nodes or dirty keys on a decision runs in the thread: below, the hop costs more than it frees."""
+
+WHOLE: Final = ""
+"""The key of a decision that always looks at everything (nodes) and names no keys in its plan."""
 
 Decide = Callable[[View, tuple[str, ...], int], Plan]
 
@@ -55,27 +59,50 @@ class Loop:
         self.queue = DirtyQueue()
         self._decide = decide
         self._shell = shell
+        self._later: dict[str, int] = {}
+        """Keys that wait for time: Unix ms."""
 
     async def run(self, writer: PlanWriter) -> None:
         """For ever; begins with one pass over nothing, so that what waits for time is found."""
-        wake_at: float | None = None
         back_off_s = BACK_OFF_S
+        wake_at: float | None = None
         while True:
-            dirty = await self.queue.take(wake_at)
+            dirty = self._with_due(await self.queue.take(wake_at))
             started = self._shell.clock.monotonic()
             try:
-                wake_at = self._wake_at(await self._pass(dirty, writer))
+                self._remember(dirty, await self._pass(dirty, writer))
+                wake_at = self._wake_at()
                 back_off_s = BACK_OFF_S
                 self.queue.passed(self._shell.clock.monotonic() - started)
-            except (PlanConflict, StoreError) as error:
-                log.info("%s: %s", self.name, error)
-                if isinstance(error, StoreUnknown):
-                    await self._shell.refresh()
+            except Exception as error:
+                await self._failed(error)
                 self.queue.add(dirty)
                 wake_at = asyncio.get_running_loop().time()
-                self.queue.passed(0.0, at_least_s=back_off_s)
                 await asyncio.sleep(back_off_s)
                 back_off_s = min(BACK_OFF_S_MAX, 2 * back_off_s)
+
+    async def _failed(self, error: Exception) -> None:
+        """A conflict or an outage is everyday; anything else is a fault of ours, and the loop still goes on: what runs keeps
+        running, other services may still be decided, and the log says what is wrong."""
+        if isinstance(error, PlanConflict | StoreError | NotLeader):
+            log.info("%s: %s", self.name, error)
+        else:
+            log.exception("%s: the decision failed: trying again", self.name)
+        if isinstance(error, StoreUnknown):
+            await self._shell.refresh()
+
+    def _with_due(self, dirty: tuple[str, ...]) -> tuple[str, ...]:
+        """The dirty keys and those whose time has come: what one pass left to wait, a pass over other keys must not forget."""
+        now_ms = self._shell.clock.now() * 1000
+        return tuple(sorted({*dirty, *(key for key, at_ms in self._later.items() if key and at_ms <= now_ms)}))
+
+    def _remember(self, decided: tuple[str, ...], plan: Plan) -> None:
+        for key in decided:
+            self._later.pop(key, None)
+        self._later.update(plan.wakes)
+        self._later.pop(WHOLE, None)
+        if plan.wake_at_ms is not None and not plan.wakes:
+            self._later[WHOLE] = plan.wake_at_ms
 
     async def _pass(self, dirty: tuple[str, ...], writer: PlanWriter) -> Plan:
         shell = self._shell
@@ -102,9 +129,9 @@ class Loop:
         DECISION_SECONDS.labels(self.name).inc(clock.monotonic() - started)
         return plan
 
-    def _wake_at(self, plan: Plan) -> float | None:
-        """Unix ms of the plan to the running loop's seconds."""
-        if plan.wake_at_ms is None:
+    def _wake_at(self) -> float | None:
+        """When the earliest key wants to be decided again, in the running loop's seconds."""
+        if not self._later:
             return None
-        in_s = plan.wake_at_ms / 1000 - self._shell.clock.now()
+        in_s = min(self._later.values()) / 1000 - self._shell.clock.now()
         return asyncio.get_running_loop().time() + max(0.01, in_s)
