@@ -76,10 +76,13 @@ class LabUnderTest:
 
     def call(self, *words: str, stdin: str | None = None, timeout: float = 90) -> Done:
         """Run `shoal WORDS`."""
-        done = subprocess.run(
-            [sys.executable, "-m", "shoal", *words],
-            cwd=ROOT, env=self.environment, input=stdin, capture_output=True, text=True, timeout=timeout, check=False,
-        )  # fmt: skip
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "shoal", *words],
+                cwd=ROOT, env=self.environment, input=stdin, capture_output=True, text=True, timeout=timeout, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise AssertionError(f"shoal {' '.join(words)} does not end: {error.stdout!r} {error.stderr!r}") from None
         return Done(done.returncode, done.stdout, done.stderr)
 
     def __call__(self, *words: str, stdin: str | None = None, timeout: float = 90) -> str:
