@@ -24,6 +24,8 @@ _NOT_EXECUTABLE: Final = ("permission denied", "operation not permitted", "exec 
 _LOGFMT: Final = re.compile(r'msg="((?:[^"\\]|\\.)*)"')
 _PREFIX: Final = re.compile(r"^(?:(?:crun|runc)[a-z ]*: |error: |unable to start container process: )+", re.IGNORECASE)
 _LENGTH_MAX: Final = 400
+EXEC_FAILURE: Final = "exec container process"
+"""crun's words for a file the kernel would not execute."""
 
 
 def exit_message(exit_code: int | None, oom: bool, memory_bytes: int) -> str:

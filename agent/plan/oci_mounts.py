@@ -41,13 +41,11 @@ def _kernel(order: ContainerOrder, facts: HostFacts) -> list[Row]:
         _row("/dev/pts", "devpts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
     ]
     if spec.ipc_mode == "host":
-        found += [_bind("/dev/shm", "/dev/shm"), _bind("/dev/mqueue", "/dev/mqueue")]
+        found.append(_bind("/dev/shm", "/dev/shm"))
     else:
         size = spec.shm_size_bytes or _SHM_BYTES
-        found += [
-            _row("/dev/shm", "tmpfs", "shm", "nosuid", "noexec", "nodev", "mode=1777", f"size={size}"),
-            _row("/dev/mqueue", "mqueue", "mqueue", "nosuid", "noexec", "nodev"),
-        ]
+        found.append(_row("/dev/shm", "tmpfs", "shm", "nosuid", "noexec", "nodev", "mode=1777", f"size={size}"))
+    found.append(_row("/dev/mqueue", "mqueue", "mqueue", "nosuid", "noexec", "nodev"))
     if order.netns == "host":  # sysfs belongs to a network namespace: a fresh one of the node's is refused by the kernel
         found.append(_row("/sys", "none", "/sys", "rbind", "nosuid", "noexec", "nodev", "rslave", *read_only))
     else:

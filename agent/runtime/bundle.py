@@ -30,6 +30,7 @@ from model.errors import DiskFull, RuntimeFailed
 from model.spec import Pairs
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_OWN_DEVICES = frozenset({"console", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "tty", "urandom", "zero"})
 _HOST_RESOLV_CONF = Path("/etc/resolv.conf")
 
 
@@ -204,7 +205,7 @@ def _root_facts(order: ContainerOrder, rootfs: Path) -> RootFacts:
         passwd=_text(rootfs, "/etc/passwd"),
         group=_text(rootfs, "/etc/group"),
         mount_targets=found[: len(targets)],
-        devices=tuple(_devices(spec.devices)),
+        devices=tuple(_devices((*(_host_devices() if spec.privileged else ()), *spec.devices))),
     )
 
 
@@ -222,6 +223,23 @@ def _devices(written: tuple[str, ...]) -> list[Device]:
         major, minor = os.major(facts.st_rdev), os.minor(facts.st_rdev)
         mode = stat.S_IMODE(facts.st_mode)
         found.append(Device(target, kind, major, minor, mode, facts.st_uid, facts.st_gid, access))
+    return found
+
+
+def _host_devices() -> list[str]:
+    """All device nodes of the host but those every container has of its own."""
+    found = []
+    for directory, below, names in os.walk("/dev"):
+        below[:] = sorted(name for name in below if directory != "/dev" or name not in _OWN_DEVICES)
+        for name in sorted(names):
+            path = f"{directory}/{name}"
+            mode = os.lstat(path).st_mode
+            if (
+                (stat.S_ISCHR(mode) or stat.S_ISBLK(mode))
+                and path.removeprefix("/dev/") not in _OWN_DEVICES
+                and ":" not in path
+            ):
+                found.append(path)
     return found
 
 

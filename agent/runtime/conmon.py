@@ -24,14 +24,15 @@ from typing import Any, Final, Literal
 from agent.plan.capabilities import held
 from agent.plan.cgroups import cgroup_path
 from agent.plan.container import ContainerOrder, ExecRequest, Exited, Found, LogLine, Usage
-from agent.plan.exits import create_error, exit_message
+from agent.plan.exits import EXEC_FAILURE, create_error, exit_message
 from agent.plan.log_lines import LogOptions, log_options
 from agent.plan.oci import HostFacts, seccomp_filter
 from agent.plan.seccomp import filter_key
 from agent.runtime import attach, bundle, execs
 from agent.runtime.bundle import Paths, Pids, State
 from agent.runtime.cgroups import CgroupDriver, UsageFiles, cgroup_driver
-from agent.runtime.facts import boot_id, read_facts, start_time
+from agent.runtime.facts import boot_id, raise_descriptor_limit, read_facts, start_time
+from agent.runtime.log_reader import last_bytes
 from agent.runtime.log_store import LogStore
 from agent.runtime.monitor import Process, Watch, read_exit_file, reap_orphans
 from agent.runtime.mountns import become_subreaper
@@ -45,6 +46,8 @@ _END_WAIT_S: Final = 0.2
 _END_TRIES: Final = 100
 _MONITOR_TIMEOUT_S: Final = 5.0
 _SIGKILL: Final = 9
+_EXEC_FAILURE_S: Final = 5.0
+_LAST_LOG_BYTES: Final = 1024
 _REAP_DELAY_S: Final = 0.05
 _KILLED: Final = 128 + _SIGKILL
 
@@ -99,6 +102,7 @@ class ConmonRuntime:
 
     async def recover(self) -> tuple[Found, ...]:
         become_subreaper()
+        raise_descriptor_limit()
         if self._on_main_thread:
             asyncio.get_running_loop().add_signal_handler(signals.SIGCHLD, self._reap_soon)
         for directory in (self.config.data_dir / "containers", self._root, self._sockets):
@@ -313,6 +317,9 @@ class ConmonRuntime:
         state = container.state
         oom = container.paths.oom.exists() or (code == _KILLED and self._oom_kills(state) > 0)
         message = exit_message(code, oom, state.memory_bytes)
+        failure = self._exec_failure(container) if code == 1 else None
+        if failure is not None:
+            code, message = failure.exit_code, str(failure)
         container.exit = Exited(state.id, code, oom, _end_time(container.paths.exit), message)
         if container.usage is not None:
             container.usage.close()
@@ -322,6 +329,15 @@ class ConmonRuntime:
         container.done.set()
         if emit and container.started:
             self._exits.put_nowait(container.exit)
+
+    def _exec_failure(self, container: _Container) -> RuntimeFailed | None:
+        """crun finds out only after the start that the kernel cannot execute a file; it says so in the log and ends with 1."""
+        if not container.state.log or time.time() - _started_at(container.paths) > _EXEC_FAILURE_S:
+            return None
+        text = last_bytes(Path(container.state.log), _LAST_LOG_BYTES)
+        if EXEC_FAILURE not in text:
+            return None
+        return create_error(text[text.index(EXEC_FAILURE) :], bundle.read_process(container.paths)["args"][0])
 
     def _oom_kills(self, state: State) -> int:
         files = self.cgroups.open_usage(state.cgroup)

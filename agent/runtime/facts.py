@@ -39,6 +39,12 @@ def _rlimits() -> dict[str, int]:
     return {name: resource.getrlimit(getattr(resource, name))[1] for name in names}
 
 
+def raise_descriptor_limit() -> None:
+    """A container takes about a dozen descriptors of the agent; containers get a limit of their own."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 

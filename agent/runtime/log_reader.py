@@ -85,6 +85,15 @@ class LogCursor:
         return lines
 
 
+def last_bytes(file: Path, count: int) -> str:
+    """The end of one file; empty when it is gone."""
+    try:
+        with open(file, "rb") as handle:
+            return os.pread(handle.fileno(), count, max(0, os.fstat(handle.fileno()).st_size - count)).decode(errors="replace")
+    except OSError:
+        return ""
+
+
 def tail_cursor(directory: Path, tail: int) -> LogCursor:
     """A cursor before the newest `tail` lines (-1: before everything)."""
     if tail < 0:

@@ -241,7 +241,7 @@ def test_usage_of_a_running_one_only(runner: Runner) -> None:
         assert usage is not None
         assert usage.memory_limit_bytes == 64 << 20
         assert usage.pids_limit == 20
-        assert usage.pids == 1
+        assert 1 <= usage.pids <= 20, "runc is several threads until it has executed the command"
         await rig.runtime.delete(order.id)
         assert await rig.runtime.usage(order.id) is None
 

@@ -141,6 +141,33 @@ def test_faults_of_the_command_read_as_one_line_with_a_code(tmp_path: Path) -> N
     with_kit(tmp_path, body)
 
 
+def test_what_the_kernel_cannot_execute_reads_like_any_bad_command(tmp_path: Path) -> None:
+    async def body(kit: Kit) -> None:
+        for name, text in (("garbage", b"\x7fELF" * 9), ("lost", b"#!/no/such\n")):
+            (kit.layer / "bin" / name).write_bytes(text)
+            (kit.layer / "bin" / name).chmod(0o755)
+        exited, _ = await kit.ran("/bin/garbage")
+        assert (exited.exit_code, exited.message) == (126, 'cannot start: "/bin/garbage": exec format error (exit code 126)')
+        exited, _ = await kit.ran("/bin/lost")
+        assert (exited.exit_code, exited.message) == (
+            127,
+            'cannot start: "/bin/lost": no such file or directory (exit code 127)',
+        )
+
+    with_kit(tmp_path, body)
+
+
+def test_privileged_sees_the_host_s_devices_and_modes_of_the_host_work(tmp_path: Path) -> None:
+    async def body(kit: Kit) -> None:
+        _, text = await kit.ran("sh", "-c", "ls /dev; grep Seccomp: /proc/self/status", privileged=True)
+        assert {name for name in os.listdir("/dev") if name in ("kmsg", "vda", "fuse")} <= set(text.split())
+        assert text.endswith("Seccomp:\t0\n")
+        _, text = await kit.ran("sh", "-c", "ps | wc -l", pid_mode="host", ipc_mode="host", netns="host")
+        assert int(text) > 3
+
+    with_kit(tmp_path, body)
+
+
 def test_a_missing_mount_source_and_a_strange_user_are_named(tmp_path: Path) -> None:
     async def body(kit: Kit) -> None:
         with pytest.raises(RuntimeFailed, match="/no/such, to be mounted on /data, does not exist"):
