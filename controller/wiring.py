@@ -41,9 +41,10 @@ from controller.store.etcd_command import QUOTA_BYTES, EtcdFiles, EtcdSettings
 from controller.store.maintenance import Maintenance
 from controller.store.mirror import Mirror
 from controller.store.supervisor import EtcdProcess
-from model.documents import PREFIX, LeaderDoc
+from model import codec
+from model.documents import PREFIX, ControllerDoc, LeaderDoc, NodeDoc, key
 from model.errors import ShoalError, StoreError
-from model.store_port import Store
+from model.store_port import Put, Store
 
 log = logging.getLogger(__name__)
 
@@ -93,8 +94,9 @@ async def _parts(
         agents = Agents(picture, pki)
         stack.push_async_callback(agents.close)
         dispatch = Dispatch(
-            picture, pki, clock, heartbeat_s(config.node_timeout_s), leadership.node_facts_changed, leadership.say
-        )
+            picture, pki, clock, heartbeat_s(config.node_timeout_s), _node_reader(store), leadership.node_facts_changed,
+            leadership.say,
+        )  # fmt: skip
         leadership.dispatch = dispatch
         dispatch.address = join_host(config.advertise, await dispatch.start(join_host(*config.dispatch)))
         stack.push_async_callback(dispatch.stop)
@@ -109,6 +111,7 @@ async def _parts(
         election = Election(store, picture, clock, random, me)
         server = ApiServer(make_app(api, exec_routes(api)), pki, listener)
         await stack.enter_async_context(_tasks(mirror, store, etcd, server, election, leadership))
+        await register(store, ControllerDoc(me.id, me.controller, me.api, me.dispatch))
         write_admin_context(config.data_dir / "admin.json", config.name, [api_url], pki)
         yield Running(api_url, dispatch.address, api, leadership, etcd)
 
@@ -149,6 +152,22 @@ async def _etcd(config: Config, pki: Pki, stack: AsyncExitStack) -> tuple[EtcdPr
     await process.start()
     stack.push_async_callback(process.stop)
     return process, process.target
+
+
+async def register(store: Store, document: ControllerDoc) -> None:
+    """So that agents and tools that know one controller learn of the others."""
+    try:
+        await store.txn([], [Put(key("controllers", document.id), codec.encode(document))])
+    except StoreError as error:
+        log.warning("this controller is not registered until its next start: %s", error)
+
+
+def _node_reader(store: Store) -> Callable[[str], Awaitable[NodeDoc | None]]:
+    async def read(name: str) -> NodeDoc | None:
+        entry = await store.get(key("nodes", name))
+        return None if entry is None else codec.decode(NodeDoc, entry.value)
+
+    return read
 
 
 def _refresher(store: Store, mirror: Mirror) -> Callable[[], Awaitable[None]]:

@@ -200,6 +200,16 @@ class LeaderDoc:
 
 
 @dataclass(frozen=True, slots=True)
+class ControllerDoc:
+    """`controllers/ID` [writer: that controller, when it starts]. Where it can be reached; it need not be up."""
+
+    id: str
+    name: str
+    api: str = ""
+    dispatch: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterDoc:
     """`cluster` [writer: the leader, when it takes the lead]. Without a lease, so that `epoch` never falls back."""
 

@@ -85,14 +85,19 @@ async def join(api: Api, call: Call) -> dict[str, Any]:
 
 
 def dispatch_addresses(api: Api) -> list[str]:
-    """This controller's first (the caller reached it), then the leader's."""
-    leader: LeaderDoc | None = api.snapshot().one("leader")
-    return list(dict.fromkeys([api.dispatch_address, *([leader.dispatch] if leader and leader.dispatch else [])]))
+    """This controller's first (the caller reached it), then the leader's, then those of others."""
+    return _addresses(api, api.dispatch_address, "dispatch")
 
 
 def api_addresses(api: Api) -> list[str]:
-    leader: LeaderDoc | None = api.snapshot().one("leader")
-    return list(dict.fromkeys([api.api_address, *([leader.api] if leader and leader.api else [])]))
+    return _addresses(api, api.api_address, "api")
+
+
+def _addresses(api: Api, own: str, field: str) -> list[str]:
+    snapshot = api.snapshot()
+    leader: LeaderDoc | None = snapshot.one("leader")
+    known = [*([leader] if leader else []), *(row for _, row in sorted(snapshot.of("controllers").items()))]
+    return list(dict.fromkeys([own, *(address for row in known if (address := getattr(row, field)))]))
 
 
 async def _redeem(api: Api, text: str) -> Any:

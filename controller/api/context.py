@@ -26,7 +26,7 @@ from controller.metrics import STORE_SECONDS
 from controller.pki import Pki
 from model import codec
 from model.documents import Event, key
-from model.errors import Conflict
+from model.errors import Conflict, StoreUnknown
 from model.ports import Clock, Random
 from model.store_port import Delete, Guard, Op, Put, Store
 
@@ -89,15 +89,22 @@ class Api:
 
         `change` raises NotFound when it is given None and needs something.
         """
+        unknown = False
         for attempt in range(WRITE_TRIES):
             old, revision = await self.read(kind, name)
+            if old is None and unknown:
+                return None, None, revision  # the delete whose answer was lost had happened
             new = change(old)
             if new is old:
                 return old, new, revision
             path = key(kind, name)
             op: Op = Delete(path) if new is None else Put(path, codec.encode(new))
-            with contextlib.suppress(Changed):
+            try:
                 return old, new, await self.commit([Guard(path, revision)], [op])
+            except Changed:
+                pass
+            except StoreUnknown:  # a change may be asked for twice: the second time it finds nothing to do
+                unknown = new is None
             await asyncio.sleep(self.random.uniform(0.0, 0.01 * 2**attempt))
         raise Conflict(f"{kind} {name}: others change it all the time: try again")
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final, NoReturn
 
@@ -30,6 +30,7 @@ from controller.election import Reign
 from controller.loops.picture import Change, Picture
 from controller.pki import Pki
 from model.documents import Event, NodeDoc, StatusDoc
+from model.errors import ShoalError
 from model.pki_names import ROLE_NODE
 from model.ports import Clock
 from protos import node_pb2 as pb
@@ -60,6 +61,7 @@ class Dispatch:
         pki: Pki,
         clock: Clock,
         heartbeat_s: float,
+        read_node: Callable[[str], Awaitable[NodeDoc | None]],
         on_facts: Callable[[str], None],
         on_events: Callable[[Sequence[Event]], None],
     ) -> None:
@@ -68,6 +70,7 @@ class Dispatch:
         self._heartbeat_s = heartbeat_s
         self.address = ""
         """What agents are told to dial; set once the port is known."""
+        self._read_node = read_node
         self._on_facts = on_facts
         self._on_events = on_events
         self._server = aio.server(options=OPTIONS)
@@ -121,6 +124,11 @@ class Dispatch:
         leader = self._picture.snapshot().one("leader")
         return leader.dispatch if leader is not None and self._reign is None else ""
 
+    def _controllers(self) -> list[str]:
+        """Where agents may try: here first, then every controller that ever registered."""
+        known = self._picture.snapshot().of("controllers")
+        return list(dict.fromkeys([self.address, *(known[name].dispatch for name in sorted(known))]))
+
     # ---- changes in the store
 
     def _on_changes(self, changes: list[Change]) -> None:
@@ -151,10 +159,11 @@ class Dispatch:
     # ---- one session
 
     async def _session(self, _: Any, context: Context) -> None:
-        peer = await self._admit(context)
+        peer = await self._identify(context)
         if self._reign is None:
             await context.write(redirect(self._leader_address()))
             return
+        await self._admit(peer, context)
         session = await self._hello(peer, context)
         older = self._sessions.get(session.node)
         if older is not None:
@@ -169,12 +178,13 @@ class Dispatch:
             reading.cancel()
             if self._sessions.get(session.node) is session:
                 del self._sessions[session.node]
-                self._ended[session.node] = replace(session.facts(), open=False)
+                if session.node in self._picture.snapshot().of("nodes"):
+                    self._ended[session.node] = replace(session.facts(), open=False)
                 self._on_facts(session.node)
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await reading
 
-    async def _admit(self, context: Context) -> Peer:
+    async def _identify(self, context: Context) -> Peer:
         pem = next(iter(context.auth_context().get("x509_pem_cert", ())), b"")
         try:
             peer = read_peer(x509.load_pem_x509_certificate(pem))
@@ -182,11 +192,20 @@ class Dispatch:
             await _refuse(context, grpc.StatusCode.UNAUTHENTICATED, "no client certificate: join the cluster first")
         if peer.role != ROLE_NODE:
             await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, f"a {peer.role} certificate opens no node session")
+        return peer
+
+    async def _admit(self, peer: Peer, context: Context) -> None:
+        """The picture may be a moment behind a join at another controller: before a refusal the store itself is asked."""
         document: NodeDoc | None = self._picture.snapshot().of("nodes").get(peer.name)
+        if document is not None and document.serial == peer.serial:
+            return
+        try:
+            document = await self._read_node(peer.name)
+        except ShoalError as error:
+            await _refuse(context, grpc.StatusCode.UNAVAILABLE, str(error))
         if document is None or document.serial != peer.serial:
             state = "was removed" if document is None else "has joined again with another certificate"
             await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, f"node {peer.name} {state}: join again")
-        return peer
 
     async def _hello(self, peer: Peer, context: Context) -> NodeSession:
         message: Any = None
@@ -213,7 +232,7 @@ class Dispatch:
     async def _write(self, session: NodeSession, context: Context) -> None:
         reign = self._reign
         welcome = pb.Welcome(
-            epoch=reign.epoch if reign else 0, heartbeat_s=self._heartbeat_s, controllers=[self.address]
+            epoch=reign.epoch if reign else 0, heartbeat_s=self._heartbeat_s, controllers=self._controllers()
         )
         await context.write(pb.ToNode(welcome=welcome))
         session.wake.set()
@@ -230,6 +249,7 @@ class Dispatch:
                 session.stale = False
                 desired = self._books.desired(session)
                 if desired is not None:
+                    session.sent_whole = desired.whole
                     await context.write(pb.ToNode(desired=desired))
 
     async def _read(self, session: NodeSession, context: Context) -> None:
@@ -268,6 +288,8 @@ class Dispatch:
     def _take_ack(self, session: NodeSession, ack: pb.Ack) -> None:
         if ack.problem:
             log.warning("node %s did not take generation %d: %s", session.node, ack.generation, ack.problem[:500])
+            if not session.sent_whole:
+                session.start_over()
             return
         session.status.take_generation(ack.generation)
         self.writer.mark(session.node)

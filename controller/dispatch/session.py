@@ -25,6 +25,7 @@ class NodeSession:
     known: set[SpecKey]
     last_heard_ms: int
     sent: Wanted | None = None
+    sent_whole: bool = False
     stale: bool = True
     beat: int = 0
     farewell: pb.ToNode | None = None
@@ -34,6 +35,12 @@ class NodeSession:
         """What the node must run may have changed."""
         self.stale = True
         self.wake.set()
+
+    def start_over(self) -> None:
+        """The node could not take a difference: everything again, specs too."""
+        self.sent = None
+        self.known.clear()
+        self.mark()
 
     def answer(self, sequence: int) -> None:
         self.beat = sequence

@@ -214,7 +214,8 @@ class Node:
                 call.cancel()
 
     async def _beat(self, call: Any) -> None:
-        await call.write(pb.FromNode(status=pb.Status(whole=True)))
+        replicas = [row for service in self.desired.values() for row in running(service)]
+        await call.write(pb.FromNode(status=pb.Status(whole=True, replicas=replicas)))
         for sequence in range(1, 1_000_000):
             await call.write(pb.FromNode(heartbeat=pb.Heartbeat(sequence=sequence)))
             await asyncio.sleep(0.2)

@@ -109,6 +109,23 @@ async def test_heartbeats_are_answered(controller: ControllerProcess) -> None:
         assert list(welcome.controllers) == [node.dispatch]
 
 
+async def test_a_difference_that_was_not_taken_is_followed_by_the_whole(controller: ControllerProcess) -> None:
+    node, operator = Node(controller, "confused"), controller.operator()
+    body = service_body("again", placement={"constraints": ["node.hostname==confused"]})
+    async with node.session() as call:
+        await until(controller, "/v1/nodes/confused", lambda row: row["state"] == "ready")
+        await asyncio.to_thread(operator.ok, "POST", "/v1/services", body)
+        await node.until(lambda: node.slots() == 1)
+        assert not node.received[-1].desired.whole
+        node.received.clear()
+        await call.write(pb.FromNode(ack=pb.Ack(generation=node.generation, problem="I have lost my mind")))
+        await node.until(lambda: any(row.WhichOneof("kind") == "desired" for row in node.received))
+        (desired,) = [row.desired for row in node.received if row.WhichOneof("kind") == "desired"]
+        assert desired.whole
+        assert [spec.version for spec in desired.services[0].specs] == [1]
+        await asyncio.to_thread(operator.ok, "DELETE", "/v1/services/again")
+
+
 async def test_the_newer_session_wins(controller: ControllerProcess) -> None:
     node, twin = Node(controller, "twice"), None
     async with node.session():
@@ -288,6 +305,8 @@ async def _standby(leader: ControllerProcess, second: ControllerProcess) -> None
     node.dispatch = _dispatch_address(leader)
     async with node.session():
         await node.until(lambda: node.slots() == 1)
+        both = [_dispatch_address(leader), _dispatch_address(second)]
+        assert list(node.received[0].welcome.controllers) == both
         await asyncio.to_thread(leader.stop)
         await node.until(lambda: node.received[-1].WhichOneof("kind") in ("redirect", "goodbye"))
     version = await until(second, "/v1/version", lambda row: row["leader"] == "c2")
