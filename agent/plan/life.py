@@ -138,9 +138,9 @@ def taking(life: Life, step: Need, token: int, now: float) -> Life:
         return replace(life, busy="create", token=token, sequence=sequence, container_id=_container_id(life, sequence, now))
     if step == "detach":
         return replace(life, busy="detach", token=token, netns="", stage=life.stage if life.container_id else "none")
-    if step == "delete" and life.goal != "run":
-        return replace(_in_state(life, states.SHUTDOWN, now, keep_message=True), busy="delete", token=token)
-    if step in ("start", "delete", "release"):
+    if step == "delete":
+        return _deleting(life, token, now)
+    if step in ("start", "release"):
         return replace(life, busy=step, token=token)
     if step == "kill":
         return replace(life, stopping=True, kill_at=now + life.spec.container.stop_grace_period_s)
@@ -149,6 +149,15 @@ def taking(life: Life, step: Need, token: int, now: float) -> Life:
     if step == "probe":
         return replace(life, health=replace(life.health, probing=True))
     raise AssertionError(step)
+
+
+def _deleting(life: Life, token: int, now: float) -> Life:
+    """From here on the container cannot be used, even if deleting it fails at first."""
+    if life.goal != "run":
+        life = _in_state(life, states.SHUTDOWN, now, keep_message=True)
+    if life.stage != "exited":
+        life = replace(life, stage="none", dirty=True)
+    return replace(life, busy="delete", token=token)
 
 
 def preparing(life: Life, now: float) -> Life:
@@ -225,12 +234,12 @@ def failed(life: Life, failure: Failure, now: float) -> Life:
 
 def start_failed(life: Life, failure: Failure, now: float) -> Life:
     """A step towards running has failed (the image's too, which is not this life's own effect)."""
+    life = replace(life, stage="none", dirty=bool(life.container_id) or life.attached)
     if life.goal != "run":
         return _in_state(life, states.SHUTDOWN, now)
     again = restart.after_failure(life.spec.container.restart, life.attempts, failure.permanent, now)
     state = states.REJECTED if failure.permanent else states.FAILED
     life = _in_state(replace(life, exit_code=failure.exit_code), state, now, failure.message)
-    life = replace(life, stage="none", dirty=bool(life.container_id) or life.attached)
     if again is None:
         return replace(life, ended=True)
     return replace(life, not_before=again.at, attempts=again.attempts)
