@@ -202,7 +202,7 @@ class ConmonRuntime:
         errors = container.paths.directory / "conmon.err"
         fd = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            answer = await self._conmon_answer(argv, fd)
+            answer = await self._conmon_answer(argv, fd, str(container.paths.directory))
         finally:
             os.close(fd)
         pid = answer.get("data", answer.get("pid", -1))
@@ -214,14 +214,15 @@ class ConmonRuntime:
         bundle.write_pids(container.paths, container.pids)
         self._watch(container)
 
-    async def _conmon_answer(self, argv: list[str], errors: int) -> dict[str, Any]:
+    async def _conmon_answer(self, argv: list[str], errors: int, directory: str) -> dict[str, Any]:
         sync_read, sync_write = os.pipe()
         start_read, start_write = os.pipe()
         env = {"_OCI_SYNCPIPE": str(sync_write), "_OCI_STARTPIPE": str(start_read)}
         child = None
         try:
             try:
-                child = Child(argv, env=env, pass_fds=(sync_write, start_read), stderr=errors)
+                # conmon leaves a file named `oom` in its working directory as well
+                child = Child(argv, env=env, pass_fds=(sync_write, start_read), stderr=errors, cwd=directory)
             finally:
                 os.close(sync_write)
                 os.close(start_read)

@@ -30,10 +30,11 @@ class Child:
         stdin: int = subprocess.DEVNULL,
         stdout: int = subprocess.DEVNULL,
         stderr: int = subprocess.DEVNULL,
+        cwd: str = "/",
     ) -> None:
         self._process = subprocess.Popen(
             argv, env={**ENVIRONMENT, **(env or {})}, pass_fds=pass_fds, close_fds=True, stdin=stdin, stdout=stdout,
-            stderr=stderr, start_new_session=True,
+            stderr=stderr, start_new_session=True, cwd=cwd,
         )  # fmt: skip
         self.pid = self._process.pid
         self._pidfd = os.pidfd_open(self.pid)

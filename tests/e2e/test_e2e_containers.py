@@ -106,7 +106,7 @@ volumes: {data: {}}
 CASES = [
     ("image missing", "{image: nowhere/nothing:9}", ("nowhere/nothing:9", "not found")),
     ("bad command", "{image: busybox, command: /no/such/program}", ("/no/such/program", "127")),
-    ("out of memory", "{image: shoal/web:1.0, command: python3 -c 'x=bytearray(10**9)', mem_limit: 32M}", ("memory", "137")),
+    ("out of memory", "{image: busybox, command: tail /dev/zero, mem_limit: 32M}", ("memory", "137")),
     ("exit code", "{image: busybox, command: sh -c 'exit 9'}", ("9",)),
 ]
 

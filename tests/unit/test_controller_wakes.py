@@ -10,7 +10,8 @@ from controller.loops.loop import Loop
 
 
 def loop_at(now_s: float) -> tuple[Any, Any]:
-    clock = SimpleNamespace(now=lambda: clock.time, time=now_s)
+    clock: Any = SimpleNamespace(time=now_s)
+    clock.now = lambda: clock.time
     shell: Any = SimpleNamespace(clock=clock)
     return Loop("services", lambda *_: Plan(), shell), clock
 
