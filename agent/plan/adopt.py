@@ -48,6 +48,8 @@ def _running(saved: Life, seen: Found) -> Life:
     if saved.stage == "running":
         return saved
     started_at = seen.started_at or saved.since
+    attempts = replace(saved.attempts, restarts=saved.attempts.restarts + (1 if saved.ran else 0))
     return replace(
-        saved, stage="running", state=states.RUNNING, since=started_at, started_at=started_at, exit_code=None, message=""
-    )
+        saved, stage="running", ran=True, state=states.RUNNING, since=started_at, started_at=started_at, exit_code=None,
+        message="", attempts=attempts,
+    )  # fmt: skip

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from agent.plan.mounts import mount_plans
 from agent.plan.records import Health, Life
 from model import states
 from model.documents import ReplicaStatus
@@ -33,9 +34,11 @@ def replica_status(life: Life) -> ReplicaStatus:
 def kept(life: Life) -> Life | None:
     """The part of a life that a restarted agent needs; equal parts need no new journal entry. None: nothing is worth keeping.
 
-    How far a start has come is not kept: a restarted agent begins an unfinished start again.
+    How far a start has come is not kept: a restarted agent begins an unfinished start again. An attachment without a container
+    needs no entry either, the network driver frees what nobody claims; an anonymous volume does.
     """
-    if not (life.volumes or life.attached or life.container_id or life.ended or life.attempts.failures):
+    anonymous = life.volumes and any(plan.anonymous for plan in mount_plans(life))
+    if not (life.container_id or life.ended or life.attempts.failures or anonymous):
         return None
     health = Health(life.health.status) if life.health.status else Health()
     life = replace(life, busy="", token=0, early_exit=None, health=health, cleanup_failures=0, cleanup_at=0.0)

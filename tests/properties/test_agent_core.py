@@ -18,7 +18,7 @@ from agent.plan.core import Core
 from agent.plan.network import NetworkWanted
 from agent.plan.records import Desired, Failure, ImageFacts, Life, ReplicaId, Slot, WantedService, WantedSpec
 from model import states
-from model.spec import Attachment, ContainerSpec, RestartPolicy, ServiceSpec
+from model.spec import Attachment, ContainerSpec, Mount, RestartPolicy, ServiceSpec
 
 NET = NetworkWanted("shop_default", 7, "10.0.0.0/16", "10.0.1.0/24")
 
@@ -148,7 +148,7 @@ class Node:
         return sorted(self.owners[c].place for c, state in self.containers.items() if state == "running")
 
     def restart_agent(self) -> None:
-        """SIGKILL of the agent: what was in flight happened or not, nobody heard."""
+        """SIGKILL of the agent: what was in flight happened or not, nobody heard. Attachments nobody claims are freed."""
         for effect in self.waiting:
             if self.random.random() < 0.5 and isinstance(effect, fx.ReplicaEffect):
                 self.do(effect)
@@ -159,15 +159,19 @@ class Node:
             for c, state in self.containers.items()
         ]
         desired = self.core.desired
+        self.attached &= {life.sandbox for life in self.journal.values() if life.attached}
         self.core = Core("n1")
         self.take(self.core.recover(desired, list(self.journal.values()), found, self.now))
 
 
-def service(sid: str, count: int, *, version: int = 1, created: int = 1, stopped: bool = False, policy: str = "any") -> Desired:
-    spec = ServiceSpec(
-        sid,
-        ContainerSpec("web:1", networks=(Attachment(NET.name),), restart=RestartPolicy(policy)),  # type: ignore[arg-type]
-    )
+ANY, NEVER = RestartPolicy("any"), RestartPolicy("none")
+
+
+def service(
+    sid: str, count: int, *, version: int = 1, created: int = 1, stopped: bool = False, policy: RestartPolicy = ANY
+) -> Desired:
+    mounts, networks = (Mount("volume", "/data"),), (Attachment(NET.name),)
+    spec = ServiceSpec(sid, ContainerSpec("web:1", mounts=mounts, networks=networks, restart=policy))
     slots = tuple(Slot(n, version, created) for n in range(1, count + 1))
     return Desired(1, (WantedService(sid, sid, slots, stopped),), (WantedSpec(sid, version, spec),), (NET,))
 
@@ -239,7 +243,8 @@ def test_nothing_is_left_when_nothing_is_wanted(wishes: list[Desired], seed: int
     node.settle()
     node.failing = 0.0
     node.settle()
-    assert not (node.containers or node.attached or node.volumes or node.journal or node.reported or node.core.lives)
+    left = (node.containers, node.attached, node.volumes, node.journal, node.reported, node.core.lives)
+    assert not any(left), left
 
 
 @given(WANTED, st.integers(0, 10_000))
@@ -257,12 +262,12 @@ def test_a_restarted_agent_restarts_no_container(desired: Desired, seed: int) ->
 @pytest.mark.parametrize("code", [0, 1, 137])
 def test_an_exit_while_the_agent_was_away_keeps_its_code(code: int) -> None:
     node = Node()
-    node.give(fx.DesiredArrived(service("web", 1, policy="none")))
+    node.give(fx.DesiredArrived(service("web", 1, policy=NEVER)))
     node.settle()
     (container_id,) = node.containers
     node.core = Core("n1")
     node.end(container_id, code)
-    node.core.desired = service("web", 1, policy="none")
+    node.core.desired = service("web", 1, policy=NEVER)
     node.restart_agent()
     node.settle()
     (status,) = node.core.statuses()

@@ -274,3 +274,14 @@ def test_a_running_container_without_journal_entry_is_adopted_by_what_the_runtim
     assert kinds(effects) == ["ApplyNetworks"]
     assert ids(again) == [container_id]
     assert again.statuses()[0].state == "running"
+
+
+def test_a_start_is_written_down_twice() -> None:
+    """Before the container exists, and when it runs."""
+    core = Core("n1")
+    seen = settle(core, core.handle(fx.DesiredArrived(desired()), 0.0), 0.0)
+    saves = [effect.life for effect in seen if isinstance(effect, fx.Save)]
+    assert [(life.stage, bool(life.container_id), life.netns) for life in saves] == [
+        ("none", True, "ns"),
+        ("running", True, "ns"),
+    ]
