@@ -91,7 +91,10 @@ class Dispatch:
         )
         service = grpc.method_handlers_generic_handler("shoal.node.v1.Dispatch", {"Session": handler})
         self._server.add_generic_rpc_handlers((service,))
-        port = self._server.add_secure_port(address, self._credentials)
+        try:
+            port = self._server.add_secure_port(address, self._credentials)
+        except RuntimeError as error:
+            raise ShoalError(f"--dispatch {address}: it cannot be had: choose another address") from error
         await self._server.start()
         self._picture.subscribe(self._on_changes)
         return port

@@ -188,7 +188,7 @@ class Node:
         self.generation = 0
         self.reports = True
         self.news = asyncio.Condition()
-        self._tasks: list[asyncio.Task[None]] = []
+        self.writing = asyncio.Lock()
 
     @contextlib.asynccontextmanager
     async def session(self, hello: pb.Hello | None = None) -> Any:
@@ -215,9 +215,9 @@ class Node:
 
     async def _beat(self, call: Any) -> None:
         replicas = [row for service in self.desired.values() for row in running(service)]
-        await call.write(pb.FromNode(status=pb.Status(whole=True, replicas=replicas)))
+        await self._say(call, pb.FromNode(status=pb.Status(whole=True, replicas=replicas)))
         for sequence in range(1, 1_000_000):
-            await call.write(pb.FromNode(heartbeat=pb.Heartbeat(sequence=sequence)))
+            await self._say(call, pb.FromNode(heartbeat=pb.Heartbeat(sequence=sequence)))
             await asyncio.sleep(0.2)
 
     async def _read(self, call: Any) -> None:
@@ -242,10 +242,15 @@ class Node:
         for name in desired.removed_networks:
             del self.networks[name]
         self.generation = desired.generation
-        await call.write(pb.FromNode(ack=pb.Ack(generation=desired.generation)))
+        await self._say(call, pb.FromNode(ack=pb.Ack(generation=desired.generation)))
         if self.reports:
             replicas = [row for service in self.desired.values() for row in running(service)]
-            await call.write(pb.FromNode(status=pb.Status(whole=True, replicas=replicas)))
+            await self._say(call, pb.FromNode(status=pb.Status(whole=True, replicas=replicas)))
+
+    async def _say(self, call: Any, message: pb.FromNode) -> None:
+        """grpc allows one write at a time."""
+        async with self.writing:
+            await call.write(message)
 
     async def until(self, probe: Callable[[], Any], within_s: float = DEADLINE_S) -> Any:
         """Waits until a message makes `probe` true."""

@@ -118,7 +118,8 @@ async def test_a_difference_that_was_not_taken_is_followed_by_the_whole(controll
         await node.until(lambda: node.slots() == 1)
         assert not node.received[-1].desired.whole
         node.received.clear()
-        await call.write(pb.FromNode(ack=pb.Ack(generation=node.generation, problem="I have lost my mind")))
+        async with node.writing:
+            await call.write(pb.FromNode(ack=pb.Ack(generation=node.generation, problem="I have lost my mind")))
         await node.until(lambda: any(row.WhichOneof("kind") == "desired" for row in node.received))
         (desired,) = [row.desired for row in node.received if row.WhichOneof("kind") == "desired"]
         assert desired.whole
@@ -142,6 +143,7 @@ def _twin(node: Node) -> Node:
     twin = Node.__new__(Node)
     twin.__dict__.update(node.__dict__)
     twin.received, twin.desired, twin.networks, twin.generation, twin.news = [], {}, {}, 0, asyncio.Condition()
+    twin.writing = asyncio.Lock()
     return twin
 
 
@@ -183,7 +185,8 @@ async def test_known_specs_are_not_sent_and_statuses_come_back(controller: Contr
             (replica,) = running(service)
             replica.state, replica.exit_code, replica.message, replica.restarts = "failed", 137, "killed\nby someone", 4
             event = pb.NodeEvent(at_ms=1, kind="replica", about="service/known", sentence="known.1 was killed")
-            await call.write(pb.FromNode(status=pb.Status(replicas=[replica], events=[event])))
+            async with node.writing:
+                await call.write(pb.FromNode(status=pb.Status(replicas=[replica], events=[event])))
             (row,) = await until(controller, "/v1/replicas?service=known", lambda rows: rows and rows[0]["state"] == "failed")
             assert (row["exit_code"], row["restarts"], row["message"], row["node"]) == (137, 4, "killed", "knowing")
             found = await until(
