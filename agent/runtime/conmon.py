@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import json
-import os
 import shutil
 import signal as signals
 import threading
@@ -28,7 +26,7 @@ from agent.plan.exits import EXEC_FAILURE, create_error, exit_message
 from agent.plan.log_lines import LogOptions, log_options
 from agent.plan.oci import HostFacts, seccomp_filter
 from agent.plan.seccomp import filter_key
-from agent.runtime import attach, bundle, execs
+from agent.runtime import attach, bundle, conmon_call, execs
 from agent.runtime.bundle import Paths, Pids, State
 from agent.runtime.cgroups import CgroupDriver, UsageFiles, cgroup_driver
 from agent.runtime.facts import boot_id, raise_descriptor_limit, read_facts, start_time
@@ -38,10 +36,9 @@ from agent.runtime.monitor import Process, Watch, read_exit_file, reap_orphans
 from agent.runtime.mountns import become_subreaper
 from agent.runtime.port import Session
 from agent.runtime.seccomp_bpf import compile_filter
-from agent.runtime.spawn import Child, read_all, readable, run
+from agent.runtime.spawn import readable, run
 from model.errors import Conflict, NotFound, RuntimeFailed
 
-_CREATE_TIMEOUT_S: Final = 60.0
 _END_WAIT_S: Final = 0.2
 _END_TRIES: Final = 100
 _MONITOR_TIMEOUT_S: Final = 5.0
@@ -49,6 +46,7 @@ _SIGKILL: Final = 9
 _EXEC_FAILURE_S: Final = 5.0
 _LAST_LOG_BYTES: Final = 1024
 _REAP_DELAY_S: Final = 0.05
+_REAP_DELAYS_S: Final = (0.05, 0.5, 5.0)
 _KILLED: Final = 128 + _SIGKILL
 
 
@@ -198,64 +196,16 @@ class ConmonRuntime:
 
     async def _run_conmon(self, container: _Container, log_bytes_max: int) -> None:
         """Start the monitor, which creates the container; then note both processes in the state."""
-        argv = self._conmon_argv(container.state, container.paths, log_bytes_max)
-        errors = container.paths.directory / "conmon.err"
-        fd = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            answer = await self._conmon_answer(argv, fd, str(container.paths.directory))
-        finally:
-            os.close(fd)
+        programs = conmon_call.Programs(self._conmon, self._runtime, self._root, self._sockets)
+        answer = await conmon_call.call(programs, container.state, container.paths, log_bytes_max)
         pid = answer.get("data", answer.get("pid", -1))
         if not isinstance(pid, int) or pid <= 0:
             command = bundle.read_process(container.paths)["args"]
-            raise create_error(str(answer.get("message") or errors.read_text(errors="replace")), command[0])
+            raise create_error(str(answer.get("message", "")), command[0])
         monitor = int(container.paths.monitor_pid.read_text())
         container.pids = Pids(pid, start_time(pid), monitor, start_time(monitor))
         bundle.write_pids(container.paths, container.pids)
         self._watch(container)
-
-    async def _conmon_answer(self, argv: list[str], errors: int, directory: str) -> dict[str, Any]:
-        sync_read, sync_write = os.pipe()
-        start_read, start_write = os.pipe()
-        env = {"_OCI_SYNCPIPE": str(sync_write), "_OCI_STARTPIPE": str(start_read)}
-        child = None
-        try:
-            try:
-                # conmon leaves a file named `oom` in its working directory as well
-                child = Child(argv, env=env, pass_fds=(sync_write, start_read), stderr=errors, cwd=directory)
-            finally:
-                os.close(sync_write)
-                os.close(start_read)
-                if child is not None:
-                    os.write(start_write, b"\0")
-                os.close(start_write)
-            async with asyncio.timeout(_CREATE_TIMEOUT_S):
-                text = await read_all(sync_read, end=b"\n")
-                await child.wait()
-        except TimeoutError:
-            raise RuntimeFailed(f"cannot start: the runtime gave no answer in {_CREATE_TIMEOUT_S:g} s") from None
-        finally:
-            if child is not None and child.returncode is None:
-                child.end()
-            os.close(sync_read)
-        try:
-            answer: dict[str, Any] = json.loads(text)
-        except ValueError:
-            return {"message": text.decode(errors="replace")}
-        return answer
-
-    def _conmon_argv(self, state: State, paths: Paths, log_bytes_max: int) -> list[str]:
-        directory = str(paths.directory)
-        argv = [
-            self._conmon, "--api-version", "1", "-c", state.id, "-u", state.id, "-n", state.name, "-r", self._runtime,
-            "-b", directory, "-p", f"{directory}/pidfile", "-P", str(paths.monitor_pid), "--exit-dir", directory,
-            "--persist-dir", directory, "--socket-dir-path", str(self._sockets), "--full-attach", "--no-sync-log",
-            "--runtime-arg", "--root", "--runtime-arg", str(self._root),
-        ]  # fmt: skip
-        argv += ["-l", f"k8s-file:{state.log}", "--log-size-max", str(log_bytes_max)] if state.log else ["-l", "none"]
-        argv += ["-t"] if state.tty else []
-        argv += ["-i", "--leave-stdin-open"] if state.stdin else []
-        return argv
 
     async def _undo(self, container: _Container) -> None:
         """After a failed create: nothing stays but the log."""
@@ -377,7 +327,7 @@ class ConmonRuntime:
     async def exec(self, container_id: str, request: ExecRequest) -> Session:
         container = self._running(container_id)
         command = [self._runtime, "--root", str(self._root)]
-        where = execs.Target(container_id, container.pids.pid, container.paths, self._reap_orphans)
+        where = execs.Target(container_id, container.pids.pid, container.paths, self._exec_ended)
         return await execs.begin(command, where, request, self.facts)
 
     async def attach(self, container_id: str) -> Session:
@@ -408,6 +358,13 @@ class ConmonRuntime:
         if container.usage is None:
             container.usage = self.cgroups.open_usage(container.state.cgroup)
         return container.usage.read(time.time())
+
+    def _exec_ended(self) -> None:
+        """What a failed exec leaves may die a moment after it; without SIGCHLD nobody tells when."""
+        self._reap_orphans()
+        if not self._on_main_thread:
+            for delay_s in _REAP_DELAYS_S:
+                asyncio.get_running_loop().call_later(delay_s, self._reap_orphans)
 
     def _reap_soon(self) -> None:
         """SIGCHLD: look once for a burst of them."""

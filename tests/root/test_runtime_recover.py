@@ -119,6 +119,15 @@ def test_a_running_container_goes_on_and_is_taken_over(machine: Machine) -> None
     assert agent.ask(exit=made["id"])["code"] == 5
 
 
+def test_a_container_ends_after_execs_that_failed(machine: Machine) -> None:
+    """Each leaves a zombie that the agent must reap before the container can end."""
+    made = machine.agent.ask(run=["sleep", "1000"])
+    for _ in range(5):
+        assert machine.agent.ask(exec=[made["id"], "nope"])["code"] == 127
+    os.kill(made["pid"], signal.SIGKILL)
+    assert machine.agent.ask(exit=made["id"])["code"] == 137
+
+
 def test_an_end_that_nobody_watched_keeps_its_code(machine: Machine) -> None:
     made = machine.agent.ask(run=["sh", "-c", "trap 'exit 9' TERM; while :; do sleep 0.05; done"])
     machine.agent.kill()

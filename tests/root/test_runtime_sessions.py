@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import random
@@ -12,6 +13,7 @@ import pytest
 
 from agent.plan.container import ExecRequest
 from agent.runtime.port import Session
+from model.errors import Conflict, Unavailable
 from tests.root.runtime_kit import Kit, with_kit
 
 pytestmark = pytest.mark.root
@@ -57,22 +59,25 @@ def test_exec_streams_stdin_with_back_pressure(tmp_path: Path) -> None:
     with_kit(tmp_path, body)
 
 
+_AWAIT_SIZE = """await() { until [ "$(stty size 2>&1)" = "$1" ]; do sleep 0.01; done; echo "size $1"; }; """
+"""The size may arrive a moment after the process began: a terminal's user is told by SIGWINCH."""
+
+
 def test_exec_with_a_terminal(tmp_path: Path) -> None:
     async def body(kit: Kit) -> None:
         container_id = await kit.started(kit.order())
-        request = ExecRequest(
-            ("sh", "-c", "stty size; read x; stty size; echo got $x; exit 4"), tty=True, stdin=True, rows=33, columns=99
-        )
+        script = _AWAIT_SIZE + "await '33 99'; await '44 111'; read x; echo got $x; exit 4"
+        request = ExecRequest(("sh", "-c", script), tty=True, stdin=True, rows=33, columns=99)
         session = await kit.runtime.exec(container_id, request)
         async with asyncio.timeout(20):
             seen = b""
             async for _, data in session.output():
                 seen += data
-                if seen == b"33 99\r\n":
+                if b"size 33 99" in seen and b"size 44" not in seen:
                     await session.resize(44, 111)
                     await session.write(b"hello\n")
             assert await session.wait() == 4
-        assert b"44 111\r\n" in seen
+        assert b"size 44 111\r\n" in seen
         assert b"got hello" in seen
         await session.close()
 
@@ -134,18 +139,17 @@ def test_attach_before_the_start_sees_everything(tmp_path: Path) -> None:
 
 def test_attach_to_a_terminal(tmp_path: Path) -> None:
     async def body(kit: Kit) -> None:
-        order = kit.order("sh", "-c", "read x; stty size; read x; exit 5", tty=True, stdin_open=True)
+        order = kit.order("sh", "-c", _AWAIT_SIZE + "await '22 88'; read x; exit 5", tty=True, stdin_open=True)
         await kit.runtime.create(order)
         session = await kit.runtime.attach(order.id)
-        await session.resize(22, 88)
         await kit.runtime.start(order.id)
-        await session.write(b"a\n")
+        await session.resize(22, 88)
         async with asyncio.timeout(20):
             seen = b""
             async for name, data in session.output():
                 assert name == "stdout"
                 seen += data
-                if b"22 88" in seen and seen.count(b"\n") < 3:
+                if seen.endswith(b"size 22 88\r\n"):
                     await session.write(b"b\n")
             assert await session.wait() == 5
         await session.close()
@@ -219,13 +223,13 @@ def test_fifty_cycles_with_random_kills_leave_nothing(tmp_path: Path) -> None:
                 await kit.runtime.start(order.id)
             match chance.randrange(4):
                 case 0:
-                    os.kill(kit.monitor(order.id), 9)
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(kit.monitor(order.id), 9)
                 case 1:
                     await kit.runtime.kill(order.id, 9)
                 case 2:
-                    session = await kit.runtime.attach(order.id) if kit.runtime._containers[order.id].exit is None else None
-                    if session is not None:
-                        await session.close()
+                    with contextlib.suppress(Conflict, Unavailable):  # it may have ended already
+                        await (await kit.runtime.attach(order.id)).close()
             await kit.runtime.delete(order.id)
             await kit.runtime.forget_logs(order.log_key)
 
