@@ -66,7 +66,7 @@ def _daemon_script(command: Sequence[str]) -> str:
 
 
 def _boot_script(machine: MachineRecord, paths: LabPaths, script: Path) -> str:
-    inner = f"umount /sys/fs/cgroup/unified 2>/dev/null; hostname {machine.name}; exec catatonit -- sh {quote([str(script)])}"
+    inner = f"hostname {machine.name}; exec catatonit -- sh {quote([str(script)])}"
     enter = ["nsenter", f"--net={paths.netns(machine.name)}"]
     enter += ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", "--uts"]
     join = cgroups.join_script(f"{paths.cgroup}/{machine.name}")

@@ -24,6 +24,7 @@ services:
   web:
     image: busybox
     command: sleep 100000
+    stop_grace_period: 200ms
     volumes: ["/scratch", "data:/data"]
     tmpfs: [/tmp]
     deploy: {replicas: 3}
