@@ -35,7 +35,7 @@ async def call(programs: Programs, state: State, paths: Paths, log_bytes_max: in
     errors = paths.directory / "conmon.err"
     fd = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        text = await _answer(_argv(programs, state, paths, log_bytes_max), fd)
+        text = await _answer(_argv(programs, state, paths, log_bytes_max), fd, str(paths.directory))
     finally:
         os.close(fd)
     try:
@@ -45,14 +45,15 @@ async def call(programs: Programs, state: State, paths: Paths, log_bytes_max: in
     return answer if answer.get("message") or "data" in answer else {"message": errors.read_text(errors="replace")}
 
 
-async def _answer(argv: list[str], errors: int) -> bytes:
+async def _answer(argv: list[str], errors: int, directory: str) -> bytes:
     sync_read, sync_write = os.pipe()
     start_read, start_write = os.pipe()
     env = {"_OCI_SYNCPIPE": str(sync_write), "_OCI_STARTPIPE": str(start_read)}
     child = None
     try:
         try:
-            child = Child(argv, env=env, pass_fds=(sync_write, start_read), stderr=errors)
+            # cwd: conmon leaves a file named `oom` in its working directory as well
+            child = Child(argv, env=env, pass_fds=(sync_write, start_read), stderr=errors, cwd=directory)
         finally:
             os.close(sync_write)
             os.close(start_read)

@@ -91,7 +91,9 @@ def test_out_of_memory_says_so(tmp_path: Path) -> None:
         assert (exited.exit_code, exited.oom) == (137, True)
         assert exited.message == "out of memory: killed at 32.0 MiB (exit code 137)"
 
+    before = [path.exists() for path in (Path("/oom"), Path("oom"))]
     with_kit(tmp_path, body)
+    assert [path.exists() for path in (Path("/oom"), Path("oom"))] == before, "conmon wrote outside the container's directory"
 
 
 def test_limits_are_those_of_the_kernel(tmp_path: Path) -> None:
