@@ -28,5 +28,6 @@ def node_server_name(node: str) -> str:
 def node_name_problem(name: str) -> str:
     """Why `name` cannot be a node's name; empty when it can."""
     if len(name) > NODE_NAME_MAX or not _NODE_NAME.fullmatch(name) or ".." in name:
-        return f"node name {name[:80]!r}: use 1 to {NODE_NAME_MAX} of a-z, 0-9, '-' and '.', beginning and ending with a letter or digit"
+        rule = f"use 1 to {NODE_NAME_MAX} of a-z, 0-9, '-' and '.', beginning and ending with a letter or digit"
+        return f"node name {name[:80]!r}: {rule}"
     return ""
