@@ -128,14 +128,15 @@ def _address(url: str) -> tuple[str, int]:
 def _pinned_ca(url: str, host: str, port: int, token: Token) -> str:
     """The cluster's CA as PEM, which must be the one the token names."""
     unverified = ssl._create_unverified_context()  # the pin in the token verifies what comes
-    ca = str(_call(url, host, port, unverified, "GET", "/v1/ca", None).get("ca", ""))
+    text = str(_call(url, host, port, unverified, "GET", "/v1/ca", None).get("ca", ""))
     try:
-        digest = sha256(ssl.PEM_cert_to_DER_cert(ca)).hexdigest()
+        ca = ssl.PEM_cert_to_DER_cert(text)
     except ValueError:
         raise Unavailable(f"{url}: no CA certificate came: is this a shoal controller?") from None
-    if digest != token.ca_sha256:
+    if sha256(ca).hexdigest() != token.ca_sha256:
         raise Unauthorized(f"{url}: its CA is not the one the token names: wrong cluster, or somebody stands between")
-    return ca
+    # Decoding stops at the padding: a second certificate behind it is not in the digest and must not be trusted.
+    return ssl.DER_cert_to_PEM_cert(ca)
 
 
 def _key_and_csr(name: str) -> tuple[bytes, str]:

@@ -124,6 +124,22 @@ def refused(tmp_path: Path, front: Front, token: str, name: str = "n1") -> Shoal
     return caught.value
 
 
+def padded_authority() -> Authority:
+    """One whose certificate ends with padding in base64, as two of three do."""
+    while True:
+        authority = Authority(new_authority("shoal cluster CA"))
+        if "=" in authority.pem.decode():
+            return authority
+
+
+def test_a_second_ca_behind_the_pinned_one_is_not_trusted(tmp_path: Path) -> None:
+    ours, other = padded_authority(), Authority(new_authority("shoal cluster CA"))
+    front = Front(other, other, ours.pem + other.pem, tmp_path)
+    error = refused(tmp_path, front, token_of(ours))
+    assert isinstance(error, Unauthorized)
+    assert front.bodies == []
+
+
 def test_another_ca_than_the_tokens_gets_no_secret(tmp_path: Path, ours: Authority) -> None:
     other = Authority(new_authority("shoal cluster CA"))
     front = Front(other, other, other.pem, tmp_path)
