@@ -1,7 +1,7 @@
 """`shoal agent`: the daemon on every node.
 
-Rules: what must happen before any thread exists happens here (private mounts, gRPC's fork support off); then the wiring takes
-over. SIGTERM and SIGINT end the agent and leave every container running.
+Rules: what must happen before any thread exists happens here (joining, private mounts, gRPC's fork support off); then the
+wiring takes over. SIGTERM and SIGINT end the agent and leave every container running.
 """
 
 from __future__ import annotations
@@ -29,6 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if os.geteuid() != 0:
             raise ShoalError("the agent runs containers and needs root: start it as root")
+        if not (settings.data_dir / "node.json").exists():
+            from agent.wiring import join_now
+
+            join_now(settings)
+            _begin_anew()
         from agent.runtime.mountns import enter_private_mounts
 
         enter_private_mounts((settings.data_dir, settings.run_dir))
@@ -38,6 +43,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ShoalError as error:
         print(f"shoal agent: {error}", file=sys.stderr)
         return 1
+
+
+def _begin_anew() -> None:
+    """Start this program again without the token: it leaves the list of processes, and the 9 MB joining took are free."""
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, *without_token(sys.orig_argv[1:])])
+
+
+def without_token(words: Sequence[str]) -> list[str]:
+    """A command line without `--token VALUE` and `--token=VALUE`."""
+    pairs = zip(["", *words], words, strict=False)
+    return [word for before, word in pairs if before != "--token" and word.partition("=")[0] != "--token"]
 
 
 def _save_memory() -> None:

@@ -12,8 +12,9 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -37,19 +38,23 @@ from model.errors import BadInput, Conflict, Unavailable
 
 log = logging.getLogger(__name__)
 REMOVED_STOP_S = 60.0
+_NOT_JOINED = "this node is in no cluster yet: start it with --join https://CONTROLLER:7443 --token TOKEN"
 
 
 def run(settings: Settings) -> int:
-    """Blocks until the agent is stopped or the node is removed; the exit code."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o711)
-    settings.run_dir.mkdir(parents=True, exist_ok=True, mode=0o711)
-    with _lock(settings.data_dir):
-        info = own_info(settings)
+    """Blocks until the agent is stopped or the node is removed; the exit code. The node has joined."""
+    with _directories(settings):
         identity = load_identity(settings.data_dir)
         if identity is None:
-            identity = _join(settings, info)
-            log.info("joined the cluster as node %s", identity.name)
-        return asyncio.run(_main(settings, identity, info))
+            raise BadInput(_NOT_JOINED)
+        return asyncio.run(_main(settings, identity, own_info(settings)))
+
+
+def join_now(settings: Settings) -> None:
+    """Make this machine a node of the cluster that the settings name."""
+    with _directories(settings):
+        identity = _join(settings, own_info(settings))
+        log.info("joined the cluster as node %s", identity.name)
 
 
 def own_info(settings: Settings) -> NodeInfo:
@@ -62,7 +67,7 @@ def own_info(settings: Settings) -> NodeInfo:
 
 def _join(settings: Settings, info: NodeInfo) -> NodeIdentity:
     if not settings.join or not settings.token:
-        raise BadInput("this node is in no cluster yet: start it with --join https://CONTROLLER:7443 --token TOKEN")
+        raise BadInput(_NOT_JOINED)
     return join(settings.data_dir, JoinRequest(settings.join, settings.token, settings.name, info, settings.labels))
 
 
@@ -73,7 +78,7 @@ def _address_towards(settings: Settings) -> str:
     if target is None and identity is not None and identity.controllers:
         target = identity.controllers[0].rpartition(":")[0].strip("[]")
     if target is None:
-        raise BadInput("this node is in no cluster yet: start it with --join https://CONTROLLER:7443 --token TOKEN")
+        raise BadInput(_NOT_JOINED)
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect((target, 9))
@@ -83,7 +88,11 @@ def _address_towards(settings: Settings) -> str:
 
 
 @contextlib.contextmanager
-def _lock(data_dir: Path) -> Iterator[None]:
+def _directories(settings: Settings) -> Iterator[None]:
+    """The agent's own directories, locked."""
+    data_dir = settings.data_dir
+    for directory in (data_dir, settings.run_dir):
+        directory.mkdir(parents=True, exist_ok=True, mode=0o711)
     descriptor = os.open(data_dir / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
@@ -121,9 +130,8 @@ async def _serve(settings: Settings, identity: NodeIdentity, info: NodeInfo) -> 
         stack.push_async_callback(server.stop, 0.5)
         _tell_systemd("READY=1")
         client = SessionClient(
-            identity, pki, runner, reporter, lambda: info, clock, RealRandom(),
-            lambda controllers: save_controllers(settings.data_dir, list(controllers)),
-        )  # fmt: skip
+            identity, pki, runner, reporter, lambda: info, clock, RealRandom(), partial(_remember, settings.data_dir)
+        )
         log.info("node %s: %g cpus, %d MiB, agent on %s", identity.name, info.cpus, info.memory_bytes >> 20, info.address)
         work = asyncio.ensure_future(runner.run())
         try:
@@ -135,6 +143,14 @@ async def _serve(settings: Settings, identity: NodeIdentity, info: NodeInfo) -> 
             work.cancel()
             await asyncio.wait([work])
     return 1
+
+
+def _remember(data_dir: Path, controllers: Sequence[str]) -> None:
+    """A full disk costs the next start a newer list, never this session."""
+    try:
+        save_controllers(data_dir, list(controllers))
+    except OSError as error:
+        log.warning("the controllers' addresses cannot be saved: %s", error.strerror)
 
 
 async def _first_end(*tasks: asyncio.Future[None]) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from agent.core.perform import signal_number
 from agent.core.tls import caller_role, role_in_subject
+from agent.main import without_token
 from agent.settings import parse
 
 
@@ -67,3 +68,8 @@ def test_a_callers_role_is_the_only_ou_of_its_certificate(subject: str, role: st
 
 def test_a_caller_without_certificate_has_no_role() -> None:
     assert caller_role({}) == ""
+
+
+def test_a_token_leaves_the_command_line() -> None:
+    words = ["-m", "shoal", "agent", "--token", "SHOAL-1-a", "--name", "n1", "--token=SHOAL-1-b", "--data-dir", "/d"]
+    assert without_token(words) == ["-m", "shoal", "agent", "--name", "n1", "--data-dir", "/d"]
