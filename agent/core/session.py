@@ -142,8 +142,11 @@ class SessionClient:
                 tasks.create_task(self._report(call, lock))
                 tasks.create_task(self._beat(call, lock, welcome.heartbeat_s))
                 tasks.create_task(self._read(call, lock, max(1.0, 3 * welcome.heartbeat_s)))
-        except* (Removed, Closed, aio.AioRpcError, asyncio.InvalidStateError, aio.UsageError) as group:
-            raise _first(group) from None
+        except BaseExceptionGroup as group:  # not `except*`: up to Python 3.11.3 what it raises is wrapped again
+            ends, others = group.split((Removed, Closed, aio.AioRpcError, asyncio.InvalidStateError, aio.UsageError))
+            if ends is None or others is not None:
+                raise
+            raise _first(ends) from None
 
     def _welcome(self, first: object) -> pb.Welcome:
         if not isinstance(first, pb.ToNode):
