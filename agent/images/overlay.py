@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,6 +47,8 @@ def mount_root(layers: Sequence[Path], upper: Path, work: Path, target: Path, *,
     features = _FEATURES + (_VOLATILE if volatile else ())
     remove_tree(work / "work" / "incompat" / "volatile")  # a volatile mount's mark: the kernel refuses to mount over it
     try:
+        if not knows_the_new_way(os.uname().release):
+            raise OSError(errno.ENOSYS, "this kernel takes all layers in one option")
         _mount_new(layers, upper, work, target, features)
     except OSError as new_error:
         try:
@@ -55,6 +58,12 @@ def mount_root(layers: Sequence[Path], upper: Path, work: Path, target: Path, *,
             raise ImageError(
                 f"cannot mount the root of a container at {target} ({len(layers)} layers): {worst.strerror}"
             ) from None
+
+
+def knows_the_new_way(release: str) -> bool:
+    """From 6.8 on; older kernels would write a line into their log for each container that is tried the new way."""
+    numbers = re.match(r"(\d+)\.(\d+)", release)
+    return numbers is None or (int(numbers[1]), int(numbers[2])) >= (6, 8)
 
 
 def unmount(target: Path) -> None:

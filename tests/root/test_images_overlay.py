@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from agent.images import overlay
-from agent.images.overlay import mount_root, mount_root_old, mounted_lower_directories, remove_root, unmount, unmount_all
+from agent.images.overlay import (
+    knows_the_new_way,
+    mount_root,
+    mount_root_old,
+    mounted_lower_directories,
+    remove_root,
+    unmount,
+    unmount_all,
+)
 from agent.images.roots import check_root, read_in_root, resolve_in_root
 from agent.images.trees import remove_tree
 from model.errors import ImageError
@@ -68,6 +76,13 @@ def test_layers_are_joined_the_last_on_top(place: Place, count: int, way: object
     assert os.getcwd() == cwd
     assert not place.box.exists()
     assert (layers[0] / "only-0").exists()
+
+
+@pytest.mark.parametrize(
+    ("release", "known"), [("6.1.0-56-amd64", False), ("6.8.0", True), ("6.12.3+deb13", True), ("5.15", False), ("odd", True)]
+)
+def test_old_kernels_are_not_asked_for_what_they_complain_of(release: str, known: bool) -> None:
+    assert knows_the_new_way(release) is known
 
 
 def test_the_old_way_is_taken_when_the_new_is_missing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
