@@ -19,12 +19,13 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = float(os.environ.get("SHOAL_TEST_PATIENCE", "1"))  # factor on deadlines, for an emulated machine (tests/vm)
 _WATCHDOG = "import subprocess, sys; sys.stdin.read(); raise SystemExit(subprocess.call(sys.argv[1:]))"
 
 
 def eventually(found: Callable[[], T], what: str, seconds: float = 30.0) -> T:
     """The first true answer of `found`; AssertionError after `seconds`."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds * PATIENCE
     while True:
         answer = found()
         if answer:
@@ -54,7 +55,7 @@ class Watchdog:
         """The lab is gone; taking it down must succeed."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        assert self._process.wait(timeout=60) == 0
+        assert self._process.wait(timeout=60 * PATIENCE) == 0
 
 
 class LabUnderTest:
@@ -65,7 +66,7 @@ class LabUnderTest:
         self.environment = {**os.environ, "SHOAL_CONFIG_DIR": str(config), "SHOAL_CONTEXT": self.name}
         self._watchdog = Watchdog(self.name, self.environment)
         try:
-            self("lab", "up", "--name", self.name, "--nodes", str(nodes), "--node-timeout", "3")
+            self("lab", "up", "--name", self.name, "--nodes", str(nodes), "--node-timeout", f"{3 * PATIENCE:g}")
         except BaseException:
             self.down()
             raise
@@ -79,7 +80,8 @@ class LabUnderTest:
         try:
             done = subprocess.run(
                 [sys.executable, "-m", "shoal", *words],
-                cwd=ROOT, env=self.environment, input=stdin, capture_output=True, text=True, timeout=timeout, check=False,
+                cwd=ROOT, env=self.environment, input=stdin, capture_output=True, text=True,
+                timeout=timeout * PATIENCE, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise AssertionError(f"shoal {' '.join(words)} does not end: {error.stdout!r} {error.stderr!r}") from None

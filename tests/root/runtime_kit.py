@@ -158,7 +158,8 @@ def with_kit(directory: Path, body: Callable[[Kit], Awaitable[None]], runtime: s
 def leftovers(directory: Path, parent: str) -> list[str]:
     """Whatever still carries the name of a test's data directory or cgroup parent."""
     found = [str(path) for path in (directory / "data/containers").glob("*")]
-    found += [str(tree / parent) for tree in Path("/sys/fs/cgroup").iterdir() if (tree / parent).exists()]
+    top = Path("/sys/fs/cgroup")
+    found += [str(tree / parent) for tree in (top, *top.iterdir()) if (tree / parent).exists()]
     mounts = Path("/proc/thread-self/mountinfo").read_text().splitlines()
     found += [line for line in mounts if f"{directory}/" in line]
     for entry in Path("/proc").iterdir():
