@@ -20,6 +20,7 @@ BENEATH = 0x08 | 0x04
 """RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS."""
 _NO_XDEV = 0x01
 _OPEN_MAX = 64
+_TRIES = 100
 _counter = itertools.count()
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -59,13 +60,20 @@ def remove_tree(path: Path) -> None:
 
 def _remove(parent: int, name: str) -> None:
     """`way` is the way down: (open directory, its name, directories in it still to be removed)."""
-    way = [_Level(parent, name)]
+    way, tries = [_Level(parent, name)], _TRIES
     try:
         while way:
             level = way[-1]
             if not level.left:
                 way.pop().close()
-                os.rmdir(level.name, dir_fd=way[-1].fd if way else parent)
+                above = way[-1].fd if way else parent
+                try:
+                    os.rmdir(level.name, dir_fd=above)
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not tries:
+                        raise
+                    tries -= 1  # somebody wrote there meanwhile, such as a monitor that notes an end
+                    way.append(_Level(above, level.name))
             elif len(way) < _OPEN_MAX:
                 way.append(_Level(level.fd, level.left.pop()))
             else:  # a stranger's tree may be 100,000 deep: bring the rest up to the top

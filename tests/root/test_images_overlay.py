@@ -161,6 +161,23 @@ def test_deleting_stops_at_a_bind_mount_of_the_same_disk(place: Place) -> None:
     assert not place.box.exists()
 
 
+def test_deleting_takes_what_is_written_meanwhile(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = place.work / "busy"
+    (directory / "sub").mkdir(parents=True)
+    late = iter([directory / "exit", directory / "sub/file"])
+    rmdir = os.rmdir
+
+    def written_first(name: str, *, dir_fd: int) -> None:
+        if name == "busy" and (path := next(late, None)) is not None:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("137")
+        rmdir(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "rmdir", written_first)
+    remove_tree(directory)
+    assert not directory.exists()
+
+
 def test_deleting_follows_no_link_and_bears_any_depth(place: Place) -> None:
     precious = place.top / "precious"
     precious.mkdir()
