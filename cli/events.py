@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 from typing import Any
 
@@ -10,6 +9,7 @@ import click
 
 from cli.connect import connected
 from cli.logs import parse_since
+from cli.output import stamp
 
 
 @click.command("events", help="What was decided and seen, oldest first.")
@@ -24,5 +24,4 @@ def events_command(follow: bool, since: str, about: str, output: str) -> None:
 
 
 def event_line(row: Any) -> str:
-    at = dt.datetime.fromtimestamp(row["at_ms"] / 1000, dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
-    return f"{at}Z  {row['kind']:<12} {row['about']}: {row['sentence']}"
+    return f"{stamp(row['at_ms'])}  {row['kind']:<12} {row['about']}: {row['sentence']}"

@@ -6,6 +6,7 @@ import click
 
 from cli import context
 from cli.client import Client
+from cli.output import command_words
 from model.errors import Conflict
 
 
@@ -41,7 +42,7 @@ def exec_command(
         f"/v1/replicas/{replica}/exec",
         tty_wanted=tty,
         stdin_wanted=interactive,
-        cmd=list(command),
+        cmd=command_words(command),
         user=user or None,
         workdir=workdir or None,
         env=list(env),

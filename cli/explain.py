@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
+from cli.client import Client
 from cli.connect import connected
-from cli.output import ago, show
+from cli.output import show, stamp
 from model.errors import NotFound
 
 
@@ -20,9 +21,7 @@ def explain_command(name: str, output: str) -> None:
             try:
                 found = client.get(f"/v1/nodes/{name}/explain")
             except NotFound:
-                raise NotFound(
-                    f"{name}: no service, replica or node has this name: see `shoal ps` and `shoal node ls`"
-                ) from None
+                raise NotFound(unknown(client, name)) from None
     if output != "text":
         show(found, output)
         return
@@ -30,4 +29,12 @@ def explain_command(name: str, output: str) -> None:
     for line in found.get("lines", ()):
         click.echo(f"  {line}")
     for event in found.get("events", ()):
-        click.echo(f"  {ago(event['at']) if 'at' in event else '-'}: {event['sentence']}")
+        click.echo(f"  {stamp(event['at_ms'])}  {event['sentence']}")
+
+
+def unknown(client: Client, name: str) -> str:
+    """What to explain instead: of a stack its services."""
+    services = [row["name"] for row in client.get("/v1/services") if row["stack"] == name]
+    if services:
+        return f"{name} is a stack: explain one of its services: {', '.join(services)}"
+    return f"{name}: no service, replica or node has this name: see `shoal ps` and `shoal node ls`"

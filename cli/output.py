@@ -98,6 +98,20 @@ def ago(stamp: str) -> str:
     return f"{seconds}s ago"
 
 
+def stamp(at_ms: int) -> str:
+    """A point in time as `2026-01-31T12:00:00.000Z`."""
+    return dt.datetime.fromtimestamp(at_ms / 1000, dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+def command_words(words: Sequence[str]) -> list[str]:
+    """The command after a name: a leading `--` only parts it from our own options."""
+    return list(words[1:] if words[:1] == ("--",) and len(words) > 1 else words)
+
+
+def counted(number: int) -> str:
+    return f"{number} replica{'' if number == 1 else 's'}"
+
+
 def human_bytes(size: Any) -> str:
     """1,536 -> `1.5KiB`; nothing as `-`."""
     if not size:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from cli.output import command_words
 from model.errors import BadInput
 
 _name = click.option("--name", "name", default="lab", show_default=True, help="which lab")
@@ -141,10 +142,14 @@ def heal(name: str, node: tuple[str, ...]) -> None:
     _lab(name).partition(node, heal=True)
 
 
-@lab_command.command("exec", context_settings={"ignore_unknown_options": True}, help="Run a command on a machine of the lab.")
+@lab_command.command(
+    "exec",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    help="Run a command on a machine of the lab: `shoal lab exec --name LAB n1 COMMAND`.",
+)
 @_name
 @click.argument("machine")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run_on(name: str, machine: str, command: tuple[str, ...]) -> None:
-    argv = _lab(name).enter_command(machine, command)
+    argv = _lab(name).enter_command(machine, command_words(command))
     os.execvp(argv[0], argv)

@@ -7,6 +7,7 @@ slot by the reasons the scheduler gives today, not by an old sentence.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from controller.decide.batch import Batch
@@ -65,7 +66,7 @@ def explain_replica(view: View, name: str, settings: Settings, now_ms: int) -> E
         raise NotFound(f"replica {name} does not exist")
     doc = view.services[rows[0].service]
     lines = [line for row in rows for line in _replica_lines(row)]
-    lines += [*_demands(doc.spec), *_node_lines(view, doc, settings, now_ms)]
+    lines += [*_demands(doc.spec), *_node_lines(view, doc, settings, now_ms, {row.node for row in rows})]
     return Explanation(name, lines[0], tuple(lines[1:]))
 
 
@@ -132,18 +133,22 @@ def _replica_lines(row: ReplicaRow) -> list[str]:
     return lines
 
 
-def _node_lines(view: View, doc: ServiceDoc, settings: Settings, now_ms: int) -> list[str]:
-    """What each node says to one more replica of the service, today."""
+def _node_lines(view: View, doc: ServiceDoc, settings: Settings, now_ms: int, own: Collection[str] = ()) -> list[str]:
+    """What each node says to one more replica of the service, today; `own`: where the replica that is explained is."""
     batch = Batch(view, settings, now_ms)
     work: Work = begin(batch, doc)
     if work.blocked:
         return [work.blocked]
     pool = Pool(batch.cluster(work.volumes))
     held = Counter(held.node for slot in work.standing.slots.values() for held in slot.holders)
+    bound = [(name, pool.volumes[name]) for name in work.volumes if pool.volumes.get(name)]
     why = {node.name: reason(pool, i, work.group, held[node.name]) for i, node in enumerate(pool.nodes)}
+    for name, nodes in bound:
+        elsewhere = f"volume {name} is on {listed(nodes)}"
+        why.update({node: elsewhere for node, text in why.items() if not text and node not in nodes})
     free = [
         f"{node.name} ({held[node.name]} of this service, {pool.replicas[i]} in all, {pool.cpus[i] / MICRO:g} cpus free)"
-        for i, node in enumerate(pool.nodes) if not why[node.name]
+        for i, node in enumerate(pool.nodes) if not why[node.name] and node.name not in own
     ]  # fmt: skip
     lines = [f"could also run on {listed(free)}"] if free else []
     refusing: dict[str, list[str]] = {}

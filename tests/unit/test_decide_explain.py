@@ -9,7 +9,7 @@ import pytest
 from controller.decide.explain import explain_node, explain_replica, explain_service
 from controller.decide.replicas import Counts, counts, replica_rows
 from model.errors import NotFound
-from model.spec import Placement
+from model.spec import ContainerSpec, Mount, Placement
 from tests.scenarios.model_cluster import ModelCluster
 
 
@@ -100,9 +100,18 @@ def test_a_replica_is_explained(cluster: ModelCluster) -> None:
     cluster.converge()
     told = explain_replica(cluster.view(), "web.1", cluster.settings, cluster.now_ms)
     assert told.sentence == "web.1 is running on n1"
-    assert any(line.startswith("could also run on n1 (1 of this service, 1 in all") for line in told.lines)
+    assert any(line.startswith("could also run on n2 (0 of this service, 0 in all") for line in told.lines)
+    assert not any("n1 (" in line for line in told.lines)  # where it is, is no "also"
     with pytest.raises(NotFound):
         explain_replica(cluster.view(), "web.2", cluster.settings, cluster.now_ms)
+
+
+def test_a_replica_is_bound_to_its_volume(cluster: ModelCluster) -> None:
+    cluster.volume("data")
+    cluster.service("db", 1, container=ContainerSpec("db:1", mounts=(Mount("volume", "/d", "data"),)))
+    cluster.converge()
+    told = explain_replica(cluster.view(), "db.1", cluster.settings, cluster.now_ms)
+    assert any(line == "not on n2, n3: volume data is on n1" for line in told.lines), told
 
 
 def test_a_node_is_explained(cluster: ModelCluster) -> None:
