@@ -27,7 +27,10 @@ _ANSWER_S: Final = 60.0
 
 def tls(context: Context) -> ssl.SSLContext:
     """Trusts the cluster's CA only, shows the operator's certificate."""
-    made = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cadata=context.ca)
+    try:
+        made = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cadata=context.ca)
+    except (ssl.SSLError, ValueError) as error:
+        raise BadInput(f"context {context.name}: its CA is no certificate: copy the controller's admin.json again") from error
     with tempfile.NamedTemporaryFile("w", suffix=".pem", delete=True) as file:
         os.fchmod(file.fileno(), 0o600)
         file.write(context.certificate.rstrip() + "\n" + context.key)
@@ -35,7 +38,8 @@ def tls(context: Context) -> ssl.SSLContext:
         try:
             made.load_cert_chain(file.name)
         except ssl.SSLError as error:
-            raise BadInput(f"context {context.name}: certificate and key do not fit ({error})") from error
+            what = f"context {context.name}: certificate and key do not fit"
+            raise BadInput(f"{what}: copy the controller's admin.json again") from error
     return made
 
 
@@ -191,4 +195,6 @@ def reason(error: BaseException) -> str:
         return "its certificate is not of this cluster"
     if isinstance(error, ssl.SSLError):
         return f"TLS: {error.reason}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
     return str(error) or type(error).__name__

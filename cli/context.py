@@ -41,6 +41,8 @@ def current_name() -> str:
         return (config_dir() / "current").read_text().strip()
     except FileNotFoundError:
         return ""
+    except UnicodeDecodeError:
+        raise BadInput(f"{config_dir() / 'current'}: holds no name: `shoal context use NAME` writes it anew") from None
 
 
 def load(name: str = "") -> Context:
@@ -64,9 +66,14 @@ def read(path: Path, name: str = "") -> Context:
     """A context file, such as a controller's admin.json."""
     try:
         raw = json.loads(path.read_text())
-        return Context(name or raw["name"], tuple(raw["apis"]), raw["ca"], raw["certificate"], raw["key"])
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
         raise BadInput(f"{path}: not a context file ({error}): copy the controller's admin.json again") from error
+    texts = [raw.get(key) for key in ("name", "ca", "certificate", "key")] if isinstance(raw, dict) else [None]
+    apis = raw.get("apis") if isinstance(raw, dict) else None
+    if not isinstance(apis, list) or not all(isinstance(text, str) for text in (*apis, *texts)):
+        want = "name, apis, ca, certificate and key"
+        raise BadInput(f"{path}: not a context file (expected {want}): copy the controller's admin.json again")
+    return Context(name or raw["name"], tuple(apis), raw["ca"], raw["certificate"], raw["key"])
 
 
 def names() -> list[str]:

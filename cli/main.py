@@ -1,7 +1,8 @@
 """The command line's front door: a table of commands, each loaded when it is used, and one place where errors are printed.
 
 Rules: nothing here imports more than click; `shoal --help` loads no command. An error is one line on stderr that says what
-to do, exit code 1 (bad usage 2, interrupted 130); a traceback only with SHOAL_DEBUG=1.
+to do, exit code 1 also for bad usage (2 is `plan` saying that something would change), interrupted 130; a traceback only with
+SHOAL_DEBUG=1.
 """
 
 from __future__ import annotations
@@ -110,8 +111,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _usage(error: click.ClickException) -> int:
-    click.echo(f"shoal: {error.format_message()}", err=True)
-    return error.exit_code
+    """Bad usage: one line with the way to the help; a group without a verb: its help."""
+    context = getattr(error, "ctx", None)
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
+        return 1
+    message = error.format_message().rstrip(".")
+    hint = f": see `{context.command_path} --help`" if context is not None and "--help" not in message else ""
+    click.echo(f"shoal: {message}{hint}", err=True)
+    return 1
 
 
 def _failed(error: ShoalError, cause: BaseException | None = None) -> int:

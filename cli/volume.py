@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Final
 
 import click
 
 from cli.connect import connected
 from cli.output import field, listing, output_option, show
+from model.errors import BadInput
 
 COLUMNS: Final = (
     ("NAME", field("name")),
@@ -56,6 +58,8 @@ def remove(volume: tuple[str, ...], force: bool) -> None:
 def prune(every: bool, force: bool) -> None:
     what = "every volume that no replica uses" if every else "every anonymous volume that no replica uses"
     if not force:
+        if not sys.stdin.isatty():
+            raise BadInput("volume prune asks first, and here is no terminal to ask on: -f does not ask")
         click.confirm(f"This removes {what}, with all data. Go on?", abort=True)
     with connected() as client:
         for name in client.post("/v1/volumes/prune", {"all": every})["removed"]:

@@ -70,7 +70,7 @@ def until_running(client: Client, names: Collection[str], *, timeout_s: float, s
     client.index = 0
     while True:
         found = snapshot(client, names, stack)
-        line.show(", ".join(item.words() for item in found))
+        line.show(told(found))
         now = time.monotonic()
         if all(item.complete() for item in found):
             line.done()
@@ -92,6 +92,12 @@ def snapshot(client: Client, names: Collection[str], stack: str) -> list[Progres
     services = client.get("/v1/services", stack=stack or None)
     client.index = seen
     return [progress(row, replicas) for row in services if row["name"] in names]
+
+
+def told(found: Sequence[Progress]) -> str:
+    """The line shown while waiting: how far each service is, and the first reason why one is not further."""
+    reasons = [reason for item in found for reason in item.trouble]
+    return ", ".join(item.words() for item in found) + (f"; {reasons[0]}" if reasons else "")
 
 
 def summary(found: Sequence[Progress], timeout_s: float) -> str:

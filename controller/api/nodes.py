@@ -61,7 +61,7 @@ async def remove_node(api: Api, call: Call) -> dict[str, Any]:
     assignment = api.snapshot().of("assignments").get(name)
     busy = assignment is not None and bool(assignment.services)
     if ready and not call.query["force"] and (document.availability != "drain" or busy):
-        raise Conflict(f"node {name} is ready: drain it first (`shoal node drain {name}`), or force the removal")
+        raise Conflict(f"node {name} is ready: drain it first (`shoal node drain {name}`), or use `shoal node rm -f`")
 
     def change(old: NodeDoc | None) -> None:
         if old is None:

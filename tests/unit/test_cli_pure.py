@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cli import client, context, output
+from cli import client, context, explain, output
 from cli.logs import parse_since, parse_tail
+from cli.main import main
 from cli.node import parse_label
 from cli.run_spec import mount, restart, service_spec
 from cli.service import parse_scale
-from cli.wait import progress, summary
+from cli.wait import progress, summary, told
 from model.errors import BadInput, Conflict, NotFound, ShoalError
 from model.spec import Mount
 
@@ -101,6 +103,7 @@ def test_progress_counts_the_newest_version_and_what_must_go() -> None:
     bad = progress(service, [row(1, 2, "rejected", message="no such image")])
     assert bad.rejected
     assert "no such image" in summary([bad], 0)
+    assert told([bad]) == "shop_web 0/2; shop_web.1: rejected: no such image"
 
 
 def test_contexts_are_private_files_and_the_current_one_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,3 +121,53 @@ def test_contexts_are_private_files_and_the_current_one_is_remembered(tmp_path: 
     monkeypatch.delenv("SHOAL_CONTEXT")
     context.forget("home")
     assert context.current_name() == ""
+
+
+@pytest.mark.parametrize("text", ["garbage", "[]", "{}", '{"name": 1}', '{"name": "x", "apis": "https://a", "ca": ""}'])
+def test_a_broken_context_file_says_what_it_should_be(text: str, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(BadInput, match=r"x\.json: not a context file .*: copy the controller's admin\.json again"):
+        context.read(tmp_path / "x.json")
+
+
+def test_rubbish_where_a_name_or_a_ca_should_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOAL_CONFIG_DIR", str(tmp_path))
+    monkeypatch.delenv("SHOAL_CONTEXT", raising=False)
+    (tmp_path / "current").write_bytes(b"\xff\xfe")
+    with pytest.raises(BadInput, match="shoal context use"):
+        context.load()
+    with pytest.raises(BadInput, match="context home: its CA is no certificate"):
+        client.tls(context.Context("home", ("https://192.0.2.1:7443",), "CA", "CERT", "KEY"))
+
+
+@pytest.mark.parametrize("words", [["plan", "--foo"], ["foo"], ["node", "foo"], ["node", "label", "n1"], ["run", "-n"]])
+def test_bad_usage_is_one_line_and_not_plans_two(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("shoal: ")
+    assert line.endswith("--help`") or "--help` lists them" in line
+
+
+def test_no_verb_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["volume"]) == 1
+    assert capsys.readouterr().err.startswith("Usage: shoal volume")
+
+
+def test_pruning_without_a_terminal_asks_for_f(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert main(["volume", "prune"]) == 1
+    assert "-f does not ask" in capsys.readouterr().err
+
+
+def test_two_dashes_before_a_command_only_part_it_from_our_options() -> None:
+    assert output.command_words(("--", "ls", "--", "-l")) == ["ls", "--", "-l"]
+    assert output.command_words(("ls", "-l")) == ["ls", "-l"]
+
+
+def test_explaining_a_stack_names_its_services() -> None:
+    class Services:
+        def get(self, path: str) -> list[dict[str, str]]:
+            return [{"name": "shop_web", "stack": "shop"}, {"name": "box", "stack": ""}]
+
+    assert explain.unknown(Services(), "shop") == "shop is a stack: explain one of its services: shop_web"  # type: ignore[arg-type]
+    assert "no service, replica or node" in explain.unknown(Services(), "box2")  # type: ignore[arg-type]
