@@ -39,17 +39,17 @@ def list_images(node: str, output: str) -> None:
 @click.argument("reference")
 @click.option("--node", "nodes", multiple=True, help="only to this node (may be repeated)")
 def pull(reference: str, nodes: tuple[str, ...]) -> None:
-    line, problems = LiveLine(), []
+    line, problems = LiveLine(), dict[str, list[str]]()
     with connected() as client:
         body = {"reference": reference} | ({"nodes": list(nodes)} if nodes else {})
         for row in client.lines("/v1/images/pull", method="POST", body=body):
             if row.get("error"):
-                problems.append(f"{row['node']}: {row['error']}")
+                problems.setdefault(row["error"].removeprefix(f"node {row['node']}: "), []).append(row["node"])
             else:
                 line.show(f"{row['node']}: {row['text']}")
     line.done()
     if problems:
-        raise RuntimeFailed("; ".join(problems))
+        raise RuntimeFailed("; ".join(f"{', '.join(nodes)}: {text}" for text, nodes in problems.items()))
     click.echo(reference)
 
 

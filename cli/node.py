@@ -7,7 +7,7 @@ from typing import Any, Final
 import click
 
 from cli.connect import connected
-from cli.output import age, field, human_bytes, listing, output_option, show
+from cli.output import age, counted, field, human_bytes, listing, output_option, show
 from cli.wait import LiveLine
 from model.errors import BadInput
 
@@ -96,7 +96,7 @@ def until_empty(client: Any, node: str, timeout_s: float) -> None:
         live = [row for row in rows if row["state"] in ("preparing", "starting", "running")]
         if not live:
             break
-        line.show(f"{node}: {len(live)} replicas still there")
+        line.show(f"{node}: {counted(len(live))} still there")
         if time.monotonic() > end:
             raise BadInput(
                 f"{node} still runs {', '.join(row['name'] for row in live[:5])}: see `shoal explain {live[0]['name']}`"

@@ -6,8 +6,10 @@ from typing import Any, Final
 
 import click
 
+from cli.client import Client
 from cli.connect import connected
 from cli.output import age, field, listing, output_option
+from model.errors import NotFound
 
 
 def desired_state(row: Any) -> str:
@@ -31,6 +33,12 @@ COLUMNS: Final = (
 )
 
 
+def known(client: Client, name: str) -> bool:
+    """Is `name` a stack or a service, or a replica that the other options leave out?"""
+    names = {row[key] for row in client.get("/v1/services") for key in ("stack", "name")}
+    return name in names or name in {row["name"] for row in client.get("/v1/replicas", all=True)}
+
+
 @click.command("ps", help="List replicas; of one stack or service when named.")
 @click.argument("name", default="")
 @click.option("-a", "--all", "every", is_flag=True, help="also those that are no longer wanted")
@@ -39,7 +47,11 @@ COLUMNS: Final = (
 @output_option
 def ps_command(name: str, every: bool, node: str, quiet: bool, output: str) -> None:
     with connected() as client:
+        if node:
+            client.get(f"/v1/nodes/{node}")  # NotFound says more than an empty list
         rows = client.get("/v1/replicas", node=node or None, all=every)
-    if name:
-        rows = [row for row in rows if name in (row["stack"], row["service"], row["name"])]
+        if name:
+            rows = [row for row in rows if name in (row["stack"], row["service"], row["name"])]
+            if not rows and not known(client, name):
+                raise NotFound(f"{name}: no stack, service or replica has this name: see `shoal stack ls` and `shoal ps`")
     listing(rows, COLUMNS, output, quiet="name" if quiet else "")

@@ -9,6 +9,7 @@ from typing import Any, Final
 import click
 
 from cli.client import Client
+from cli.output import counted
 from cli.wait import LiveLine
 from model.errors import Unavailable
 
@@ -33,8 +34,8 @@ def until_gone(client: Client, mine: Callable[[Any], bool], what: str, **query: 
         if not left:
             line.done()
             return
-        line.show(f"{what}: {len(left)} replicas left")
+        line.show(f"{what}: {counted(len(left))} left")
         if time.monotonic() > end:
             names = ", ".join(row["name"] for row in left[:5])
-            raise Unavailable(f"{what}: {len(left)} replicas are still there ({names}): see `shoal ps -a`")
+            raise Unavailable(f"{what}: after {_WAIT_S:.0f} s {counted(len(left))} still there ({names}): see `shoal ps -a`")
         time.sleep(0.1)

@@ -16,6 +16,7 @@ import click
 from cli import context
 from cli.client import Client
 from cli.logs import print_logs
+from cli.wait import LiveLine
 from model.errors import BadInput, NotFound, RuntimeFailed, ShoalError, Unavailable
 
 _ENDED: Final = ("complete", "failed", "rejected", "shutdown")
@@ -62,22 +63,27 @@ def run_command(ctx: click.Context, /, **options: Any) -> None:
     cluster = context.load()
     spec = service_spec(options)
     with Client(cluster) as client:
+        if options["node"]:
+            client.get(f"/v1/nodes/{options['node']}")  # NotFound now; the scheduler would wait for it to join
         client.post("/v1/services", codec.to_plain(spec))
-        row = until_started(client, spec.name)
-        if options["detach"]:
-            if row["state"] == "rejected":
-                raise RuntimeFailed(f"{spec.name}: {row['message'] or 'cannot start'}")
-            click.echo(row["container_id"] or spec.name)
-            return
         try:
+            row = until_started(client, spec.name)
+            if options["detach"]:
+                if row["state"] == "rejected":
+                    raise RuntimeFailed(f"{spec.name}: {row['message'] or 'cannot start'}")
+                click.echo(row["container_id"] or spec.name)
+                return
             code = foreground(cluster, client, spec.name, row, options)
             if options["auto_remove"]:
                 with contextlib.suppress(ShoalError):
                     client.delete(f"/v1/services/{spec.name}")
             ctx.exit(code)
         except KeyboardInterrupt:
-            with contextlib.suppress(ShoalError):
-                client.post(f"/v1/services/{spec.name}/stop")
+            with contextlib.suppress(ShoalError), Client(cluster) as other:  # the first is in the middle of an answer
+                if options["auto_remove"]:
+                    other.delete(f"/v1/services/{spec.name}")
+                else:
+                    other.post(f"/v1/services/{spec.name}/stop")
             ctx.exit(130)
 
 
@@ -85,11 +91,14 @@ def until_started(client: Client, name: str) -> Any:
     """The replica's row once it runs or has ended. Raises Unavailable with the reason after two minutes."""
     end = time.monotonic() + _START_S
     row: Any = None
+    line = LiveLine()
     while time.monotonic() < end:
         rows = client.get("/v1/replicas", service=name, all=True, index=client.index or None, wait=1)
         row = rows[0] if rows else row
         if row and (row["state"] == "running" or row["state"] in _ENDED):
             return row
+        if row and row["state"] == "pending" and row["message"]:
+            line.show(f"{name} waits: {row['message']}")
         if not rows and row:
             raise NotFound(f"{name} was removed meanwhile")
         time.sleep(0.02)
@@ -103,7 +112,11 @@ def foreground(cluster: Any, client: Client, name: str, row: Any, options: dict[
     if row["state"] == "rejected":
         with contextlib.suppress(ShoalError):
             client.delete(f"/v1/services/{name}")
-        raise RuntimeFailed(f"{name}: {row['message'] or 'cannot start'}")
+        problem = RuntimeFailed(f"{name}: {row['message'] or 'cannot start'}")
+        if not row["exit_code"]:
+            raise problem
+        click.echo(f"shoal: {problem}", err=True)
+        return int(row["exit_code"])  # 126 and 127, as a shell has it
     if options["interactive"] and row["state"] == "running":
         from cli.terminal import join
 

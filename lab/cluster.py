@@ -48,10 +48,9 @@ class Lab:
         try:
             return codec.decode(LabRecord, self.paths.record.read_bytes())
         except FileNotFoundError:
-            known = ", ".join(names()) or "none is up"
-            raise NotFound(
-                f"lab {self.name} is not up (labs: {known}): start it with `shoal lab up --name {self.name}`"
-            ) from None
+            up = [name for name in names() if name != self.name]
+            choose = f"say which you mean with --name ({', '.join(up)}), or " if up else ""
+            raise NotFound(f"lab {self.name} is not up: {choose}start it with `shoal lab up --name {self.name}`") from None
 
     def _write(self, record: LabRecord) -> LabRecord:
         self.paths.state.mkdir(parents=True, exist_ok=True, mode=0o700)
