@@ -53,7 +53,7 @@ def config_command(
         )
     except BadInput as error:
         for line in error.problems:
-            click.echo(f"error: {line}", err=True)
+            click.echo(f"shoal: {line}", err=True)
         raise SystemExit(1) from None
     for warning in loaded.warnings if not quiet else ():
         click.echo(f"warning: {warning}", err=True)

@@ -59,7 +59,7 @@ def test_problems_go_to_standard_error_one_a_line(folder: Path) -> None:
     result = run("-f", "bad.yaml")
     assert result.exit_code == 1
     assert result.stdout == ""
-    assert [line.split(": ")[0] for line in result.stderr.splitlines()] == ["error", "error"]
+    assert [line.split(": ")[0] for line in result.stderr.splitlines()] == ["shoal", "shoal"]
     assert f"{folder}/bad.yaml:1:22: services.a.imag" in result.stderr
 
 
