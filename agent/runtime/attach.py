@@ -1,7 +1,8 @@
 """Attaching to a container's own stdin and outputs through conmon's socket.
 
-Rules: conmon sends packets whose first byte names the stream and takes raw bytes for stdin. Several may attach; everyone
-sees the outputs from then on. Letting go never touches the container.
+Rules: conmon sends packets whose first byte names the stream and takes raw bytes for stdin. What it sends begins when it
+accepts, and nothing says where in the output that is: so outputs are read from the log, whole and once, and from the socket
+only where no log is kept. Several may attach. Letting go never ends a container, but ends the input of one without terminal.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Final
 
+from agent.plan.container import LogLine
 from agent.runtime.bundle import Paths, State
 from agent.runtime.monitor import Process
 from agent.runtime.spawn import readable
@@ -26,14 +28,26 @@ _RESIZE: Final = 1
 
 
 class AttachSession:
-    """See agent.runtime.port.Session."""
+    """See agent.runtime.port.Session. `written`: what the container writes by its log; None: it keeps none."""
 
     def __init__(
-        self, connection: socket.socket, control: str, process: Process | None, ended: Callable[[], Awaitable[int]]
+        self,
+        connection: socket.socket,
+        control: str,
+        process: Process | None,
+        ended: Callable[[], Awaitable[int]],
+        written: AsyncGenerator[LogLine, None] | None,
     ) -> None:
         self._connection, self._control, self._process, self._ended = connection, control, process, ended
+        self._written = written
+        if written is not None:
+            asyncio.get_running_loop().add_reader(connection.fileno(), self._discard)
 
     async def output(self) -> AsyncIterator[tuple[Name, bytes]]:
+        if self._written is not None:
+            async for line in self._written:
+                yield ("stderr" if line.stream == "stderr" else "stdout"), line.line
+            return
         while self._connection.fileno() >= 0:
             try:
                 packet = self._connection.recv(_PACKET_BYTES)
@@ -47,6 +61,17 @@ class AttachSession:
             name = _STREAMS.get(packet[0])
             if name is not None and len(packet) > 1:
                 yield name, packet[1:]
+
+    def _discard(self) -> None:
+        """conmon lets go of whoever does not read."""
+        try:
+            while self._connection.recv(_PACKET_BYTES):
+                pass
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        asyncio.get_running_loop().remove_reader(self._connection.fileno())
 
     async def write(self, data: bytes) -> None:
         loop = asyncio.get_running_loop()
@@ -74,19 +99,29 @@ class AttachSession:
         return await self._ended()
 
     async def close(self) -> None:
+        if self._written is not None:
+            await self._written.aclose()
+        if self._connection.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._connection.fileno())
         self._connection.close()
 
 
-async def begin(paths: Paths, state: State, process: Process | None, ended: Callable[[], Awaitable[int]]) -> AttachSession:
+async def begin(
+    paths: Paths,
+    state: State,
+    process: Process | None,
+    ended: Callable[[], Awaitable[int]],
+    written: AsyncGenerator[LogLine, None] | None,
+) -> AttachSession:
     """Connect. Raises Unavailable when the container's conmon is gone."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     handle = os.open(paths.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     try:
+        connection.setblocking(False)  # before: a conmon that accepts nobody must not stop the agent
         connection.connect(f"/proc/self/fd/{handle}/attach")
-        connection.setblocking(False)
     except OSError as error:
         connection.close()
         raise Unavailable(f"cannot attach to {state.name}: its monitor does not answer ({error.strerror})") from None
     finally:
         os.close(handle)
-    return AttachSession(connection, str(paths.directory / "ctl"), process, ended)
+    return AttachSession(connection, str(paths.directory / "ctl"), process, ended, written)

@@ -340,7 +340,9 @@ class ConmonRuntime:
             code = container.exit.exit_code if container.exit else None
             return -1 if code is None else code
 
-        return await attach.begin(container.paths, container.state, container.process, wait)
+        state = container.state
+        written = self.log_store.written_by(state.log_key, state.id, container.done) if state.log else None
+        return await attach.begin(container.paths, state, container.process, wait, written)
 
     def logs(
         self, log_key: str, *, follow: bool = False, tail: int = -1, since_ms: int = 0, until_ms: int = 0

@@ -82,5 +82,6 @@ def _argv(programs: Programs, state: State, paths: Paths, log_bytes_max: int) ->
     ]  # fmt: skip
     argv += ["-l", f"k8s-file:{state.log}", "--log-size-max", str(log_bytes_max)] if state.log else ["-l", "none"]
     argv += ["-t"] if state.tty else []
-    argv += ["-i", "--leave-stdin-open"] if state.stdin else []
+    argv += ["-i"] if state.stdin else []
+    argv += ["--leave-stdin-open"] if state.stdin and state.tty else []  # else the end of a pipe's input would never arrive
     return argv

@@ -94,6 +94,14 @@ def last_bytes(file: Path, count: int) -> str:
         return ""
 
 
+def first_cursor(directory: Path, container_id: str) -> LogCursor:
+    """A cursor before the first line that is kept of one container."""
+    with contextlib.suppress(FileNotFoundError):
+        own = next((part for part in parts(os.listdir(directory)) if part.container_id == container_id), None)
+        return LogCursor(directory, own)
+    return LogCursor(directory)
+
+
 def tail_cursor(directory: Path, tail: int) -> LogCursor:
     """A cursor before the newest `tail` lines (-1: before everything)."""
     if tail < 0:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import errno
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -19,7 +19,7 @@ from typing import Final
 from agent.plan.container import LogLine
 from agent.plan.log_lines import LogName, parse_name, parts, surplus, surplus_containers
 from agent.runtime.inotify import CREATE, MODIFY, MOVED_TO, Inotify
-from agent.runtime.log_reader import LogCursor, tail_cursor
+from agent.runtime.log_reader import LogCursor, first_cursor, tail_cursor
 
 CONTAINERS_MAX: Final = 10
 _QUIET: Final = MOVED_TO
@@ -166,12 +166,7 @@ class LogStore:
             async for line in _selected(cursor, since_ms, until_ms):
                 yield line
             return
-        key = self._keys.setdefault(log_key, _Key())
-        changed = asyncio.Event()
-        key.followers.append(changed)
-        try:
-            if directory.is_dir():
-                self._rewatch(log_key, key)
+        with self._following(log_key, cursor) as (key, changed):
             while True:
                 changed.clear()
                 async for line in _selected(cursor, since_ms, until_ms):
@@ -179,6 +174,36 @@ class LogStore:
                 if key.gone or (until_ms and cursor.at_ns > until_ms * 1_000_000):
                     return
                 await changed.wait()
+
+    async def written_by(self, log_key: str, container_id: str, ended: asyncio.Event) -> AsyncGenerator[LogLine, None]:
+        """Everything one container writes: what is kept of it so far, then what comes, until `ended`."""
+        cursor = first_cursor(self._path(log_key), container_id)
+        ending = asyncio.ensure_future(ended.wait())
+        try:
+            with self._following(log_key, cursor) as (key, changed):
+                ending.add_done_callback(lambda _: changed.set())
+                while True:
+                    changed.clear()
+                    last = ended.is_set() or key.gone
+                    async for line in _selected(cursor, 0, 0):
+                        if line.container_id == container_id:
+                            yield line
+                    if last:
+                        return
+                    await changed.wait()
+        finally:
+            ending.cancel()
+
+    @contextlib.contextmanager
+    def _following(self, log_key: str, cursor: LogCursor) -> Iterator[tuple[_Key, asyncio.Event]]:
+        """`changed` is set whenever there may be more for `cursor`, which is closed in the end."""
+        key = self._keys.setdefault(log_key, _Key())
+        changed = asyncio.Event()
+        key.followers.append(changed)
+        try:
+            if self._path(log_key).is_dir():
+                self._rewatch(log_key, key)
+            yield key, changed
         finally:
             cursor.close()
             key.followers.remove(changed)

@@ -93,7 +93,10 @@ class ContainerRuntime(Protocol):
         ...
 
     async def attach(self, container_id: str) -> Session:
-        """The container's own stdin (if `stdin_open`), outputs from now on, terminal; may be called before `start`.
+        """The container's own stdin (if `stdin_open`), terminal, and outputs: what is kept of them, then what comes.
+
+        May be called before `start`. Without a log (`logging: none`) outputs begin now. Without a terminal the end of the
+        session, or of its input, is the end of the container's input.
 
         `signal` goes to the container; `wait` gives the container's exit code.
         """
@@ -113,7 +116,7 @@ class ContainerRuntime(Protocol):
         ...
 
     async def usage(self, container_id: str) -> Usage | None:
-        """Read from the cgroup, about 25 us; None when it does not run."""
+        """Read from the cgroup: 55 to 95 us with cgroup v1's nine files; None when it does not run."""
         ...
 
     async def close(self) -> None:

@@ -137,6 +137,38 @@ def test_attach_before_the_start_sees_everything(tmp_path: Path) -> None:
     with_kit(tmp_path, body)
 
 
+def test_a_late_attach_sees_all_outputs_once_and_can_end_the_input(tmp_path: Path) -> None:
+    async def body(kit: Kit) -> None:
+        script = "echo before; printf 'prompt# '; read x; seq 3000; cat; echo over; exit 6"
+        order = kit.order("sh", "-c", script, stdin_open=True)
+        await kit.started(order)
+        async with asyncio.timeout(20):
+            async for line in kit.runtime.logs(order.log_key, follow=True):
+                if line.line == b"prompt# ":
+                    break
+            first, second = [await kit.runtime.attach(order.id) for _ in range(2)]
+            await first.write(b"go\nlast words")
+            await first.close_stdin()
+            numbers = b"".join(b"%d\n" % number for number in range(1, 3001))
+            wanted = (6, b"before\nprompt# " + numbers + b"last wordsover\n", b"")
+            assert await _all(first) == wanted
+            assert await _all(second) == wanted
+
+    with_kit(tmp_path, body)
+
+
+def test_attach_without_a_log_sees_what_comes(tmp_path: Path) -> None:
+    async def body(kit: Kit) -> None:
+        order = kit.order("sh", "-c", "read x; echo out $x", stdin_open=True, log_driver="none")
+        await kit.started(order)
+        session = await kit.runtime.attach(order.id)
+        await session.write(b"in\n")
+        async with asyncio.timeout(20):
+            assert await _all(session) == (0, b"out in\n", b"")
+
+    with_kit(tmp_path, body)
+
+
 def test_attach_to_a_terminal(tmp_path: Path) -> None:
     async def body(kit: Kit) -> None:
         order = kit.order("sh", "-c", _AWAIT_SIZE + "await '22 88'; read x; exit 5", tty=True, stdin_open=True)
