@@ -36,8 +36,9 @@ from model.errors import NotFound, RuntimeFailed
 from model.pki_names import CONTROLLER_SERVER_NAME, node_server_name
 from model.spec import Attachment, ContainerSpec, RestartPolicy, ServiceSpec
 from protos import node_pb2 as pb
+from tests.patience import PATIENCE
 
-WAIT_S = 10.0
+WAIT_S = 10.0 * PATIENCE
 
 
 @dataclass

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests.patience import PATIENCE
+
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = float(os.environ.get("SHOAL_TEST_PATIENCE", "1"))  # factor on deadlines, for an emulated machine (tests/vm)
 _WATCHDOG = "import subprocess, sys; sys.stdin.read(); raise SystemExit(subprocess.call(sys.argv[1:]))"
 
 

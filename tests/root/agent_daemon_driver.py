@@ -29,6 +29,7 @@ from model.spec import Resources, RestartPolicy, ServiceSpec
 from protos import node_pb2 as pb
 from protos import node_pb2_grpc
 from tests.contract.agent_support import Dispatcher, DispatchSession, Keys, desired, web
+from tests.patience import PATIENCE
 
 COUNT = 6
 PORT = 17445
@@ -117,7 +118,7 @@ class Day:
         channel, stub = self.stub()
         async with channel:
             key = pb.ReplicaKey(service_id="s1", slot=slot)
-            answer = await stub.Inspect(pb.ContainerRequest(key=key), wait_for_ready=True, timeout=10)
+            answer = await stub.Inspect(pb.ContainerRequest(key=key), wait_for_ready=True, timeout=10 * PATIENCE)
         return dict(json.loads(answer.json))
 
     async def exec(self, slot: int, *command: str) -> tuple[str, int]:
@@ -135,7 +136,7 @@ class Day:
     async def load(self) -> None:
         channel, stub = self.stub()
         async with channel:
-            await stub.LoadImage(iter([pb.Chunk(data=archive())]), wait_for_ready=True, timeout=20)
+            await stub.LoadImage(iter([pb.Chunk(data=archive())]), wait_for_ready=True, timeout=20 * PATIENCE)
 
     async def status(self, wanted: Callable[[pb.Replica], bool]) -> pb.Replica:
         """The first replica reported from now on that is as wanted; sentences of events are kept on the way."""
