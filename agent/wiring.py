@@ -208,7 +208,9 @@ def _sweep(data_dir: Path) -> None:
 async def _ports(settings: Settings, info: NodeInfo, core: Core, stack: AsyncExitStack) -> Ports:
     from agent.images.records import RegistryConfig
     from agent.images.store import ImageStore
+    from agent.network.dns import NameServer
     from agent.network.driver import KernelNetwork
+    from agent.network.names import NameBook
     from agent.runtime.conmon import ConmonRuntime, RuntimeConfig
 
     await asyncio.to_thread(_sweep, settings.data_dir)
@@ -219,7 +221,9 @@ async def _ports(settings: Settings, info: NodeInfo, core: Core, stack: AsyncExi
         settings.data_dir / "images", config=RegistryConfig(mirrors=mirrors, insecure=frozenset(settings.insecure))
     )
     stack.push_async_callback(images.close)
-    network = KernelNetwork(settings.run_dir, info.underlay)
+    names = NameBook(settings.run_dir / "names.json", NameServer())
+    names.load()
+    network = KernelNetwork(settings.run_dir, info.underlay, names)
     await network.open()
     stack.push_async_callback(network.close)
     runtime = ConmonRuntime(
@@ -227,4 +231,4 @@ async def _ports(settings: Settings, info: NodeInfo, core: Core, stack: AsyncExi
     )
     stack.push_async_callback(runtime.close)
     volumes = VolumeStore(settings.data_dir / "volumes", lambda: volume_users(list(core.lives.values())))
-    return Ports(runtime, images, network, volumes, settings.data_dir)
+    return Ports(runtime, images, network, volumes, settings.data_dir, names)

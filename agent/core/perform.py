@@ -17,7 +17,7 @@ from agent.plan import effects as fx
 from agent.plan.container import ContainerOrder, ExecRequest, HostMount
 from agent.plan.health import command
 from agent.plan.mounts import mount_plans
-from agent.plan.networks import attachments
+from agent.plan.networks import attachments, name_servers
 from agent.plan.records import Desired, ImageFacts, Life, ReplicaId, WantedVolume
 from model.errors import RuntimeFailed
 
@@ -92,6 +92,7 @@ class Performer:
             layers=image.layers,
             netns=life.netns,
             addresses=tuple(address.split("/")[0] for _, address in life.addresses),
+            nameservers=name_servers(life),
             mounts=mounts if mounts is not None else await self._prepare(life),
             meta=(("replica", life.id.text),),
         )

@@ -5,11 +5,12 @@ Rules: each port has a real and an in-memory implementation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from agent.network.port import NetworkDriver
+from agent.plan.names import EndpointsMessage
 from agent.runtime.port import ContainerRuntime
 from agent.volumes.store import VolumeStore
 
@@ -42,12 +43,26 @@ class Images(Protocol):
     def list(self) -> list[Image]: ...
 
 
+class Names(Protocol):
+    """What `agent.network.names.NameBook` does with news of who can be reached."""
+
+    def take(self, message: EndpointsMessage) -> None: ...
+
+
+class NoNames:
+    """For nodes without a name server (tests, the simulation)."""
+
+    def take(self, message: EndpointsMessage) -> None:
+        """Nobody asks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The node's runtime, images, network and volumes. `data_dir` is where spooled files go."""
+    """The node's runtime, images, network, volumes and names. `data_dir` is where spooled files go."""
 
     runtime: ContainerRuntime
     images: Images
     network: NetworkDriver
     volumes: VolumeStore
     data_dir: Path
+    names: Names = field(default_factory=NoNames)

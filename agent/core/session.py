@@ -186,6 +186,8 @@ class SessionClient:
             match message.WhichOneof("kind"):
                 case "desired":
                     await self._take_desired(call, lock, message.desired)
+                case "endpoints":
+                    self._runner.ports.names.take(wire.endpoints_message(message.endpoints))
                 case "redirect":
                     self._next = message.redirect.dispatch
                     raise Closed("no longer the leader")

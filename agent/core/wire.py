@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from agent.plan.desired import DesiredMessage, DesiredMismatch
+from agent.plan.names import EndpointName, EndpointsMessage, ServiceNames
 from agent.plan.network import NetworkWanted, PeerWanted
 from agent.plan.records import Desired, ReplicaId, Slot, WantedService, WantedSpec, WantedVolume
 from model import codec
@@ -47,6 +48,16 @@ def _specs(item: pb.Service) -> Iterable[WantedSpec]:
 def _network(item: pb.Network) -> NetworkWanted:
     peers = tuple(PeerWanted(peer.node, peer.underlay, peer.slice) for peer in item.peers)
     return NetworkWanted(item.name, item.vni, item.subnet, item.slice, peers, item.internal)
+
+
+def endpoints_message(message: pb.Endpoints) -> EndpointsMessage:
+    services = tuple(_service_names(item) for item in message.services)
+    return EndpointsMessage(message.network, message.whole, services, tuple(message.removed))
+
+
+def _service_names(item: pb.ServiceEndpoints) -> ServiceNames:
+    endpoints = tuple(EndpointName(row.replica, row.address, row.node, row.ready, tuple(row.names)) for row in item.endpoints)
+    return ServiceNames(item.service_id, item.name, tuple(item.names), endpoints)
 
 
 def _volume(item: pb.Volume) -> WantedVolume:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.network import kernel, namespaces
+from agent.network.names import NameBook
 from agent.network.nft import Nft
 from agent.network.port import Attached, AttachmentWanted
 from agent.network.rtnl import Netlink
@@ -49,7 +50,8 @@ class _Record:
 class KernelNetwork:
     """The real NetworkDriver. `underlay`: this node's address that VXLAN frames leave from; `run_dir` holds the records."""
 
-    def __init__(self, run_dir: Path, underlay: str) -> None:
+    def __init__(self, run_dir: Path, underlay: str, names: NameBook | None = None) -> None:
+        self._names = names
         self._dir = run_dir / "network"
         self._netns = run_dir / "netns"
         self._underlay = underlay
@@ -86,6 +88,13 @@ class KernelNetwork:
     async def apply(self, networks: Sequence[NetworkWanted]) -> None:
         async with self._lock:
             await asyncio.to_thread(self._apply, networks)
+            await self._serve_names()
+
+    async def _serve_names(self) -> None:
+        """User networks have names, on their gateway's address; the node's own bridge has none."""
+        if self._names is not None:
+            plans = self._plans.values()
+            await self._names.serve({plan.name: plan.gateway.split("/")[0] for plan in plans if plan.vxlan})
 
     def _apply(self, networks: Sequence[NetworkWanted]) -> None:
         mtu = kernel.underlay_mtu(self._nl, self._underlay)
@@ -226,7 +235,9 @@ class KernelNetwork:
 
     async def repair(self) -> tuple[str, ...]:
         async with self._lock:
-            return await asyncio.to_thread(self._repair)
+            sentences = await asyncio.to_thread(self._repair)
+            await self._serve_names()
+            return sentences
 
     def _repair(self) -> tuple[str, ...]:
         sentences = []
@@ -249,6 +260,8 @@ class KernelNetwork:
 
     async def close(self, *, remove: bool = False) -> None:
         async with self._lock:
+            if self._names is not None:
+                await self._names.close()
             await asyncio.to_thread(self._close, remove)
 
     def _close(self, remove: bool) -> None:

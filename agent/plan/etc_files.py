@@ -38,8 +38,10 @@ def resolv_conf(spec: ContainerSpec, nameservers: Sequence[str], host_text: str)
     search = [_word(name) for name in spec.dns_search if name != "."]
     if search:
         rows.append("search " + " ".join(search))
-    if spec.dns_opt:
-        rows.append("options " + " ".join(_word(option) for option in spec.dns_opt))
+    if spec.dns_opt or (nameservers and not spec.dns):
+        # names without a dot are names here: they must not go through the search list first
+        options = spec.dns_opt or ("ndots:0",)
+        rows.append("options " + " ".join(_word(option) for option in options))
     return "".join(f"{row}\n" for row in rows)
 
 

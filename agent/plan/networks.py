@@ -7,6 +7,7 @@ it. `host`, `none` and the node's own `bridge` need nothing here: the driver mak
 from __future__ import annotations
 
 from collections.abc import Iterable
+from ipaddress import ip_interface
 
 from agent.plan.network import LOCAL_BRIDGE, NetworkWanted
 from agent.plan.records import Failure, Life
@@ -19,6 +20,12 @@ _RETRY_MAX_S = 30.0
 def attachments(life: Life) -> tuple[Attachment, ...]:
     """What the replica is attached to; without a word about networks the node's own bridge, as Docker does."""
     return life.spec.container.networks or (Attachment(LOCAL_BRIDGE),)
+
+
+def name_servers(life: Life) -> tuple[str, ...]:
+    """The gateways of its user networks, which answer for names; none on the built-in networks."""
+    rows = (ip_interface(address).network for network, address in life.addresses if network not in _BUILT_IN)
+    return tuple(str(net.network_address + 1) for net in rows)
 
 
 def _names(life: Life) -> Iterable[str]:

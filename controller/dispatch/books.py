@@ -1,4 +1,4 @@
-"""What all sessions share: specs, peers, and which networks each node takes part in; says whom a change concerns.
+"""What all sessions share: specs, peers, endpoints, and which networks each node takes part in; says whom a change concerns.
 
 Rules: kept up by changes, rebuilt from the whole picture when a reign begins. Node names are handed out in the order of the
 changes, never from a set.
@@ -7,6 +7,7 @@ changes, never from a set.
 from __future__ import annotations
 
 from controller.dispatch.desired import Composer, PeerBook, SpecBook, networks_of_nodes, wanted
+from controller.dispatch.endpoints import EndpointBook
 from controller.dispatch.session import NodeSession
 from controller.loops.picture import Change, Picture
 from model.documents import NetworkPlanDoc
@@ -20,6 +21,7 @@ class Books:
         self._peers = PeerBook()
         self._composer = Composer(self._specs, self._peers)
         self._slices: dict[str, dict[str, str]] = {}
+        self._endpoints = EndpointBook()
 
     def reload(self) -> None:
         snapshot = self._picture.snapshot()
@@ -28,6 +30,7 @@ class Books:
         for name, status in snapshot.of("status").items():
             self._peers.set_underlay(name, status.info.underlay)
         self._slices = networks_of_nodes(snapshot.of("netplans").values())
+        self._endpoints.reload(snapshot)
 
     def take(self, changes: list[Change]) -> list[str]:
         """The nodes whose wanted state may differ now."""
@@ -45,6 +48,10 @@ class Books:
             elif change.kind == "networks":
                 plan = self._picture.snapshot().of("netplans").get(change.name)
                 dirty.update(dict.fromkeys(node for node, _ in plan.slices) if plan else {})
+        snapshot = self._picture.snapshot()
+        for network in self._endpoints.take(changes, snapshot):
+            plan = snapshot.of("netplans").get(network)
+            dirty.update(dict.fromkeys(node for node, _ in plan.slices) if plan else {})
         return list(dirty)
 
     def desired(self, session: NodeSession) -> pb.Desired | None:
@@ -54,6 +61,17 @@ class Books:
         message = self._composer.message(session.node, session.sent, want, session.known, snapshot)
         session.sent = want
         return message
+
+    def endpoints(self, session: NodeSession) -> list[pb.Endpoints]:
+        """What the session does not know yet of the networks it was told to have; remembers that it was said."""
+        networks = session.sent.networks if session.sent else {}
+        session.endpoints = {name: number for name, number in session.endpoints.items() if name in networks}
+        found = []
+        for name in networks:
+            message, session.endpoints[name] = self._endpoints.message(name, session.endpoints.get(name))
+            if message is not None:
+                found.append(message)
+        return found
 
     def _netplan(self, name: str, old: NetworkPlanDoc | None, new: NetworkPlanDoc | None) -> list[str]:
         before, after = dict(old.slices if old else ()), dict(new.slices if new else ())

@@ -86,9 +86,7 @@ class Dispatch:
 
     async def start(self, address: str) -> int:
         """Listens; the port."""
-        handler = grpc.stream_stream_rpc_method_handler(
-            self._session, pb.FromNode.FromString, pb.ToNode.SerializeToString
-        )
+        handler = grpc.stream_stream_rpc_method_handler(self._session, pb.FromNode.FromString, pb.ToNode.SerializeToString)
         service = grpc.method_handlers_generic_handler("shoal.node.v1.Dispatch", {"Session": handler})
         self._server.add_generic_rpc_handlers((service,))
         try:
@@ -234,9 +232,7 @@ class Dispatch:
 
     async def _write(self, session: NodeSession, context: Context) -> None:
         reign = self._reign
-        welcome = pb.Welcome(
-            epoch=reign.epoch if reign else 0, heartbeat_s=self._heartbeat_s, controllers=self._controllers()
-        )
+        welcome = pb.Welcome(epoch=reign.epoch if reign else 0, heartbeat_s=self._heartbeat_s, controllers=self._controllers())
         await context.write(pb.ToNode(welcome=welcome))
         session.wake.set()
         while True:
@@ -254,6 +250,8 @@ class Dispatch:
                 if desired is not None:
                     session.sent_whole = desired.whole
                     await context.write(pb.ToNode(desired=desired))
+                for endpoints in self._books.endpoints(session):
+                    await context.write(pb.ToNode(endpoints=endpoints))
 
     async def _read(self, session: NodeSession, context: Context) -> None:
         try:

@@ -26,6 +26,8 @@ class NodeSession:
     last_heard_ms: int
     sent: Wanted | None = None
     sent_whole: bool = False
+    endpoints: dict[str, int] = field(default_factory=dict)
+    """Network -> number of the newest endpoints it was told."""
     stale: bool = True
     beat: int = 0
     farewell: pb.ToNode | None = None
@@ -39,6 +41,7 @@ class NodeSession:
     def start_over(self) -> None:
         """The node could not take a difference: everything again, specs too."""
         self.sent = None
+        self.endpoints.clear()
         self.known.clear()
         self.mark()
 

@@ -139,6 +139,6 @@ def test_etc_files() -> None:
     assert "x\tevil 1.2.3.4\n" in text
     spec = ContainerSpec(image="x")
     assert resolv_conf(spec, (), "nameserver 9.9.9.9\n") == "nameserver 9.9.9.9\n"
-    assert resolv_conf(spec, ("10.0.0.1",), "nameserver 9.9.9.9\n") == "nameserver 10.0.0.1\n"
+    assert resolv_conf(spec, ("10.0.0.1",), "nameserver 9.9.9.9\n") == "nameserver 10.0.0.1\noptions ndots:0\n"
     spec = ContainerSpec(image="x", dns=("1.1.1.1",), dns_search=("a.b", "c"), dns_opt=("ndots:2",))
     assert resolv_conf(spec, ("10.0.0.1",), "") == "nameserver 1.1.1.1\nsearch a.b c\noptions ndots:2\n"

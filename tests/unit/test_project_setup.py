@@ -41,9 +41,7 @@ def program(machine: Path, name: str, body: str) -> None:
 def setup(machine: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     script = machine / "checkout" / "deploy" / "setup.sh"
     environment = {"PATH": str(machine / "bin"), "HOME": str(machine)}
-    return subprocess.run(
-        ["sh", str(script), *words], env=environment, capture_output=True, text=True, timeout=30, check=False
-    )
+    return subprocess.run(["sh", str(script), *words], env=environment, capture_output=True, text=True, timeout=30, check=False)
 
 
 def test_without_dpkg_every_package_is_missing(machine: Path) -> None:
