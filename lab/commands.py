@@ -144,7 +144,7 @@ def heal(name: str, node: tuple[str, ...]) -> None:
 
 @lab_command.command(
     "exec",
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    context_settings={"allow_interspersed_args": False},
     help="Run a command on a machine of the lab: `shoal lab exec --name LAB n1 COMMAND`.",
 )
 @_name
