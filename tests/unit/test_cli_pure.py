@@ -167,7 +167,8 @@ def test_two_dashes_before_a_command_only_part_it_from_our_options() -> None:
 
 
 def test_options_stop_at_the_image_and_unknown_ones_before_it_are_named() -> None:
-    assert run_command.make_context("run", ["--rm", "busybox", "ls", "-h", "--", "-x"]).params["command"] == ("ls", "-h", "--", "-x")
+    words = ("ls", "-h", "--", "-x")
+    assert run_command.make_context("run", ["--rm", "busybox", *words]).params["command"] == words
     with pytest.raises(click.NoSuchOption):
         run_command.make_context("run", ["--detatch", "busybox"])
 
