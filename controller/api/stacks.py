@@ -13,7 +13,6 @@ from typing import Any, Final
 from controller.api import rows
 from controller.api.context import Api, Call, Changed
 from controller.api.networks import network_row
-from controller.api.services import check_name
 from controller.api.volumes import forget_volume, remove_data, volume_rows
 from controller.decide.preview import preview
 from controller.decide.stacks import StackChanges, diff_stack, remove_stack
@@ -75,10 +74,7 @@ def read_stack(name: str, project: Any) -> StackSpec:
     if problems:
         lines = [str(problem) for problem in problems]
         raise BadInput(lines[0], lines)
-    stack = to_stack(project, stack=name)
-    for service in stack.services:
-        check_name(service.name, "service")
-    return stack
+    return to_stack(project, stack=name)
 
 
 async def plan(api: Api, call: Call) -> Row:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from controller.decide.types import Plan
 from controller.election import NotLeader, Reign
 from controller.loops.dirty import EVERYTHING, dirty_nodes, dirty_services
-from controller.loops.events import CHUNK, CHUNKS, in_order, next_chunk
+from controller.loops.events import CHUNK, CHUNKS, in_order, joined, next_chunk
 from controller.loops.picture import Change, Picture, Snapshot
 from controller.loops.queue import DirtyQueue
 from controller.loops.writer import PlanConflict, PlanWriter, operations, split
@@ -127,6 +128,16 @@ def test_numbers_go_on_and_the_ring_is_bounded() -> None:
     assert [seq for seq, _ in found] == list(range(found[0][0], total + 1))
     assert all(event.sentence == str(seq) for seq, event in found)
     assert [seq for seq, _ in in_order(chunks, total - 2)] == [total - 1, total]
+
+
+def test_a_join_is_told_once_from_the_document_whoever_took_it_in() -> None:
+    first, again = NodeDoc("n1", "a", joined_ms=5), NodeDoc("n1", "b", joined_ms=9)
+    labelled = replace(first, labels=(("zone", "x"),))
+    changes = [Change("nodes", "n1", None, first, 1), Change("nodes", "n1", first, labelled, 2)]
+    changes += [Change("nodes", "n1", labelled, again, 3), Change("nodes", "n1", again, None, 4)]
+    assert [(event.at_ms, event.sentence) for event in joined(changes)] == [
+        (5, "node n1 joined the cluster"), (9, "node n1 joined the cluster"),
+    ]  # fmt: skip
 
 
 # ---- transactions
