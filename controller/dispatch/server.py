@@ -123,6 +123,9 @@ class Dispatch:
         session = self._sessions.get(node)
         return session.status if session else None
 
+    def _leads(self) -> bool:
+        return self._reign is not None
+
     def _leader_address(self) -> str:
         leader = self._picture.snapshot().one("leader")
         return leader.dispatch if leader is not None and self._reign is None else ""
@@ -163,11 +166,14 @@ class Dispatch:
 
     async def _session(self, _: Any, context: Context) -> None:
         peer = await self._identify(context)
-        if self._reign is None:
+        if not self._leads():
             await context.write(redirect(self._leader_address()))
             return
         await self._admit(peer, context)
         session = await self._hello(peer, context)
+        if not self._leads():  # it ended while Hello was awaited: `shut` has not seen this session
+            await context.write(redirect(self._leader_address()))
+            return
         older = self._sessions.get(session.node)
         if older is not None:
             older.end(goodbye("another session of this node took over"))
@@ -207,8 +213,7 @@ class Dispatch:
         except ShoalError as error:
             await _refuse(context, grpc.StatusCode.UNAVAILABLE, str(error))
         if document is None or document.serial != peer.serial:
-            state = "was removed" if document is None else "has joined again with another certificate"
-            await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, f"node {peer.name} {state}: join again")
+            await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, not_admitted(peer.name, document))
 
     async def _hello(self, peer: Peer, context: Context) -> NodeSession:
         message: Any = None
@@ -229,8 +234,8 @@ class Dispatch:
         except ValueError as error:
             await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, f"Hello.info: {error}")
         status.take_generation(hello.generation)
-        known = {(row.service_id, row.version) for row in hello.known_specs}
-        return NodeSession(peer.name, peer.serial, status, known, self._now_ms())
+        held = frozenset((row.service_id, row.version) for row in hello.known_specs)
+        return NodeSession(peer.name, peer.serial, status, set(held), self._now_ms(), held)
 
     async def _write(self, session: NodeSession, context: Context) -> None:
         reign = self._reign
@@ -265,8 +270,8 @@ class Dispatch:
                     return
                 self._take(session, message)
             session.end(goodbye("the node has closed its side"))
-        except (ValueError, aio.AioRpcError, aio.UsageError) as error:
-            log.warning("node %s: %s", session.node, error)
+        except Exception as error:  # whatever it is, a session that is no longer read must not stay open
+            log.warning("node %s: %s: %s", session.node, type(error).__name__, error)
             session.end(goodbye(f"message refused: {error}"))
 
     def _take(self, session: NodeSession, message: pb.FromNode) -> None:
@@ -299,6 +304,18 @@ class Dispatch:
 
     def _now_ms(self) -> int:
         return int(self._clock.now() * 1000)
+
+
+def not_admitted(node: str, document: NodeDoc | None) -> str:
+    """What a node whose certificate is not (or no longer) that of its document is told, and its log tells its owner."""
+    if document is None:
+        state = "was removed from the cluster while it was away"
+    else:
+        state = "is another machine's now: one has joined under this name"
+    return (
+        f"node {node} {state}. To use this machine again stop its agent, remove node.json and pki/ from the agent's --data-dir "
+        "and start it with --join URL --token TOKEN (`shoal node token` makes one); else stop and disable the agent"
+    )
 
 
 async def _refuse(context: Context, code: grpc.StatusCode, text: str) -> NoReturn:
