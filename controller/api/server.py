@@ -33,6 +33,7 @@ class PeerProtocol(HttpToolsProtocol):
     _head_bytes = 0
     _in_head = True
     _head_timer: asyncio.TimerHandle | None = None
+    head_s = HEAD_S
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -63,7 +64,7 @@ class PeerProtocol(HttpToolsProtocol):
 
     def _expect_head(self) -> None:
         self._stop_timer()
-        self._head_timer = self.loop.call_later(HEAD_S, self.transport.close)
+        self._head_timer = self.loop.call_later(self.head_s, self.transport.close)
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:
@@ -89,10 +90,11 @@ class _Server(uvicorn.Server):
 class ApiServer:
     """`serve()` as a task, until `stop()`. The listening socket is the caller's."""
 
-    def __init__(self, app: ASGIApp, pki: Pki, listener: socket.socket) -> None:
+    def __init__(self, app: ASGIApp, pki: Pki, listener: socket.socket, head_s: float = HEAD_S) -> None:
+        protocol = type("TimedProtocol", (PeerProtocol,), {"head_s": head_s})
         config = uvicorn.Config(
             app,
-            http=PeerProtocol,
+            http=protocol,
             ws="websockets-sansio",
             loop="none",
             lifespan="off",

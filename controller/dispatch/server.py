@@ -165,13 +165,14 @@ class Dispatch:
     # ---- one session
 
     async def _session(self, _: Any, context: Context) -> None:
+        hello = await _hello(context)
         peer = await self._identify(context)
         if not self._leads():
             await context.write(redirect(self._leader_address()))
             return
         await self._admit(peer, context)
-        session = await self._hello(peer, context)
-        if not self._leads():  # it ended while Hello was awaited: `shut` has not seen this session
+        session = await self._begin(peer, hello, context)
+        if not self._leads():  # it ended meanwhile: `shut` has not seen this session
             await context.write(redirect(self._leader_address()))
             return
         older = self._sessions.get(session.node)
@@ -200,7 +201,8 @@ class Dispatch:
         except ValueError:
             await _refuse(context, grpc.StatusCode.UNAUTHENTICATED, "no client certificate: join the cluster first")
         if peer.role != ROLE_NODE:
-            await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, f"a {peer.role} certificate opens no node session")
+            text = f"a certificate of role {peer.role or 'none'} opens no node session"
+            await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, text)
         return peer
 
     async def _admit(self, peer: Peer, context: Context) -> None:
@@ -215,14 +217,7 @@ class Dispatch:
         if document is None or document.serial != peer.serial:
             await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, not_admitted(peer.name, document))
 
-    async def _hello(self, peer: Peer, context: Context) -> NodeSession:
-        message: Any = None
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(HELLO_S):
-                message = await context.read()
-        if not isinstance(message, pb.FromNode) or message.WhichOneof("kind") != "hello":
-            await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "the first message of a session is Hello")
-        hello = message.hello
+    async def _begin(self, peer: Peer, hello: pb.Hello, context: Context) -> NodeSession:
         if hello.node and hello.node != peer.name:
             text = f"the certificate is that of node {peer.name}, Hello says {hello.node[:80]!r}"
             await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, text)
@@ -304,6 +299,18 @@ class Dispatch:
 
     def _now_ms(self) -> int:
         return int(self._clock.now() * 1000)
+
+
+async def _hello(context: Context) -> pb.Hello:
+    """Read before anything is refused: an agent whose Hello meets a closed stream would see an inner error of gRPC instead of
+    the reason."""
+    message: Any = None
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(HELLO_S):
+            message = await context.read()
+    if not isinstance(message, pb.FromNode) or message.WhichOneof("kind") != "hello":
+        await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "the first message of a session is Hello")
+    return message.hello
 
 
 def not_admitted(node: str, document: NodeDoc | None) -> str:
