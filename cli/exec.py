@@ -10,7 +10,7 @@ from cli.output import command_words
 from model.errors import Conflict
 
 
-@click.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command("exec", context_settings={"allow_interspersed_args": False})
 @click.option("-i", "--interactive", is_flag=True, help="keep stdin open")
 @click.option("-t", "--tty", "tty", is_flag=True, help="give it a terminal")
 @click.option("-u", "--user", default="", help="user or user:group")

@@ -23,7 +23,7 @@ _ENDED: Final = ("complete", "failed", "rejected", "shutdown")
 _START_S: Final = 120.0
 
 
-@click.command("run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command("run", context_settings={"allow_interspersed_args": False})
 @click.option("-d", "--detach", is_flag=True, help="print the name and return when it runs")
 @click.option("-i", "--interactive", is_flag=True, help="keep stdin open")
 @click.option("-t", "--tty", "tty", is_flag=True, help="give it a terminal")

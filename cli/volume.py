@@ -60,7 +60,8 @@ def prune(every: bool, force: bool) -> None:
     if not force:
         if not sys.stdin.isatty():
             raise BadInput("volume prune asks first, and here is no terminal to ask on: -f does not ask")
-        click.confirm(f"This removes {what}, with all data. Go on?", abort=True)
+        if not click.confirm(f"This removes {what}, with all data. Go on?"):
+            return
     with connected() as client:
         for name in client.post("/v1/volumes/prune", {"all": every})["removed"]:
             click.echo(name)

@@ -7,7 +7,7 @@ Rules: the address is the one in the node's status; the server must show the cer
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -95,7 +95,7 @@ class Agents:
         except aio.AioRpcError as error:
             raise error_of(node, error) from None
 
-    async def stream(self, node: str, method: str, request: Any) -> AsyncIterator[Any]:
+    async def stream(self, node: str, method: str, request: Any) -> AsyncGenerator[Any, None]:
         """The answers of a streaming call; it ends when the iterator is closed."""
         stub = await self.stub(node)
         call = getattr(stub, method)(request)

@@ -174,6 +174,6 @@ class Election:
 
 
 async def _stop(task: asyncio.Future[None]) -> None:
+    """`wait` does not raise what the task raised; our own cancelling passes on, or the end would wait for ever."""
     task.cancel()
-    with contextlib.suppress(asyncio.CancelledError, Exception):
-        await asyncio.wait({task})
+    await asyncio.wait({task})

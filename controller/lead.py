@@ -17,7 +17,7 @@ from controller.decide.types import Plan, Settings, View
 from controller.dispatch.server import Dispatch
 from controller.election import Reign
 from controller.loops.dirty import EVERYTHING, dirty_nodes, dirty_services
-from controller.loops.events import EventLog
+from controller.loops.events import EventLog, joined
 from controller.loops.loop import Loop, Shell
 from controller.loops.picture import Change, Picture, Snapshot
 from controller.loops.views import view_of
@@ -61,7 +61,7 @@ class Leadership:
         return self._reign
 
     def say(self, events: Sequence[Event]) -> None:
-        """For the ring; only the leader writes it."""
+        """What agents told their session. For the ring; only the leader writes it, and only the leader has sessions."""
         if self._reign is not None:
             self._events.say(events)
 
@@ -99,6 +99,7 @@ class Leadership:
     def _on_changes(self, changes: list[Change]) -> None:
         self._services.queue.add(dirty_services(changes, self._picture.snapshot()))
         self._nodes.queue.add(dirty_nodes(changes))
+        self._events.say(joined(changes))
 
     def _view(self, snapshot: Snapshot) -> View:
         sessions = self.dispatch.sessions() if self.dispatch else {}

@@ -6,6 +6,7 @@ Rules: one line a record, no secrets. SIGTERM and SIGINT end it in order; READY 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -59,9 +60,16 @@ async def _run(config: Config) -> None:
     async with controller(config) as running:
         log.info("controller %s: API %s, agents %s", config.name, running.api_url, running.dispatch_address)
         notify("READY=1")
+        _spare_the_collector()
         await stop.wait()
         notify("STOPPING=1")
         log.info("controller %s: stopping", config.name)
+
+
+def _spare_the_collector() -> None:
+    """What the imports left lives as long as the process: 58,000 objects, 50 ms of a stopped loop in every full collection."""
+    gc.collect()
+    gc.freeze()
 
 
 def notify(state: str) -> None:

@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from agent.images.trees import remove_tree
 from agent.network import namespaces
 from cli import context as contexts
 from cli.client import Client
@@ -183,8 +183,7 @@ class Lab:
                 namespaces.remove(file)
             cgroups.remove(self.paths.cgroup)
             for path in (self.paths.run, self.paths.state):
-                if path.exists():
-                    shutil.rmtree(path)
+                remove_tree(path)
             _forget_context(self.name, previous)
         self.paths.lock.unlink(missing_ok=True)
         _remove_if_empty(self.paths.run_root, self.paths.state_root)
@@ -218,7 +217,7 @@ class Lab:
             with self.client() as client, contextlib.suppress(NotFound):
                 client.delete(f"/v1/nodes/{name}", force=True)
             machines.power_off(self.record(), machine, self.paths)
-            shutil.rmtree(self.paths.machine_state(name), ignore_errors=True)
+            remove_tree(self.paths.machine_state(name))
             self.paths.log(name).unlink(missing_ok=True)
             record = self.record()
             self._write(replace(record, machines=tuple(m for m in record.machines if m.name != name)))

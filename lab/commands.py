@@ -52,7 +52,7 @@ def lab_command() -> None:
 @click.option("--node-timeout", default=3.0, show_default=True, help="seconds of silence until a node is lost")
 def up(name: str, nodes: int, node_cpus: float, node_memory: str, node_timeout: float) -> None:
     record = _lab(name).up(nodes, cpus=node_cpus, memory_bytes=_bytes(node_memory), node_timeout_s=node_timeout)
-    click.echo(f"lab {name} is up: {nodes} nodes, registry {record.registry}, context {name}")
+    click.echo(f"lab {name} is up: {nodes} node{'' if nodes == 1 else 's'}, registry {record.registry}, context {name}")
 
 
 @lab_command.command("down", help="Take a lab away, whole; also after a crash half way through `up`.")
@@ -144,7 +144,7 @@ def heal(name: str, node: tuple[str, ...]) -> None:
 
 @lab_command.command(
     "exec",
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    context_settings={"allow_interspersed_args": False},
     help="Run a command on a machine of the lab: `shoal lab exec --name LAB n1 COMMAND`.",
 )
 @_name

@@ -10,7 +10,7 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
@@ -20,6 +20,8 @@ from agent.network.rtnl import Netlink
 from agent.plan import netlink
 from lab.layout import LabPaths, LabRecord, MachineRecord, bridge_name, port_name, tag
 from model.errors import RuntimeFailed
+
+_BRIDGE_CALLS: Final = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 
 
 @contextlib.contextmanager
@@ -71,14 +73,9 @@ def plug(record: LabRecord, machine: MachineRecord, paths: LabPaths) -> None:
     unplug(record.name, machine.host, paths.netns(machine.name))
     gateway, address = record.gateway, record.address(machine)
 
-    def inside() -> None:
-        Path("/proc/sys/net/bridge/bridge-nf-call-iptables").write_text("0")
-        with Netlink() as nl:
-            nl.send([netlink.set_up(1)])
-
     with contextlib.suppress(FileNotFoundError):
         paths.netns(machine.name).unlink()
-    fd, _ = namespaces.create(paths.netns(machine.name), lambda: _ignore_missing(inside))
+    fd, _ = namespaces.create(paths.netns(machine.name), prepare_inside)
     try:
         port = port_name(record.name, machine.host)
         with _route() as ipr:
@@ -96,9 +93,12 @@ def plug(record: LabRecord, machine: MachineRecord, paths: LabPaths) -> None:
     namespaces.enter(str(paths.netns(machine.name)), address_it)
 
 
-def _ignore_missing(work: Any) -> None:
+def prepare_inside(bridge_calls: Path = _BRIDGE_CALLS) -> None:
+    """In a machine's new namespace: loopback up, and no iptables for what crosses a bridge (where that module is loaded)."""
+    with Netlink() as nl:
+        nl.send([netlink.set_up(1)])
     with contextlib.suppress(FileNotFoundError):
-        work()
+        bridge_calls.write_text("0")
 
 
 def unplug(lab: str, host: int, netns: Path) -> None:

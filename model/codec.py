@@ -44,6 +44,20 @@ def from_plain(cls: type[T], plain: Any) -> T:
     return typing.cast(T, _reader(typing.cast(Any, cls))(plain, cls.__name__))
 
 
+def unknown_keys(kind: Any, plain: Any, path: str = "") -> list[str]:
+    """The paths in `plain` that a record of type `kind` has no field for: for input that must not be misspelt."""
+    if dataclasses.is_dataclass(kind) and isinstance(plain, dict):
+        hints = typing.get_type_hints(kind)
+        rows = [(hints.get(key), value, f"{path}.{key}" if path else str(key)) for key, value in plain.items()]
+        return [found for hint, value, at in rows for found in ([at] if hint is None else unknown_keys(hint, value, at))]
+    inner = [arg for arg in typing.get_args(kind) if arg is not Ellipsis]
+    if isinstance(plain, list) and typing.get_origin(kind) is tuple and len(inner) == 1:
+        return [found for at, item in enumerate(plain) for found in unknown_keys(inner[0], item, f"{path}[{at}]")]
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return [found for arg in inner if dataclasses.is_dataclass(arg) for found in unknown_keys(arg, plain, path)]
+    return []
+
+
 @cache
 def _fields(cls: type) -> tuple[tuple[str, Any, bool], ...]:
     rows = []

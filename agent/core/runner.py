@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from agent.core.journal import Journal
@@ -210,13 +211,12 @@ class Runner:
         self.give(fx.TimerDue())
 
     async def _repair_for_ever(self) -> None:
-        self.report_volumes()
         while True:
+            with _tried_again("volumes"):
+                self.report_volumes()
             await self._clock.sleep(REPAIR_S)
-            try:
+            with _tried_again("repair"):
                 await self.repair()
-            except ShoalError as error:
-                log.warning("repair: %s", error)
 
     async def repair(self) -> None:
         """Compare what is there with what should be; put right what differs and say so."""
@@ -228,6 +228,15 @@ class Runner:
         running = [life.container_id for life in self.core.lives.values() if life.stage == "running"]
         missing = [container_id for container_id in running if await self.ports.runtime.usage(container_id) is None]
         self.give(fx.Compared(tuple(missing)))
+
+
+@contextmanager
+def _tried_again(what: str) -> Iterator[None]:
+    """What goes wrong in one look at the node must not end the agent: the next look comes."""
+    try:
+        yield
+    except (ShoalError, OSError) as error:
+        log.warning("%s: %s", what, error)
 
 
 def _reason(error: ShoalError) -> Failure:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Mapping
 from urllib.parse import urlencode, urlsplit
 
-from agent.images.errors import RegistryRefused, RegistryUnavailable
+from agent.images.errors import RegistryRefused, RegistryUnavailable, unauthorized
 from agent.images.records import Credentials
 from agent.images.transport import Transport
 
@@ -70,7 +70,9 @@ class Authorizer:
             raw = reply.text(_TOKEN_REPLY_BYTES_MAX)
         where = urlsplit(realm).netloc
         if reply.status in (400, 401, 403):
-            raise RegistryRefused(f"registry {endpoint} refuses: unauthorized (token server {where} says {reply.status})")
+            name = scope.removeprefix("repository:").rpartition(":")[0]
+            detail = f"token server {where} says {reply.status}; "
+            raise unauthorized(endpoint, name, given=credentials is not None, detail=detail)
         if reply.status != 200:
             raise RegistryUnavailable(f"registry {endpoint}: token server {where} answers {reply.status}")
         try:

@@ -44,3 +44,13 @@ def disk_error(error: OSError, what: str, where: Path) -> ImageError | DiskFull:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(f"{what}: disk full at {where}: free space there (`shoal image prune`) or enlarge it")
     return ImageError(f"{what}: cannot write below {where}: {error.strerror or error}")
+
+
+def unauthorized(endpoint: str, what: str, *, given: bool, detail: str = "") -> RegistryRefused:
+    """A registry wants to know who asks. `what`: the image, or empty; `given`: it was told credentials."""
+    hint = (
+        "are the credentials right?"
+        if given
+        else "nodes have no credentials: is the name right? else name a mirror that asks for none, or use `shoal image load`"
+    )
+    return RegistryRefused(" ".join(f"registry {endpoint} refuses {what}: unauthorized ({detail}{hint})".split()))

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from agent.images.auth import Authorizer
-from agent.images.errors import ImageNotFound, PullStopped, RegistryRefused, RegistryUnavailable
+from agent.images.errors import ImageNotFound, PullStopped, RegistryRefused, RegistryUnavailable, unauthorized
 from agent.images.manifest import (
     ACCEPT,
     Descriptor,
@@ -138,7 +138,7 @@ class RegistryClient:
                     yield from self._pieces(reply, endpoint, ref, offset, descriptor.size_bytes)
                     return
                 self._judge(endpoint, ref, reply, auth)
-        raise RegistryRefused(f"registry {endpoint} refuses {ref.familiar}: unauthorized")
+        raise unauthorized(endpoint, ref.familiar, given=self._credentials(endpoint, ref, auth) is not None)
 
     def _pieces(self, reply: Reply, endpoint: str, ref: ImageRef, offset: int, size: int) -> Iterator[bytes]:
         skip = offset if reply.status == 200 else 0  # the server does not know ranges: read what we have again
@@ -174,7 +174,7 @@ class RegistryClient:
                 if reply.status == 200:
                     return read(reply)
                 self._judge(endpoint, ref, reply, auth)
-        raise RegistryRefused(f"registry {endpoint} refuses {ref.familiar}: unauthorized")
+        raise unauthorized(endpoint, ref.familiar, given=self._credentials(endpoint, ref, auth) is not None)
 
     def _judge(self, endpoint: str, ref: ImageRef, reply: Reply, auth: Credentials | None) -> None:
         """Return when a new try with other headers is worth it; raise otherwise."""
@@ -185,8 +185,7 @@ class RegistryClient:
             if self._auth.answer(endpoint, _scope(ref), credentials, challenge):
                 return
         if reply.status in (401, 403):
-            hint = "are the credentials right?" if credentials else "no credentials are given for it"
-            raise RegistryRefused(f"registry {endpoint} refuses {ref.familiar}: unauthorized ({hint})")
+            raise unauthorized(endpoint, ref.familiar, given=credentials is not None)
         if reply.status == 404:
             raise ImageNotFound(f"image {ref.familiar} not found at registry {endpoint}")
         if reply.status == 429 or reply.status >= 500:

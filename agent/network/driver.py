@@ -59,6 +59,7 @@ class KernelNetwork:
         self._plans: dict[str, LinkPlan] = {}
         self._records: dict[str, _Record] = {}
         self._last: dict[str, str] = {}
+        self._leaving: dict[str, None] = {}
         self._links: Netlink | None = None
         self._nft: Nft | None = None
         self._rules = ""
@@ -135,8 +136,9 @@ class KernelNetwork:
         linked = [wanted for wanted in networks if wanted.network not in _WITHOUT_LINKS]
         if any(wanted.network == LOCAL_BRIDGE for wanted in linked) and LOCAL_BRIDGE not in self._plans:
             self._make_local_bridge()
+        self._leaving.pop(container_id, None)
         if container_id in self._records:
-            self._detach(container_id)
+            self._detach([container_id])
         record = self._reserve(container_id, linked)
         path = self._netns / container_id
         try:
@@ -147,7 +149,7 @@ class KernelNetwork:
             finally:
                 os.close(fd)
         except BaseException:
-            self._detach(container_id)
+            self._detach([container_id])
             raise
         first = self._plans[record.interfaces[0][0]] if record.interfaces else None
         return Attached(
@@ -207,23 +209,29 @@ class KernelNetwork:
         inner.send(inside)
 
     async def detach(self, container_id: str) -> None:
+        """Whoever gets the lock takes all along that are waiting for it; if that fails, each tries again for itself."""
+        self._leaving[container_id] = None
         async with self._lock:
-            await asyncio.to_thread(self._detach, container_id)
+            if container_id in self._leaving:
+                batch = tuple(self._leaving)
+                await asyncio.to_thread(self._detach, batch)
+                for done in batch:
+                    self._leaving.pop(done, None)
 
-    def _detach(self, container_id: str) -> None:
-        record = self._records.pop(container_id, None)
-        if record is not None:
-            self._nl.send([netlink.delete_link(link) for _, _, link in record.interfaces])
-        namespaces.remove(self._netns / container_id)
-        self._file(container_id).unlink(missing_ok=True)
+    def _detach(self, container_ids: Collection[str]) -> None:
+        records = [self._records[found] for found in container_ids if found in self._records]
+        self._nl.send(netlink.delete_links([link for record in records for _, _, link in record.interfaces]))
+        for container_id in container_ids:
+            self._records.pop(container_id, None)
+            namespaces.remove(self._netns / container_id)
+            self._file(container_id).unlink(missing_ok=True)
 
     async def recover(self, container_ids: Collection[str]) -> None:
         async with self._lock:
             await asyncio.to_thread(self._recover, frozenset(container_ids))
 
     def _recover(self, keep: frozenset[str]) -> None:
-        for container_id in sorted({*self._records, *(path.name for path in self._netns.iterdir())} - keep):
-            self._detach(container_id)
+        self._detach(sorted({*self._records, *(path.name for path in self._netns.iterdir())} - keep))
         for record in self._records.values():
             for network, address, _ in record.interfaces:
                 self._last[network] = address.split("/")[0]
@@ -231,7 +239,7 @@ class KernelNetwork:
             self._make_local_bridge()
         known = {link for record in self._records.values() for _, _, link in record.interfaces}
         stray = [name for name in sorted(self._nl.links()) if name.startswith("shv-") and name not in known]
-        self._nl.send([netlink.delete_link(name) for name in stray])
+        self._nl.send(netlink.delete_links(stray))
 
     async def repair(self) -> tuple[str, ...]:
         async with self._lock:
@@ -266,8 +274,7 @@ class KernelNetwork:
 
     def _close(self, remove: bool) -> None:
         if remove:
-            for container_id in sorted(self._records):
-                self._detach(container_id)
+            self._detach(sorted(self._records))
             for plan in self._plans.values():
                 self._remove_network(plan)
             self._plans.clear()

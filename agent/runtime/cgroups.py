@@ -125,10 +125,7 @@ class CgroupV2:
         return _pids(self._root / path.lstrip("/"))
 
     def kill(self, path: str) -> None:
-        with contextlib.suppress(OSError):
-            (self._root / path.lstrip("/") / "cgroup.kill").write_text("1")
-            return
-        _kill(self.pids(path))
+        _kill_in(self._root / path.lstrip("/"))
 
     def remove(self, path: str) -> None:
         _remove(self._root / path.lstrip("/"))
@@ -172,6 +169,18 @@ def _kill(pids: Sequence[int]) -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
+def _kill_in(directory: Path) -> None:
+    """All at once where the kernel can (v2, since 5.14): what forks fast outruns killing one by one."""
+    with contextlib.suppress(OSError):
+        fd = os.open(directory / "cgroup.kill", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, b"1")
+            return
+        finally:
+            os.close(fd)
+    _kill(_pids(directory))
+
+
 def _remove(directory: Path) -> None:
     """Deepest first. A process that was just killed holds its cgroup a moment longer."""
     with contextlib.suppress(OSError):
@@ -189,7 +198,7 @@ def _remove(directory: Path) -> None:
                     continue
                 if error.errno != errno.EBUSY or attempt + 1 == _EMPTY_TRIES:
                     raise RuntimeFailed(f"cannot remove cgroup {path}: {error.strerror}") from None
-                _kill(_pids(Path(path)))
+                _kill_in(Path(path))
                 time.sleep(_EMPTY_WAIT_S)
             else:
                 break

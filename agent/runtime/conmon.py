@@ -120,7 +120,8 @@ class ConmonRuntime:
     def _adopt(self, state: State, paths: Paths) -> Found:
         container = _Container(state, paths, bundle.read_pids(paths))
         self._containers[state.id] = container
-        started_at = _started_at(paths)
+        # `started` is noted before the runtime is asked: while its fifo stands, the process still waits for the word.
+        started_at = 0.0 if (self._root / state.id / "exec.fifo").exists() else _started_at(paths)
         container.started = started_at > 0
         if state.boot_id == self._boot and container.pids.pid:
             self._watch(container)
@@ -236,7 +237,10 @@ class ConmonRuntime:
         container = self._get(container_id)
         if container.exit is not None:
             return
-        container.paths.started.write_text(repr(time.time()))
+        try:
+            container.paths.started.write_text(repr(time.time()))
+        except OSError as error:
+            raise bundle.disk_problem(error, container.state.name) from None
         container.started = True
         code, text = await run([self._runtime, "--root", str(self._root), "start", container_id])
         if code != 0 and container.exit is None:

@@ -69,7 +69,11 @@ class ExecSession:
         self._streams.resize(rows, columns)
 
     async def signal(self, number: int) -> None:
-        self._signal(number)
+        """crun writes the pid a moment after the process began: a signal that comes before waits for it."""
+        for _ in range(_END_TRIES):
+            if self._child.has_ended() or self._signal(number):
+                return
+            await asyncio.sleep(_END_WAIT_S)
 
     async def wait(self) -> int:
         if self._waiting is None:
@@ -88,9 +92,9 @@ class ExecSession:
             return
         self._closed = True
         try:
-            if self._child.returncode is None:
+            if not self._child.has_ended():
                 self._signal(signals.SIGKILL)
-                await self._end()
+            await self._end()
         finally:
             self._streams.close()
             shutil.rmtree(self._directory, ignore_errors=True)
@@ -102,15 +106,20 @@ class ExecSession:
                 async with asyncio.timeout(_END_WAIT_S):
                     await self.wait()
                 return
-            self._signal(signals.SIGKILL)
+            if not self._child.has_ended():
+                self._signal(signals.SIGKILL)
         self._child.kill()
         await self.wait()
 
-    def _signal(self, number: int) -> None:
-        with contextlib.suppress(OSError, ValueError):
+    def _signal(self, number: int) -> bool:
+        """False while nobody knows the process. Its pid is its own for as long as crun, its parent, lives."""
+        try:
             process = Process(int((self._directory / "pid").read_text()))
-            process.signal(number)
-            process.close()
+        except (OSError, ValueError):
+            return False
+        process.signal(number)
+        process.close()
+        return True
 
 
 @dataclass(frozen=True, slots=True)

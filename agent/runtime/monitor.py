@@ -2,15 +2,18 @@
 
 Rules: conmon's end is the usual signal, its exit file then stands. A killed conmon leaves no file: the first process is watched
 instead, and since the agent is a subreaper it gets the true code from the kernel. After a restart of the agent the processes
-are no children; the exit file then is the only source of the code.
+are no children; the code then stands in the exit file or, where conmon was killed too, with the kernel: in /proc until whoever
+took the process over reaps it, from Linux 6.15 on in the pidfd afterwards. On older kernels it may be lost.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
+import struct
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
@@ -18,6 +21,13 @@ from typing import Final
 from agent.runtime.facts import start_time
 
 _WAITED_MAX: Final = 0xFF
+_PIDFD_GET_INFO: Final = 0xC040FF0B
+_PIDFD_INFO_EXIT: Final = 8
+_INFO: Final = struct.Struct("QQ11Ii")
+"""struct pidfd_info: mask, cgroup, eleven ids, exit code as wait(2) gives it."""
+_STAT_EXIT_CODE: Final = 49
+_REAPED_WAIT_S: Final = 0.02
+_REAPED_TRIES: Final = 50
 
 
 class Process:
@@ -45,6 +55,25 @@ class Process:
         if found is None:
             return None
         return found.si_status if found.si_code == os.CLD_EXITED else 128 + found.si_status
+
+    def told(self) -> int | None:
+        """The exit code of an ended process that is no child; None: not known yet. Raises OSError when it never will be."""
+        status = self._zombie_status()
+        if status is None:
+            mask, *_, status = _INFO.unpack(fcntl.ioctl(self.fd, _PIDFD_GET_INFO, _INFO.pack(_PIDFD_INFO_EXIT, *[0] * 13)))
+            if not mask & _PIDFD_INFO_EXIT:
+                return None
+        code = os.waitstatus_to_exitcode(status & 0xFFFF)
+        return code if code >= 0 else 128 - code
+
+    def _zombie_status(self) -> int | None:
+        try:
+            with open(f"/proc/{self.pid}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+            signal.pidfd_send_signal(self.fd, 0)  # it is not reaped, so what was read is not of a later process
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        return int(fields[_STAT_EXIT_CODE]) if fields[0] == b"Z" else None
 
     def close(self) -> None:
         if self.fd >= 0:
@@ -89,8 +118,23 @@ class Watch:
         code = watched.reap()
         if watched is self._monitor and read_exit_file(self._exit_file) is None and self._process is not None:
             self._follow(self._process)  # conmon was killed: its container may go on
+        elif watched is self._process and code is None:
+            self._ask(_REAPED_TRIES)
         else:
             self._finish(code if watched is self._process else None)
+
+    def _ask(self, tries: int) -> None:
+        """The process is no child of ours: between its end and its reaping there may be a moment in which nobody tells."""
+        process = self._watched
+        if process is None:
+            return
+        code = None
+        with contextlib.suppress(OSError):
+            code = process.told()
+            if code is None and tries and read_exit_file(self._exit_file) is None:
+                self._loop.call_later(_REAPED_WAIT_S, self._ask, tries - 1)
+                return
+        self._finish(code)
 
     def _finish(self, code: int | None) -> None:
         self._watched = None

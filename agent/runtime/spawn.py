@@ -43,6 +43,10 @@ class Child:
     def returncode(self) -> int | None:
         return self._process.returncode
 
+    def has_ended(self) -> bool:
+        """Looks now, also when nobody waits."""
+        return self._process.poll() is not None
+
     async def wait(self) -> int:
         """The exit code, negative signal when killed. On cancellation the child goes on; `end` it then."""
         while self._process.returncode is None:

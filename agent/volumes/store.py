@@ -1,27 +1,33 @@
 """The node's volumes: a directory each below <data-dir>/volumes/NAME, with `_data` for the content.
 
-Rules: blocking calls (run them in a thread). A volume is made when a replica first needs it and kept when the replica goes;
-only anonymous ones go with their replica. What cannot be served is refused with its name, never ignored. `volume.json`
-is written last: a volume without it is half made and is made again.
+Rules: blocking calls, from several threads at once; one volume is made or deleted by one of them at a time. A volume is made
+when a replica first needs it and kept when the replica goes; only anonymous ones go with their replica. What cannot be served
+is refused with its name, never ignored. `volume.json` is written last: a volume without it is half made and is made again; a
+damaged one costs the labels, never the content.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
-import shutil
+import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
+from agent.images.trees import remove_tree
 from agent.plan.records import WantedVolume
-from model.errors import Conflict, DiskFull, NotFound, RuntimeFailed
+from model.errors import Conflict, DiskFull, ImageError, NotFound, RuntimeFailed
 
+log = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _NO_SPACE = {28, 122}
+_LOCKS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +57,17 @@ class VolumeStore:
     def __init__(self, root: Path, users: Callable[[], Mapping[str, Collection[str]]]) -> None:
         self._root = root
         self._users = users
+        self._locks = tuple(threading.Lock() for _ in range(_LOCKS))
         root.mkdir(parents=True, exist_ok=True, mode=0o711)
 
     def get(self, name: str) -> Volume | None:
+        folder = self._root / _checked(name)
         try:
-            plain = json.loads((self._root / _checked(name) / "volume.json").read_bytes())
+            plain = _noted(folder)
         except FileNotFoundError:
             return None
-        return Volume(
-            name,
-            _content(self._root / name, plain["options"]),
-            plain["driver"],
-            plain["options"],
-            plain["labels"],
-            plain["created"],
-            plain["anonymous"],
-        )
+        path = _content(folder, plain["options"])
+        return Volume(name, path, plain["driver"], plain["options"], plain["labels"], plain["created"], plain["anonymous"])
 
     def all(self) -> list[Volume]:
         names = sorted(path.name for path in self._root.iterdir() if _NAME.fullmatch(path.name))
@@ -77,30 +78,31 @@ class VolumeStore:
 
         Raises RuntimeFailed (permanent for a driver or option that is not served) and DiskFull.
         """
-        found = self.get(wanted.name)
-        if found is not None:
-            return found
+        with self._lock(_checked(wanted.name)):
+            volume = self.get(wanted.name) or self._make(wanted, fill, anonymous)
+        if not volume.path.is_dir():
+            raise RuntimeFailed(f"volume {volume.name}: {volume.path} is not a directory on this node")
+        return volume
+
+    def _lock(self, name: str) -> threading.Lock:
+        return self._locks[crc32(name.encode()) % _LOCKS]
+
+    def _make(self, wanted: WantedVolume, fill: Callable[[Path], None] | None, anonymous: bool) -> Volume:
         options = dict(wanted.options)
         check_options(wanted.name, wanted.driver, options)
         folder = self._root / wanted.name
+        content = _content(folder, options)
+        created = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        volume = Volume(wanted.name, content, wanted.driver, options, dict(wanted.labels), created, anonymous)
         try:
-            content = _content(folder, options)
             folder.mkdir(exist_ok=True, mode=0o701)
             if content.parent == folder:
                 _empty_folder(content)
             if fill is not None and content.is_dir() and not any(content.iterdir()):
                 fill(content)
-            plain = {
-                "driver": wanted.driver, "options": options, "labels": dict(wanted.labels), "anonymous": anonymous,
-                "created": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            }  # fmt: skip
-            temporary = folder / ".volume.json"
-            temporary.write_text(json.dumps(plain))
-            temporary.replace(folder / "volume.json")
+            _note(folder, volume)
         except OSError as error:
             raise disk_problem(error, f"volume {wanted.name}") from error
-        volume = self.get(wanted.name)
-        assert volume is not None
         return volume
 
     def remove(self, name: str, *, force: bool = False) -> None:
@@ -133,14 +135,15 @@ class VolumeStore:
                 self._delete(name)
 
     def _delete(self, name: str) -> None:
-        folder = self._root / name
-        (folder / "volume.json").unlink(missing_ok=True)
-        try:
-            shutil.rmtree(folder)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise RuntimeFailed(f"volume {name} cannot be deleted: {error.strerror}: {error.filename}") from error
+        with self._lock(name):
+            folder = self._root / name
+            (folder / "volume.json").unlink(missing_ok=True)
+            try:
+                remove_tree(folder)
+            except ImageError as error:
+                raise RuntimeFailed(f"volume {name} cannot be deleted: {error}") from error
+            except OSError as error:
+                raise RuntimeFailed(f"volume {name} cannot be deleted: {error.strerror}: {error.filename}") from error
 
 
 def check_options(name: str, driver: str, options: Mapping[str, str]) -> None:
@@ -172,18 +175,37 @@ def disk_problem(error: OSError, what: str) -> RuntimeFailed:
 
 def _content(folder: Path, options: Mapping[str, str]) -> Path:
     device = options.get("device")
-    if device:
-        path = Path(device)
-        if not path.is_dir():
-            raise RuntimeFailed(f"volume {folder.name}: device {device} is not a directory on this node")
-        return path
-    return folder / "_data"
+    return Path(device) if device else folder / "_data"
+
+
+def _note(folder: Path, volume: Volume) -> None:
+    """On the disk before anybody writes into the volume: without its note it would be taken for half made and emptied."""
+    plain = {
+        "driver": volume.driver, "options": dict(volume.options), "labels": dict(volume.labels),
+        "anonymous": volume.anonymous, "created": volume.created,
+    }  # fmt: skip
+    temporary = folder / ".volume.json"
+    with temporary.open("w") as file:
+        file.write(json.dumps(plain))
+        file.flush()
+        if not volume.anonymous:
+            os.fsync(file.fileno())
+    temporary.replace(folder / "volume.json")
+
+
+def _noted(folder: Path) -> dict[str, Any]:
+    raw = (folder / "volume.json").read_bytes()
+    plain: dict[str, Any] = {"driver": "local", "options": {}, "labels": {}, "anonymous": False, "created": ""}
+    try:
+        plain |= json.loads(raw)
+    except (ValueError, TypeError):
+        log.warning("volume %s: its volume.json is damaged: labels and options are lost", folder.name)
+    return plain
 
 
 def _empty_folder(path: Path) -> None:
     """A fresh directory: the rest of a copy that was cut off is taken away."""
-    if path.exists():
-        shutil.rmtree(path)
+    remove_tree(path)
     path.mkdir(mode=0o755)
     os.chmod(path, 0o755)
 

@@ -1,13 +1,14 @@
 """Handlers about the cluster itself: health, CA, joining, tokens, version, metrics.
 
-Rules: joining needs a token and nothing else; the node's name and role come from us, the CSR gives only its key. The secret of
-a token is compared in constant time and stands in no log or document.
+Rules: joining needs a token and nothing else; the node's name and role come from us, the CSR gives only its key. A node's
+certificate is good for NODE.node.shoal and no other server name: whoever chooses a node's name must not get a certificate for
+the controller's. The secret of a token is compared in constant time and stands in no log or document.
 """
 
 from __future__ import annotations
 
 import hmac
-from typing import Any
+from typing import Any, Final
 
 from cryptography import x509
 from starlette.responses import PlainTextResponse, Response
@@ -16,12 +17,16 @@ from controller.api.context import Api, Call
 from controller.api.schemas import JoinBody, NodeInfoBody, TokenBody
 from controller.certificates import serial_of
 from model import codec
-from model.documents import ClusterDoc, Event, LeaderDoc, NodeDoc, NodeInfo, StatusDoc, TokenDoc, key
+from model.documents import ClusterDoc, LeaderDoc, NodeDoc, NodeInfo, StatusDoc, TokenDoc, key
 from model.errors import BadInput, Conflict, Unauthorized
 from model.pki_names import ROLE_NODE, node_name_problem, node_server_name
-from model.store_port import Guard, Op, Put
+from model.store_port import Delete, Guard, Op, Put
 from model.tokens import Token, parse_token
 from model.version import VERSION
+
+TOKEN_KEPT_MS: Final = 3_600_000
+"""So long after its end a token's document stays: controllers' clocks may differ."""
+TOKENS_AT_ONCE: Final = 50
 
 
 async def healthz(api: Api, call: Call) -> Response:
@@ -51,8 +56,15 @@ async def make_token(api: Api, call: Call) -> dict[str, str]:
     expires_ms = api.now_ms() + int(body.ttl_s * 1000)
     document = TokenDoc(token.id, token.secret_sha256(), body.role, expires_ms)
     path = key("tokens", token.id)
-    await api.commit([Guard(path, 0)], [Put(path, codec.encode(document))])
+    await api.commit([Guard(path, 0)], [Put(path, codec.encode(document)), *_expired_tokens(api)])
     return {"token": token.text()}
+
+
+def _expired_tokens(api: Api) -> list[Op]:
+    """Nobody else removes them. The ids are never used again, so no guard is needed."""
+    rows: list[TokenDoc] = [row for _, row in sorted(api.snapshot().of("tokens").items())]
+    gone = [row.id for row in rows if row.expires_ms and row.expires_ms < api.now_ms() - TOKEN_KEPT_MS]
+    return [Delete(key("tokens", name)) for name in gone[:TOKENS_AT_ONCE]]
 
 
 async def join(api: Api, call: Call) -> dict[str, Any]:
@@ -63,7 +75,7 @@ async def join(api: Api, call: Call) -> dict[str, Any]:
     node, revision = await api.read("nodes", body.name)
     if node is not None and _alive(api, body.name):
         raise Conflict(f"a node named {body.name} is in the cluster and ready: choose another name, or remove that one first")
-    certificate = api.pki.authority.sign_csr(body.csr, body.name, ROLE_NODE, [node_server_name(body.name), body.name])
+    certificate = api.pki.authority.sign_csr(body.csr, body.name, ROLE_NODE, [node_server_name(body.name)])
     serial = serial_of(x509.load_pem_x509_certificate(certificate))
     document = _joined(api, body, role, serial, node)
     ops: list[Op] = [Put(key("nodes", body.name), codec.encode(document))]
@@ -73,7 +85,6 @@ async def join(api: Api, call: Call) -> dict[str, Any]:
         guards.append(Guard(key("status", body.name), status_revision))
         ops.append(Put(key("status", body.name), codec.encode(StatusDoc(body.name, _info(body.info)))))
     await api.commit(guards, ops)
-    api.say([Event(api.now_ms(), "node", f"node/{body.name}", f"node {body.name} joined the cluster", body.name)])
     return {
         "ca": api.pki.authority.pem.decode(),
         "certificate": certificate.decode(),

@@ -25,7 +25,7 @@ from controller.loops.views import view_of
 from controller.metrics import STORE_SECONDS
 from controller.pki import Pki
 from model import codec
-from model.documents import Event, key
+from model.documents import key
 from model.errors import Conflict, StoreUnknown
 from model.ports import Clock, Random
 from model.store_port import Delete, Guard, Op, Put, Store
@@ -54,7 +54,6 @@ class Api:
     name: str
     api_address: str
     dispatch_address: str
-    say: Callable[[Sequence[Event]], None]
     gone: GoneServices
     index_cache: Index = field(default_factory=Index)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any, Final
 
 from grpc import aio
@@ -54,10 +55,11 @@ def _chosen(api: Api, names: list[str]) -> list[str]:
     return nodes
 
 
-async def _pull(api: Api, node: str, reference: str) -> AsyncIterator[Row]:
-    async for progress in api.agents.stream(node, "PullImage", pb.ImageRequest(reference=reference)):
-        row = {"node": node, "text": progress.text, "done_bytes": progress.done_bytes, "total_bytes": progress.total_bytes}
-        yield {**row, "image": json.loads(progress.result)} if progress.result else row
+async def _pull(api: Api, node: str, reference: str) -> AsyncGenerator[Row, None]:
+    async with aclosing(api.agents.stream(node, "PullImage", pb.ImageRequest(reference=reference))) as found:
+        async for progress in found:
+            row = {"node": node, "text": progress.text, "done_bytes": progress.done_bytes, "total_bytes": progress.total_bytes}
+            yield {**row, "image": json.loads(progress.result)} if progress.result else row
 
 
 async def remove(api: Api, call: Call) -> list[Row]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, Final
 
 from starlette.responses import Response
@@ -55,7 +55,7 @@ async def events(api: Api, call: Call) -> Response:
     return ndjson(_events(api, query["follow"], query["since"] or 0, query["about"]))
 
 
-async def _events(api: Api, follow: bool, since_ms: int, about: str | None) -> AsyncIterator[dict[str, Any]]:
+async def _events(api: Api, follow: bool, since_ms: int, about: str | None) -> AsyncGenerator[dict[str, Any], None]:
     last = 0
     while True:
         index = api.index(("events",))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import is_dataclass
 from typing import Any, Final
 
 from pydantic import TypeAdapter
@@ -19,7 +20,8 @@ REF: Final = "#/components/schemas/{model}"
 _PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 _ERRORS: Final = {
     400: "What was sent cannot be taken", 403: "No certificate, or one that may not do this", 404: "There is no such thing",
-    409: "It exists, is in use, or changed meanwhile", 413: "The body is too large", 503: "Not ready: try again",
+    408: "The body did not come in time", 409: "It exists, is in use, or changed meanwhile", 413: "The body is too large",
+    503: "Not ready: try again",
 }  # fmt: skip
 
 
@@ -68,13 +70,16 @@ def _responses(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     answer = {"type": "string"} if route.stream else _schema(route.answer, schemas)
     found: dict[str, Any] = {str(route.status): {"description": "Done", "content": {media: {"schema": answer}}}}
     error = {"application/json": {"schema": _schema(ErrorAnswer, schemas)}}
-    for status in sorted({*route.errors, *((413,) if route.body is not None else ())}):
+    for status in sorted({*route.errors, *((408, 413) if route.body is not None else ())}):
         found[str(status)] = {"description": _ERRORS[status], "content": error}
     return found
 
 
 def _schema(kind: Any, schemas: dict[str, Any]) -> dict[str, Any]:
     made = TypeAdapter(kind).json_schema(ref_template=REF)
+    if is_dataclass(kind):  # routing refuses unknown fields of records too, which pydantic does not know
+        for record in (made, *made.get("$defs", {}).values()):
+            record["additionalProperties"] = False
     schemas.update(made.pop("$defs", {}))
     name = made.get("title", "")
     if made.get("type") == "object" and "properties" in made and name:

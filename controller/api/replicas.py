@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 from starlette.responses import Response
@@ -64,15 +65,16 @@ def _blank(row: dict[str, Any]) -> dict[str, Any]:
     return {"replica": row["name"], "node": row["node"], "at_ns": 0, "stream": "stderr", "line": ""}
 
 
-async def _lines(api: Api, row: dict[str, Any], query: Any) -> AsyncIterator[dict[str, Any]]:
+async def _lines(api: Api, row: dict[str, Any], query: Any) -> AsyncGenerator[dict[str, Any], None]:
     tail = query["tail"]
     request = pb.LogsRequest(
         key=replica_key(row), follow=query["follow"], tail=-1 if tail is None else tail, since_ms=query["since"] or 0
     )
-    async for line in api.agents.stream(row["node"], "Logs", request):
-        yield {
-            "replica": row["name"], "node": row["node"], "at_ns": line.at_ns, "stream": line.stream, **_text(line.line),
-        }  # fmt: skip
+    async with aclosing(api.agents.stream(row["node"], "Logs", request)) as found:
+        async for line in found:
+            yield {
+                "replica": row["name"], "node": row["node"], "at_ns": line.at_ns, "stream": line.stream, **_text(line.line),
+            }  # fmt: skip
 
 
 def _text(data: bytes) -> dict[str, str]:

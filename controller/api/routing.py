@@ -1,16 +1,17 @@
 """One row for each route, and how a row becomes an ASGI endpoint: who may, what is read, how errors look.
 
-Rules: everything needs an operator's (or controller's) certificate unless the row says `anonymous`. A body has a size limit and
-a model. Reads carry X-Shoal-Index and can block. Every error has the one shape; an unexpected one is logged with its trace
-and answered without.
+Rules: everything needs an operator's (or controller's) certificate unless the row says `anonymous`. A body has a size limit, a
+time limit and a model. Reads carry X-Shoal-Index and can block. Every error has the one shape; an unexpected one is logged with
+its trace and answered without.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
@@ -19,6 +20,7 @@ from starlette.responses import JSONResponse, Response
 
 from controller.api.context import Api, Call
 from controller.certificates import Peer
+from model.codec import unknown_keys
 from model.errors import BadInput, ShoalError, Unauthorized
 from model.pki_names import ROLE_CONTROLLER, ROLE_OPERATOR
 
@@ -26,6 +28,8 @@ log = logging.getLogger(__name__)
 
 BODY_BYTES_MAX: Final = 8 * 1024 * 1024
 BODY_BYTES_MAX_ANONYMOUS: Final = 64 * 1024
+BODY_S: Final = 60.0
+BODY_S_ANONYMOUS: Final = 10.0
 WAIT_S_MAX: Final = 60.0
 
 Handler = Callable[[Api, Call], Awaitable[Any]]
@@ -34,6 +38,11 @@ Handler = Callable[[Api, Call], Awaitable[Any]]
 class TooLarge(BadInput):
     status = 413
     code = "too_large"
+
+
+class TooSlow(BadInput):
+    status = 408
+    code = "too_slow"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,15 +153,24 @@ def _query(request: Request, rows: tuple[Query, ...], adapters: dict[str, TypeAd
 async def _body(request: Request, route: Route, adapter: TypeAdapter[Any] | None) -> Any:
     if adapter is None:
         return None
-    data = await read_limited(request, BODY_BYTES_MAX_ANONYMOUS if route.anonymous else BODY_BYTES_MAX)
+    within_s = BODY_S_ANONYMOUS if route.anonymous else BODY_S
     try:
-        return adapter.validate_json(data or b"{}")
+        async with asyncio.timeout(within_s):
+            data = await read_limited(request, BODY_BYTES_MAX_ANONYMOUS if route.anonymous else BODY_BYTES_MAX)
+    except TimeoutError:
+        raise TooSlow(f"the body did not come within {within_s:g} s") from None
+    try:
+        value = adapter.validate_json(data or b"{}", strict=True)
     except ValidationError as error:
         problems = [
             ".".join(["body", *map(str, found["loc"])]) + f": {found['msg']}"
             for found in error.errors(include_url=False, include_context=False, include_input=False)[:50]
         ]
         raise BadInput(problems[0], problems) from None
+    if is_dataclass(route.body) and (unknown := unknown_keys(route.body, json.loads(data))):
+        problems = [f"body.{path[:200]}: there is no such field" for path in unknown[:50]]
+        raise BadInput(problems[0], problems)
+    return value
 
 
 async def read_limited(request: Request, bytes_max: int) -> bytes:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from model.spec_check import REPLICAS_MAX
 
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 Text = Annotated[str, Field(max_length=4096)]
@@ -50,7 +53,14 @@ class TokenBody(Body):
 
 
 class ScaleBody(Body):
-    replicas: int = Field(ge=0, le=1_000_000)
+    replicas: int
+
+    @field_validator("replicas")
+    @classmethod
+    def _in_range(cls, replicas: int) -> int:
+        if not 0 <= replicas <= REPLICAS_MAX:
+            raise PydanticCustomError("replicas", f"{replicas}: expected a number from 0 to {REPLICAS_MAX:,}")
+        return replicas
 
 
 class NodePatchBody(Body):

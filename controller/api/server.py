@@ -1,6 +1,7 @@
 """uvicorn on the controller's loop: HTTPS, client certificates asked for but not demanded, the peer handed to the handlers.
 
-Rules: TLS 1.2 at least; a certificate that is shown must be of the cluster's CA. The head of a request has a size limit.
+Rules: TLS 1.2 at least; a certificate that is shown must be of the cluster's CA. The head of a request has a size limit and
+must come in time, so that strangers who say nothing do not use up the connections.
 Signals, logging and the loop belong to the controller, not to uvicorn.
 """
 
@@ -22,6 +23,7 @@ from controller.certificates import read_peer
 from controller.pki import Pki
 
 HEAD_BYTES_MAX: Final = 64 * 1024
+HEAD_S: Final = 15.0
 CONNECTIONS_MAX: Final = 2_000
 
 
@@ -30,12 +32,19 @@ class PeerProtocol(HttpToolsProtocol):
 
     _head_bytes = 0
     _in_head = True
+    _head_timer: asyncio.TimerHandle | None = None
+    head_s = HEAD_S
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         tls = transport.get_extra_info("ssl_object")
         der = tls.getpeercert(binary_form=True) if tls is not None else None
         self.app_state = {**self.app_state, "peer": read_peer(x509.load_der_x509_certificate(der)) if der else None}
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         self._head_bytes += len(data)
@@ -46,10 +55,21 @@ class PeerProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head, self._head_bytes = True, 0
+        self._expect_head()
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        self._stop_timer()
         super().on_headers_complete()
+
+    def _expect_head(self) -> None:
+        self._stop_timer()
+        self._head_timer = self.loop.call_later(self.head_s, self.transport.close)
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
 
 def tls_context(pki: Pki) -> ssl.SSLContext:
@@ -70,10 +90,11 @@ class _Server(uvicorn.Server):
 class ApiServer:
     """`serve()` as a task, until `stop()`. The listening socket is the caller's."""
 
-    def __init__(self, app: ASGIApp, pki: Pki, listener: socket.socket) -> None:
+    def __init__(self, app: ASGIApp, pki: Pki, listener: socket.socket, head_s: float = HEAD_S) -> None:
+        protocol = type("TimedProtocol", (PeerProtocol,), {"head_s": head_s})
         config = uvicorn.Config(
             app,
-            http=PeerProtocol,
+            http=protocol,
             ws="websockets-sansio",
             loop="none",
             lifespan="off",

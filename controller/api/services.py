@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -10,15 +9,14 @@ from typing import Any, Final
 from controller.api import rows
 from controller.api.context import Api, Call
 from controller.api.schemas import ScaleBody
+from controller.decide.nets import UNPLANNED
+from controller.loops.picture import Snapshot
 from model import codec
-from model.constraints import parse_constraints
-from model.documents import NetworkDoc, ServiceDoc, StackDoc, VolumeDoc, key
+from model.documents import ServiceDoc, StackDoc, VolumeDoc, key
 from model.errors import BadInput, Conflict, NotFound
 from model.spec import ServiceSpec, VolumeSpec
+from model.spec_check import service_problems
 from model.store_port import Delete, Guard, Op, Put
-
-NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
-BUILT_IN_NETWORKS: Final = ("host", "none", "bridge")
 
 
 async def list_services(api: Api, call: Call) -> list[dict[str, Any]]:
@@ -39,15 +37,13 @@ def service_of(api: Api, name: str) -> ServiceDoc:
 
 async def create_service(api: Api, call: Call) -> dict[str, Any]:
     spec: ServiceSpec = call.body
-    check_name(spec.name, "service")
     if spec.stack:
         raise BadInput(f"service {spec.name} names the stack {spec.stack}: apply the stack instead")
-    if not spec.container.image:
-        raise BadInput(f"service {spec.name} has no image: name one")
-    parse_constraints(spec.placement.constraints)
-    check_networks(spec, api.snapshot().of("networks"))
+    problems = [*service_problems(spec), *unknown_places(spec, api.snapshot())]
+    if problems:
+        raise BadInput(problems[0], problems)
     now_ms = api.now_ms()
-    document = ServiceDoc(api.random.token_hex(8), spec, max(0, spec.replicas), 1, False, now_ms, now_ms)
+    document = ServiceDoc(api.random.token_hex(8), spec, spec.replicas, 1, False, now_ms, now_ms)
     ops: list[Op] = [Put(key("services", spec.name), codec.encode(document))]
     guards = [Guard(key("services", spec.name), 0)]
     for name in missing_volumes(spec, api.snapshot().of("volumes")):
@@ -61,24 +57,28 @@ async def create_service(api: Api, call: Call) -> dict[str, Any]:
     return rows.service(api, document)
 
 
-def check_name(name: str, what: str) -> None:
-    if not NAME.fullmatch(name):
-        allowed = "letters, digits, '_', '.' and '-', beginning with a letter or digit"
-        raise BadInput(f"{what} name {name[:80]!r}: use 1 to 128 of {allowed}")
-
-
-def check_networks(spec: ServiceSpec, networks: dict[str, NetworkDoc] | Any) -> None:
-    for attachment in spec.container.networks:
-        if attachment.network not in BUILT_IN_NETWORKS and attachment.network not in networks:
-            raise BadInput(f"service {spec.name}: there is no network {attachment.network}: see `shoal network ls`")
+def unknown_places(spec: ServiceSpec, snapshot: Snapshot) -> list[str]:
+    """What the service names and the cluster does not have: networks, and the node it is bound to."""
+    names = (attachment.network for attachment in spec.container.networks)
+    missing = [name for name in names if name not in UNPLANNED and name not in snapshot.of("networks")]
+    problems = [f"service {spec.name}: there is no network {name}: see `shoal network ls`" for name in missing]
+    node = spec.placement.node
+    if node and node not in snapshot.of("nodes"):
+        problems.append(f"service {spec.name}: no node is called {node}: see `shoal node ls`")
+    return problems
 
 
 def missing_volumes(spec: ServiceSpec, volumes: Any) -> list[str]:
     """Named volumes of the service that have no document yet, in order."""
     named = dict.fromkeys(mount.source for mount in spec.container.mounts if mount.type == "volume" and mount.source)
-    for name in named:
-        check_name(name, "volume")
     return [name for name in named if name not in volumes]
+
+
+_UNSCALED: Final = {
+    "global": "is global: it has one replica on every node that its constraints allow, and cannot be scaled",
+    "global-job": "is a job on every node and cannot be scaled",
+    "replicated-job": "is a job: how often it runs stands in its file and cannot be scaled",
+}
 
 
 async def scale(api: Api, call: Call) -> dict[str, Any]:
@@ -88,7 +88,7 @@ async def scale(api: Api, call: Call) -> dict[str, Any]:
     def change(old: ServiceDoc | None) -> ServiceDoc:
         document = _there(old, name)
         if document.spec.mode != "replicated":
-            raise BadInput(f"service {name} is {document.spec.mode}: only replicated services can be scaled")
+            raise BadInput(f"service {name} {_UNSCALED[document.spec.mode]}")
         if document.spec.single and body.replicas != 1:
             raise BadInput(f"{name} is a single container: apply it as a service of a stack to scale it")
         if document.scale == body.replicas:

@@ -13,7 +13,6 @@ from typing import Any, Final
 from controller.api import rows
 from controller.api.context import Api, Call, Changed
 from controller.api.networks import network_row
-from controller.api.services import check_name
 from controller.api.volumes import forget_volume, remove_data, volume_rows
 from controller.decide.preview import preview
 from controller.decide.stacks import StackChanges, diff_stack, remove_stack
@@ -75,10 +74,7 @@ def read_stack(name: str, project: Any) -> StackSpec:
     if problems:
         lines = [str(problem) for problem in problems]
         raise BadInput(lines[0], lines)
-    stack = to_stack(project, stack=name)
-    for service in stack.services:
-        check_name(service.name, "service")
-    return stack
+    return to_stack(project, stack=name)
 
 
 async def plan(api: Api, call: Call) -> Row:
@@ -135,37 +131,51 @@ def _operations(changes: StackChanges) -> list[Op]:
 
 
 async def remove(api: Api, call: Call) -> Row:
+    """May be repeated for the sake of volumes that could not be removed the first time."""
     name = call.path["stack"]
-    document = _stack(api, name)
+    if not (call.query["volumes"] and _volumes_of(api, name)):
+        _stack(api, name)
     changes, index = await _write(api, name, lambda: remove_stack(api.view(), name))
     removed: dict[str, list[str]] = {"services": [], "networks": [], "volumes": []}
     for change in changes.changes:
         if change.action == "remove":
             removed[f"{change.kind}s"].append(change.name)
     if call.query["volumes"]:
-        removed["volumes"] = await _remove_volumes(api, document)
+        removed["volumes"] = await _remove_volumes(api, name)
     return {"removed": removed, "index": index}
 
 
-async def _remove_volumes(api: Api, document: StackDoc) -> list[str]:
-    """After the replicas are gone. Raises Unavailable when they are not in time."""
+def _volumes_of(api: Api, stack: str) -> list[str]:
+    return sorted(name for name, document in api.snapshot().of("volumes").items() if document.spec.stack == stack)
+
+
+async def _remove_volumes(api: Api, stack: str) -> list[str]:
+    """After the replicas are gone; what others use stays. Raises Unavailable when something is left that should not be."""
     try:
         async with asyncio.timeout(VOLUMES_WAIT_S):
-            while _still_there(api, document):
+            while _still_there(api, stack):
                 await api.picture.changed()
     except TimeoutError:
-        kept = f"stack {document.name} is removed, but its replicas still stop: its volumes are kept"
-        raise Unavailable(f"{kept}; `shoal volume rm` removes them later") from None
-    removed: list[str] = []
+        kept = f"stack {stack} is removed, but its replicas still stop: its volumes are kept"
+        raise Unavailable(f"{kept}; repeat `shoal stack rm --volumes {stack}` when they are gone") from None
+    removed, left, mine = [], [], set(_volumes_of(api, stack))
     for row in volume_rows(api):
-        if row["name"] in document.volumes and not row["in_use_by"]:
-            await remove_data(api, row["name"], row["nodes"], True)
-            await forget_volume(api, row["name"])
-            removed.append(row["name"])
+        if row["name"] not in mine or row["in_use_by"]:
+            continue
+        try:
+            await remove_data(api, row["name"], row["nodes"], False)
+        except Unavailable as error:
+            left.append(str(error))
+            continue
+        await forget_volume(api, row["name"])
+        removed.append(row["name"])
+    if left:
+        hint = f"repeat `shoal stack rm --volumes {stack}` when the node is back, or give the data up: `shoal volume rm -f`"
+        raise Unavailable(f"{left[0]}{f' (and {len(left) - 1} more)' if left[1:] else ''}: {hint}")
     return removed
 
 
-def _still_there(api: Api, document: StackDoc) -> bool:
+def _still_there(api: Api, stack: str) -> bool:
     """Whether some node that is not down still has, or has to have, a replica of the stack."""
-    found = rows.replicas(api, ended=True)
-    return any(row["service"] in document.services and row["state"] != "lost" and row["node"] for row in found)
+    found = rows.replicas(api, stack=stack, ended=True)
+    return any(row["state"] != "lost" and row["node"] for row in found)

@@ -7,7 +7,9 @@ Rules: a slow reader slows its sources down (bounded queue) instead of filling m
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any, Final
 
 from starlette.responses import StreamingResponse
@@ -19,17 +21,21 @@ WAITING_MAX: Final = 256
 NDJSON: Final = "application/x-ndjson"
 
 Row = dict[str, Any]
+Rows = AsyncGenerator[Row, None]
+
+log = logging.getLogger(__name__)
 
 
-def ndjson(rows: AsyncIterator[Row]) -> StreamingResponse:
-    async def lines() -> AsyncIterator[bytes]:
-        async for row in rows:
-            yield dump(row) + b"\n"
+def ndjson(rows: Rows) -> StreamingResponse:
+    async def lines() -> AsyncGenerator[bytes, None]:
+        async with aclosing(rows):
+            async for row in rows:
+                yield dump(row) + b"\n"
 
     return StreamingResponse(lines(), media_type=NDJSON, headers={"cache-control": "no-store"})
 
 
-async def merged(sources: Sequence[AsyncIterator[Row]]) -> AsyncIterator[Row]:
+async def merged(sources: Sequence[Rows]) -> Rows:
     """The rows of all sources as they come; ends when all have ended."""
     queue: asyncio.Queue[Row | None] = asyncio.Queue(WAITING_MAX)
     tasks = [asyncio.create_task(_drain(source, queue)) for source in sources]
@@ -47,18 +53,22 @@ async def merged(sources: Sequence[AsyncIterator[Row]]) -> AsyncIterator[Row]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def guarded(source: AsyncIterator[Row], blank: Row) -> AsyncIterator[Row]:
+async def guarded(source: Rows, blank: Row) -> Rows:
     """The source's rows; its failure as a last row, `blank` with `error`."""
     try:
-        async for row in source:
-            yield row
+        async with aclosing(source):
+            async for row in source:
+                yield row
     except ShoalError as error:
         yield {**blank, "error": str(error)}
 
 
-async def _drain(source: AsyncIterator[Row], queue: asyncio.Queue[Row | None]) -> None:
+async def _drain(source: Rows, queue: asyncio.Queue[Row | None]) -> None:
+    """Puts the end behind the rows, unless it is cancelled: then nobody takes from the queue any more, and it may be full."""
     try:
-        async for row in source:
-            await queue.put(row)
-    finally:
-        queue.put_nowait(None) if not queue.full() else await queue.put(None)
+        async with aclosing(source):
+            async for row in source:
+                await queue.put(row)
+    except Exception:
+        log.exception("a stream failed")
+    await queue.put(None)

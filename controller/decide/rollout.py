@@ -3,7 +3,8 @@
 Rules: the rollout itself never makes more than `parallelism` replicas unavailable. A replaced replica is settled when it is
 ok for `delay_s` (at least a second, or `monitor_s` if that is less); after a restart for `monitor_s`. A new version that fails
 pauses the rollout (`rollback` is treated as `pause`) until it runs or the service changes again. Slots that wait for a node do
-not hold the rollout up, nor do replicas on nodes that are down.
+not hold the rollout up, nor do replicas on nodes that are down. An outdated replica that no agent has ever reported is replaced
+at once, paused or not: nothing becomes unavailable by it, and after a change of leader its old spec may be nowhere any more.
 """
 
 from __future__ import annotations
@@ -35,12 +36,14 @@ def next_step(doc: ServiceDoc, slots: Mapping[Key, Slot], now_ms: int) -> Step:
     slots = {key: slot for key, slot in slots.items() if not slot.primary.frozen}
     outdated = [key for key, slot in slots.items() if not slot.primary.current and not slot.primary.leaving]
     outdated.sort(key=lambda key: (str(key) if isinstance(key, str) else "", key if isinstance(key, int) else 0))
+    idle = [key for key in outdated if slots[key].primary.status is None]
+    outdated = [key for key in outdated if slots[key].primary.status is not None]
     if not outdated:
-        return Step()
-    step, config = Step(), doc.spec.update
+        return Step(idle)
+    step, config = Step(idle), doc.spec.update
     tolerant = config.failure_action == "continue"
     failed: list[Held] = []
-    moving = 0
+    moving = len(idle)
     for slot in slots.values():
         held = slot.primary
         if not held.current:
@@ -59,7 +62,7 @@ def next_step(doc: ServiceDoc, slots: Mapping[Key, Slot], now_ms: int) -> Step:
         held = failed[0]
         step.paused = f"update to version {doc.version} is paused: its replica on {held.node} does not stay up"
         return step
-    step.replace = _choose(doc, slots, outdated, moving, failed if tolerant else [])
+    step.replace = idle + _choose(doc, slots, outdated, moving, failed if tolerant else [])
     return step
 
 

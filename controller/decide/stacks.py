@@ -17,10 +17,10 @@ from typing import Any, Final, Literal
 from controller.decide.nets import networks_of
 from controller.decide.types import View
 from controller.decide.wording import counted, listed
-from model.constraints import parse_constraints, parse_spread
 from model.documents import NetworkDoc, ServiceDoc, StackDoc, VolumeDoc, key
 from model.errors import BadInput, Conflict
 from model.spec import NetworkSpec, ServiceSpec, StackSpec, VolumeSpec
+from model.spec_check import service_problems
 
 Action = Literal["create", "update", "remove", "scale", "none"]
 Kind = Literal["service", "network", "volume"]
@@ -103,13 +103,7 @@ def _check(view: View, wanted: StackSpec) -> None:
     problems += [
         f"volume {v.name} is external and does not exist" for v in wanted.volumes if v.external and v.name not in view.volumes
     ]
-    for service in wanted.services:
-        try:
-            parse_constraints(service.placement.constraints)
-            for text in service.placement.spread:
-                parse_spread(text)
-        except BadInput as error:
-            problems += [f"service {service.name}: {problem}" for problem in error.problems]
+    problems += [problem for service in wanted.services for problem in service_problems(service)]
     if problems:
         raise BadInput(problems[0] if len(problems) == 1 else f"{problems[0]} (and {len(problems) - 1} more)", problems)
     others: list[str] = []
@@ -151,7 +145,8 @@ def _diff_service(view: View, spec: ServiceSpec, ids: Callable[[], str], now_ms:
 def _service_change(before: ServiceDoc, after: ServiceDoc, changed: tuple[str, ...]) -> Change:
     name, said = after.spec.name, []
     if after.version != before.version:
-        said.append(f"{listed(changed)} changed, its {counted(after.scale)} are replaced by version {after.version}")
+        verb = "is" if after.scale == 1 else "are"
+        said.append(f"{listed(changed)} changed, its {counted(after.scale)} {verb} replaced by version {after.version}")
     elif changed:
         said.append(f"{listed(changed)} changed, no container is restarted")
     if after.scale != before.scale:

@@ -58,7 +58,7 @@ class Books:
         """What has to be said to the session now; remembers that it was said."""
         snapshot = self._picture.snapshot()
         want = wanted(snapshot, session.node, self._slices.get(session.node, {}), self._peers)
-        message = self._composer.message(session.node, session.sent, want, session.known, snapshot)
+        message = self._composer.message(session.node, session.sent, want, session.known, snapshot, session.held)
         session.sent = want
         return message
 

@@ -6,7 +6,7 @@ A spec travels only when the session does not know (service id, version). Peers 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -147,9 +147,13 @@ class Composer:
         self._peers = peers
 
     def message(
-        self, node: str, sent: Wanted | None, want: Wanted, known: set[SpecKey], snapshot: Snapshot
+        self, node: str, sent: Wanted | None, want: Wanted, known: set[SpecKey], snapshot: Snapshot,
+        held: Container[SpecKey] = (),
     ) -> pb.Desired | None:
-        """From `sent` (None: nothing yet, so the whole) to `want`; None when there is no difference. Adds to `known`."""
+        """From `sent` (None: nothing yet, so the whole) to `want`; None when there is no difference. Adds to `known`.
+
+        `held`: what the node said it has when the session began.
+        """
         before = sent or Wanted()
         services = [row for sid, row in want.services.items() if before.services.get(sid) != row]
         networks = [name for name, row in want.networks.items() if before.networks.get(name) != row]
@@ -162,23 +166,28 @@ class Composer:
             generation=want.generation,
             whole=sent is None,
             base_generation=before.generation,
-            services=[self._service(row, known) for row in services],
+            services=[self._service(row, known, held) for row in services],
             removed_services=gone,
             networks=[self._network(node, want.networks[name]) for name in networks],
             removed_networks=gone_networks,
             volumes=[_volume(name, snapshot) for name in volumes],
         )
 
-    def _service(self, row: WantedService, known: set[SpecKey]) -> pb.Service:
+    def _service(self, row: WantedService, known: set[SpecKey], held: Container[SpecKey]) -> pb.Service:
+        """A slot of an older version whose spec neither we (this leader began after it was replaced) nor the node have is left
+        out: nothing can run there, the node would refuse the whole message for it, and the rollout replaces it at once."""
         assigned = row.assigned
         message = pb.Service(service_id=assigned.service_id, name=assigned.name, stopped=row.stopped)
         for replica in assigned.replicas:
-            message.slots.add(slot=replica.slot, version=replica.version, created_ms=replica.created_ms)
             spec_key = (assigned.service_id, replica.version)
-            data = None if spec_key in known else self._specs.get(spec_key)
-            if data is not None:
-                known.add(spec_key)
-                message.specs.add(version=replica.version, json=data)
+            if spec_key not in known:
+                data = self._specs.get(spec_key)
+                if data is not None:
+                    known.add(spec_key)
+                    message.specs.add(version=replica.version, json=data)
+                elif spec_key not in held:
+                    continue
+            message.slots.add(slot=replica.slot, version=replica.version, created_ms=replica.created_ms)
         return message
 
     def _network(self, node: str, row: WantedNetwork) -> pb.Network:

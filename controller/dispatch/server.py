@@ -121,6 +121,9 @@ class Dispatch:
         session = self._sessions.get(node)
         return session.status if session else None
 
+    def _leads(self) -> bool:
+        return self._reign is not None
+
     def _leader_address(self) -> str:
         leader = self._picture.snapshot().one("leader")
         return leader.dispatch if leader is not None and self._reign is None else ""
@@ -160,12 +163,16 @@ class Dispatch:
     # ---- one session
 
     async def _session(self, _: Any, context: Context) -> None:
+        hello = await _hello(context)
         peer = await self._identify(context)
-        if self._reign is None:
+        if not self._leads():
             await context.write(redirect(self._leader_address()))
             return
         await self._admit(peer, context)
-        session = await self._hello(peer, context)
+        session = await self._begin(peer, hello, context)
+        if not self._leads():  # it ended meanwhile: `shut` has not seen this session
+            await context.write(redirect(self._leader_address()))
+            return
         older = self._sessions.get(session.node)
         if older is not None:
             older.end(goodbye("another session of this node took over"))
@@ -192,7 +199,8 @@ class Dispatch:
         except ValueError:
             await _refuse(context, grpc.StatusCode.UNAUTHENTICATED, "no client certificate: join the cluster first")
         if peer.role != ROLE_NODE:
-            await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, f"a {peer.role} certificate opens no node session")
+            text = f"a certificate of role {peer.role or 'none'} opens no node session"
+            await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, text)
         return peer
 
     async def _admit(self, peer: Peer, context: Context) -> None:
@@ -205,17 +213,9 @@ class Dispatch:
         except ShoalError as error:
             await _refuse(context, grpc.StatusCode.UNAVAILABLE, str(error))
         if document is None or document.serial != peer.serial:
-            state = "was removed" if document is None else "has joined again with another certificate"
-            await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, f"node {peer.name} {state}: join again")
+            await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, not_admitted(peer.name, document))
 
-    async def _hello(self, peer: Peer, context: Context) -> NodeSession:
-        message: Any = None
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(HELLO_S):
-                message = await context.read()
-        if not isinstance(message, pb.FromNode) or message.WhichOneof("kind") != "hello":
-            await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "the first message of a session is Hello")
-        hello = message.hello
+    async def _begin(self, peer: Peer, hello: pb.Hello, context: Context) -> NodeSession:
         if hello.node and hello.node != peer.name:
             text = f"the certificate is that of node {peer.name}, Hello says {hello.node[:80]!r}"
             await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, text)
@@ -227,8 +227,8 @@ class Dispatch:
         except ValueError as error:
             await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, f"Hello.info: {error}")
         status.take_generation(hello.generation)
-        known = {(row.service_id, row.version) for row in hello.known_specs}
-        return NodeSession(peer.name, peer.serial, status, known, self._now_ms())
+        held = frozenset((row.service_id, row.version) for row in hello.known_specs)
+        return NodeSession(peer.name, peer.serial, status, set(held), self._now_ms(), held)
 
     async def _write(self, session: NodeSession, context: Context) -> None:
         reign = self._reign
@@ -263,8 +263,8 @@ class Dispatch:
                     return
                 self._take(session, message)
             session.end(goodbye("the node has closed its side"))
-        except (ValueError, aio.AioRpcError, aio.UsageError) as error:
-            log.warning("node %s: %s", session.node, error)
+        except Exception as error:  # whatever it is, a session that is no longer read must not stay open
+            log.warning("node %s: %s: %s", session.node, type(error).__name__, error)
             session.end(goodbye(f"message refused: {error}"))
 
     def _take(self, session: NodeSession, message: pb.FromNode) -> None:
@@ -297,6 +297,30 @@ class Dispatch:
 
     def _now_ms(self) -> int:
         return int(self._clock.now() * 1000)
+
+
+async def _hello(context: Context) -> pb.Hello:
+    """Read before anything is refused: an agent whose Hello meets a closed stream would see an inner error of gRPC instead of
+    the reason."""
+    message: Any = None
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(HELLO_S):
+            message = await context.read()
+    if not isinstance(message, pb.FromNode) or message.WhichOneof("kind") != "hello":
+        await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "the first message of a session is Hello")
+    return message.hello
+
+
+def not_admitted(node: str, document: NodeDoc | None) -> str:
+    """What a node whose certificate is not (or no longer) that of its document is told, and its log tells its owner."""
+    if document is None:
+        state = "was removed from the cluster while it was away"
+    else:
+        state = "is another machine's now: one has joined under this name"
+    return (
+        f"node {node} {state}. To use this machine again stop its agent, remove node.json and pki/ from the agent's --data-dir "
+        "and start it with --join URL --token TOKEN (`shoal node token` makes one); else stop and disable the agent"
+    )
 
 
 async def _refuse(context: Context, code: grpc.StatusCode, text: str) -> NoReturn:

@@ -23,7 +23,10 @@ class NodeSession:
     serial: str
     status: NodeStatus
     known: set[SpecKey]
+    """Specs that need not be sent: the node had them at first, or was sent them since."""
     last_heard_ms: int
+    held: frozenset[SpecKey] = frozenset()
+    """Specs the node said it had when the session began."""
     sent: Wanted | None = None
     sent_whole: bool = False
     endpoints: dict[str, int] = field(default_factory=dict)

@@ -23,6 +23,8 @@ from model.store_port import Op, Put
 log = logging.getLogger(__name__)
 
 RETRY_S = 0.2
+DOCUMENT_BYTES_MAX = 1_400_000
+"""Below what the store takes in one transaction: one node that talks too much must not hold up what the others say."""
 
 
 class StatusWriter:
@@ -58,6 +60,12 @@ class StatusWriter:
         for node in nodes:
             status = self._status_of(node)
             document = status.document(statuses.get(node), now_ms) if status and node in known else None
-            if document is not None:
-                puts.append(Put(key("status", node), codec.encode(document)))
+            if document is None:
+                continue
+            data = codec.encode(document)
+            if len(data) > DOCUMENT_BYTES_MAX:
+                text = "node %s: its status of %d replicas has %d bytes: not written"
+                log.error(text, node, len(document.replicas), len(data))
+                continue
+            puts.append(Put(key("status", node), data))
         return puts

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from controller.loops.picture import Snapshot
+from controller.loops.picture import Change, Snapshot
 from controller.loops.queue import DirtyQueue
 from controller.loops.writer import PlanWriter
 from model import codec
@@ -46,6 +46,13 @@ def next_chunk(chunks: Mapping[str, EventChunkDoc], events: Iterable[Event]) -> 
     taken = tuple(events)[: CHUNK - len(newest.events)]
     name = f"{(newest.first - 1) // CHUNK % CHUNKS:04d}"
     return name, EventChunkDoc(newest.first, newest.events + taken), len(taken)
+
+
+def joined(changes: Iterable[Change]) -> list[Event]:
+    """That a machine has joined, or joined again under its name. Told from the document, so that it does not matter which
+    controller's API took it in."""
+    news = [row.new for row in changes if row.kind == "nodes" and row.new and (row.old is None or row.old.id != row.new.id)]
+    return [Event(row.joined_ms, "node", f"node/{row.name}", f"node {row.name} joined the cluster", row.name) for row in news]
 
 
 class EventLog:

@@ -111,7 +111,7 @@ class Picture:
         self._own: dict[str, int] = {}
         self._listeners: list[Listener] = []
         self._untold: list[Change] = []
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: dict[asyncio.Future[None], None] = {}
         self._defer = defer
         self._snapshot: Snapshot | None = None
         self.mirror_revision: Callable[[], int] = lambda: 0
@@ -130,10 +130,12 @@ class Picture:
         return self._snapshot
 
     def from_mirror(self, key: str, entry: Entry | None) -> None:
-        """What the mirror saw. A delete carries no revision: it counts unless an own put of the key is still on its way."""
+        """What the mirror saw. A delete carries no revision: while an own put of the key is on its way `_tell` judges it."""
         if entry is None:
             if key not in self._own:
                 self._apply(key, None, self.index)
+            else:
+                self._defer(self._tell)
             return
         if entry.mod_revision >= self._own.get(key, 0):
             self._own.pop(key, None)
@@ -150,8 +152,11 @@ class Picture:
     async def changed(self) -> None:
         """Returns after the next change of anything."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        await waiter
+        self._waiters[waiter] = None
+        try:
+            await waiter
+        finally:  # whoever gives up waiting in a quiet cluster must not pile up
+            self._waiters.pop(waiter, None)
 
     def _apply(self, key: str, value: bytes | None, revision: int, own: bool = False) -> None:
         kind, _, name = key[len(PREFIX) :].partition("/")
@@ -167,18 +172,27 @@ class Picture:
         self._untold.append(Change(kind, name, old, new, revision, own))
 
     def _tell(self) -> None:
-        changes, self._untold = self._untold, []
         revision = self.mirror_revision()  # of a delete: known now that its batch is in
+        self._bury_own(revision)
+        changes, self._untold = self._untold, []
+        if not changes:
+            return
         self.index = max(self.index, revision)
         for change in changes:
             if change.new is None:
                 self.changed_at[change.kind] = max(self.changed_at[change.kind], revision)
         for listener in tuple(self._listeners):
             listener(changes)
-        waiters, self._waiters = self._waiters, []
+        waiters, self._waiters = self._waiters, {}
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
+
+    def _bury_own(self, revision: int) -> None:
+        """An own put that the mirror has passed without showing it was deleted by somebody else meanwhile."""
+        for key in [key for key, written in self._own.items() if written <= revision]:
+            del self._own[key]
+            self._apply(key, None, revision)
 
     def _keep(self, kind: str, key: str, name: str, new: Any, revision: int) -> None:
         documents, revisions = self._unshared(kind), self._unshared_revisions()

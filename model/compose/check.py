@@ -6,7 +6,7 @@ are looked up in the one table (`fields`); each one that shoal leaves aside give
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from model.compose.fields import TOP
@@ -15,6 +15,9 @@ from model.compose.kinds import Field, ListOf, MapOf, Obj, Or
 from model.compose.parts import MOUNT, MOUNT_OBJ
 from model.compose.problems import Mark, Report, near, show
 from model.compose.tree import Map, mark_of
+from model.constraints import parse_constraint, parse_spread
+from model.errors import BadInput
+from model.image_ref import parse_image_ref
 
 BUILTIN_NETWORKS = ("host", "none", "bridge")
 
@@ -41,6 +44,7 @@ def check_project(
         _contradictions(service, at, report)
         _incomplete(service, at, mark_of(services, name), report, complete)
         _mount_targets(service, at, report)
+        _readable(service, at, report, complete)
     _circle(services, report)
     _resources(project, report, complete)
 
@@ -130,6 +134,32 @@ def _mount_targets(service: Mapping[str, Any], at: str, report: Report) -> None:
         seen.setdefault(target, path)
 
 
+def _readable(service: Mapping[str, Any], at: str, report: Report, complete: bool) -> None:
+    """The texts that only the scheduler and the image store read later: better told here, with their line. docker compose
+    takes anything there, so a file is only warned about; what is to be applied has a fault."""
+    for read, text, path, mark in _texts(service, at):
+        try:
+            read(text)
+        except BadInput as error:
+            if complete:
+                report.problem(path, str(error), mark)
+            else:
+                report.warn("unusable", path, f"{error}: the service cannot be started so", mark)
+
+
+def _texts(service: Mapping[str, Any], at: str) -> Iterator[tuple[Callable[[str], object], str, str, Mark]]:
+    if service.get("image"):
+        yield parse_image_ref, service["image"], f"{at}.image", mark_of(service, "image")
+    at = f"{at}.deploy.placement"
+    placement = (service.get("deploy") or {}).get("placement") or {}
+    constraints = placement.get("constraints") or ()
+    for index, text in enumerate(constraints):
+        yield parse_constraint, text, f"{at}.constraints[{index}]", mark_of(constraints, index)
+    for index, row in enumerate(placement.get("preferences") or ()):
+        if row.get("spread"):
+            yield parse_spread, row["spread"], f"{at}.preferences[{index}].spread", mark_of(row, "spread")
+
+
 def _circle(services: Mapping[str, Any], report: Report) -> None:
     """Report one circle of depends_on, walking without recursion."""
     done: set[str] = set()
@@ -183,7 +213,8 @@ def warn_unsupported(project: Map, report: Report) -> None:
 
     for name, service in (project.get("services") or {}).items():
         for key, value, why in _unsupported_values(service):
-            report.warn("unsupported", f"services.{name}.{key}", f"{show(value)} {why}", mark_of(service, key.split("[")[0]))
+            mark = mark_of(service, key.replace(".", "[").partition("[")[0])
+            report.warn("unsupported", f"services.{name}.{key}", f"{show(value)} {why}", mark)
     for name, network in (project.get("networks") or {}).items():
         if network.get("driver") not in (None, "overlay", "bridge", "default"):
             report.warn("unsupported", f"networks.{name}.driver", "is taken as overlay", mark_of(network, "driver"))
@@ -197,6 +228,9 @@ def _unsupported_values(service: Mapping[str, Any]) -> Iterator[tuple[str, Any, 
     for key in ("pid", "ipc"):
         if ":" in str(service.get(key) or ""):
             yield key, service[key], "is not there: each container has its own"
+    update = (service.get("deploy") or {}).get("update_config") or {}
+    if update.get("failure_action") == "rollback":
+        yield "deploy.update_config.failure_action", "rollback", "is taken as pause: apply the earlier file to go back"
     policy = service.get("pull_policy")
     if policy not in (None, "always", "never", "missing", "if_not_present"):
         yield "pull_policy", policy, "is taken as missing"

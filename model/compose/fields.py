@@ -124,7 +124,7 @@ SERVICE = Obj(
         "isolation": Field(STR, NEVER),
         "label_file": Field(ListOf(PATH, scalar=True)),
         "labels": Field(LABELS),
-        "links": Field(UNIQUE, "is not acted on: services of a stack reach each other by name"),
+        "links": Field(UNIQUE, "is not acted on: services of a stack share its default network"),
         "logging": Field(Obj({"driver": Field(STR), "options": Field(OPTIONS)})),
         "mac_address": Field(STR, NOT_YET),
         "mem_limit": Field(BYTES),

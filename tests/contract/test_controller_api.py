@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from controller.certificates import Authority, KeyPair, read_peer
+from model.pki_names import CONTROLLER_SERVER_NAME
 from tests.contract.controller_harness import INFO, Client, ControllerProcess, controller_process, new_csr, service_body
 
 pytestmark = [pytest.mark.contract, pytest.mark.timeout(120)]
@@ -98,8 +99,18 @@ def test_joining_pins_the_ca_and_names_the_node(controller: ControllerProcess, o
     certificate = x509.load_pem_x509_certificate(joined["certificate"].encode())
     certificate.verify_directly_issued_by(ca)
     assert (read_peer(certificate).name, read_peer(certificate).role) == ("pinned", "node")
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [str(name.value) for name in names] == ["pinned.node.shoal"]
     row = operator.ok("GET", "/v1/nodes/pinned")
     assert (row["role"], row["id"], row["state"], row["cpus"]) == ("manager", joined["node_id"], "unreachable", 2.0)
+
+
+@pytest.mark.parametrize("name", [CONTROLLER_SERVER_NAME, "localhost", "127.0.0.1"])
+def test_a_nodes_certificate_passes_for_no_controller(controller: ControllerProcess, operator: Client, name: str) -> None:
+    joined, _ = join(controller, operator, name)
+    certificate = x509.load_pem_x509_certificate(joined["certificate"].encode())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [str(row.value) for row in names] == [f"{name}.node.shoal"]
 
 
 @pytest.mark.parametrize("spoil", ["secret", "id", "ca", "shape"])
@@ -210,6 +221,47 @@ def test_several_problems_are_all_told(operator: Client) -> None:
     assert status == 400
     assert len(answer["error"]["problems"]) == 3
     assert any(line.startswith("body.container.init:") for line in answer["error"]["problems"])
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"replicass": 2}, "body.replicass: there is no such field"),
+        ({"placement": {"constraint": []}}, "body.placement.constraint: there is no such field"),
+        ({"container": {"image": "Busy Box"}}, "image reference"),
+        ({"container": {"image": "x", "networks": [{"network": "nowhere"}]}}, "there is no network nowhere"),
+        ({"container": {"image": "x", "mounts": [{"type": "bind", "target": "/a", "source": "b"}]}}, "no absolute path"),
+        ({"placement": {"constraints": ["node.rol==x"]}}, "unknown key 'node.rol'"),
+        ({"placement": {"node": "nowhere"}}, "no node is called nowhere"),
+        ({"replicas": "2"}, "body.replicas"),
+        ({"replicas": -1}, "replicas -1: expected a number from 0"),
+        ({"stack": "shop"}, "apply the stack"),
+    ],
+)
+def test_a_service_that_cannot_be_is_refused_and_not_stored(operator: Client, change: dict[str, Any], expected: str) -> None:
+    status, answer = operator.request("POST", "/v1/services", service_body("refused") | change)
+    assert (status, code_of(answer)) == (400, "bad_input")
+    assert expected in answer["error"]["message"]
+    assert operator.get("/v1/services/refused")[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "replicas", "expected"),
+    [
+        ({"mode": "global"}, 2, "is global: it has one replica on every node"),
+        ({"single": True}, 2, "is a single container"),
+        ({}, -1, "-1: expected a number from 0 to 1,000,000"),
+        ({}, 10**12, "1000000000000: expected a number from 0"),
+    ],
+)
+def test_what_cannot_be_scaled_so_says_why(operator: Client, body: dict[str, Any], replicas: int, expected: str) -> None:
+    operator.ok("POST", "/v1/services", service_body("odd", **body))
+    try:
+        status, answer = operator.request("POST", "/v1/services/odd/scale", {"replicas": replicas})
+        assert (status, code_of(answer)) == (400, "bad_input")
+        assert expected in answer["error"]["message"]
+    finally:
+        operator.ok("DELETE", "/v1/services/odd")
 
 
 # ---- services, nodes

@@ -157,7 +157,10 @@ async def test_a_removed_node_is_told_and_refused(controller: ControllerProcess)
         await asyncio.to_thread(controller.operator().ok, "DELETE", "/v1/nodes/removed?force=true")
         await node.until(lambda: node.received[-1].WhichOneof("kind") == "goodbye")
         assert node.received[-1].goodbye.removed
-    assert await refusal(node, pb.Hello(node="removed")) is grpc.StatusCode.PERMISSION_DENIED
+    async with raw_session(node, pb.Hello(node="removed")) as call:
+        assert await call.code() is grpc.StatusCode.PERMISSION_DENIED
+        assert "removed from the cluster" in await call.details()
+        assert "`shoal node token`" in await call.details(), "the agent's log says what to do"
 
 
 async def test_a_node_that_joined_again_refuses_the_old_certificate(controller: ControllerProcess) -> None:
@@ -305,6 +308,8 @@ async def _standby(leader: ControllerProcess, second: ControllerProcess) -> None
         assert message.redirect.dispatch == _dispatch_address(leader)
     await asyncio.to_thread(second.operator().ok, "POST", "/v1/services", service_body("web"))
     assert [row["name"] for row in await until(leader, "/v1/services", bool)] == ["web"]
+    told = await until(leader, "/v1/nodes/n1/explain", lambda row: row["events"])
+    assert told["events"][0]["sentence"] == "node n1 joined the cluster", "the leader tells what a standby took in"
     node.dispatch = _dispatch_address(leader)
     async with node.session():
         await node.until(lambda: node.slots() == 1)

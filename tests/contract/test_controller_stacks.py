@@ -120,3 +120,23 @@ async def test_networks_and_peers_reach_the_nodes(controller: ControllerProcess,
             await asyncio.to_thread(operator.ok, "DELETE", "/v1/stacks/net?volumes=true")
             await first.until(lambda: not first.networks and not first.desired)
             await second.until(lambda: not second.networks and not second.desired)
+
+
+async def test_volumes_that_cannot_be_removed_are_kept_and_the_removal_can_be_repeated(
+    controller: ControllerProcess, operator: Client
+) -> None:
+    node = Node(controller, "keeper")  # it has no agent's service that could remove anything
+    database = web(1, volumes=[{"type": "volume", "source": "data", "target": "/data"}])
+    database["deploy"]["placement"] = {"constraints": ["node.hostname==keeper"]}
+    async with node.session():
+        await asyncio.to_thread(operator.ok, "PUT", "/v1/stacks/kept", project("kept", db=database))
+        await node.until(lambda: node.slots() == 1)
+        for _ in range(2):
+            status, answer = await asyncio.to_thread(operator.request, "DELETE", "/v1/stacks/kept?volumes=true")
+            assert (status, answer["error"]["code"]) == (503, "unavailable")
+            assert "volume kept_data is still on node keeper" in answer["error"]["message"]
+            assert [row["name"] for row in await asyncio.to_thread(operator.ok, "GET", "/v1/volumes")] == ["kept_data"]
+        assert await asyncio.to_thread(operator.ok, "GET", "/v1/services") == []
+        await asyncio.to_thread(operator.ok, "DELETE", "/v1/volumes/kept_data?force=true")
+        status, _ = await asyncio.to_thread(operator.request, "DELETE", "/v1/stacks/kept?volumes=true")
+        assert status == 404

@@ -28,6 +28,9 @@ async def perform(driver: KernelNetwork, command: dict[str, Any]) -> Any:
             return asdict(await driver.attach(container_id, [AttachmentWanted(name) for name in names]))
         case {"do": "detach", "id": container_id}:
             return await driver.detach(container_id)
+        case {"do": "detach_all", "ids": ids}:
+            await asyncio.gather(*(driver.detach(container_id) for container_id in ids))
+            return None
         case {"do": "recover", "ids": ids}:
             return await driver.recover(ids)
         case {"do": "repair"}:

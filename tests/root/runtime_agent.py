@@ -1,7 +1,8 @@
 """A stand-in for the agent as a process of its own, to be killed: `python -m tests.root.runtime_agent DIR PARENT`.
 
 It enters its private mounts, recovers, then obeys lines of JSON on stdin and answers each with a line on stdout:
-{"run": [command...]} -> {"id", "pid"};  {"found": true} -> what recover gave;  {"exit": id} -> {"code", "oom", "message"};
+{"run": [command...]} -> {"id", "pid"};  {"created": [command...]} -> the same, not started;
+{"found": true} -> what recover gave;  {"exit": id} -> {"code", "oom", "message"};
 {"exec": [id, command...]} -> {"code", "text"};  {"delete": id};  {"stop": true}.
 """
 
@@ -26,6 +27,9 @@ async def _obey(kit: Kit, found: list[Any], request: dict[str, Any]) -> Any:
             order = kit.order(*command)
             container_id = await kit.started(order)
             return {"id": container_id, "pid": kit.pid(container_id), "monitor": kit.monitor(container_id)}
+        case {"created": command}:
+            order = kit.order(*command)
+            return {"id": order.id, "pid": await kit.runtime.create(order)}
         case {"found": _}:
             return found
         case {"exit": container_id}:

@@ -119,6 +119,20 @@ def test_detached_containers_leave_nothing_and_addresses_go_round(nodes: dict[st
     assert "shv-" not in n1.run("ip", "-br", "link")[1]
 
 
+def test_many_leave_together_and_nobody_else_with_them(nodes: dict[str, Node]) -> None:
+    n1 = nodes["n1"]
+    n1.apply()
+    ids = [f"{number:02x}" * 32 for number in range(12)]
+    paths = [n1("attach", id=container_id, networks=["shop_default"])["netns_path"] for container_id in ids]
+    n1("detach_all", ids=[*ids[1:], "never-attached"])
+    links = [row for row in n1.run("ip", "-br", "link")[1].splitlines() if row.startswith("shv-")]
+    assert len(links) == 1
+    assert n1.ping(paths[0], "10.77.1.1")
+    assert [path for path in paths if Path(path).exists()] == paths[:1]
+    n1("detach_all", ids=ids)
+    assert "shv-" not in n1.run("ip", "-br", "link")[1]
+
+
 def test_a_killed_agent_finds_its_attachments_again_and_frees_the_others(nodes: dict[str, Node]) -> None:
     n1 = nodes["n1"]
     n1.apply()

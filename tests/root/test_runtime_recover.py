@@ -169,6 +169,28 @@ def test_agent_and_conmon_killed_leave_an_unknown_code(machine: Machine) -> None
     assert "lost" in found["exit"]["message"]
 
 
+def test_a_container_whose_agent_and_conmon_were_killed_keeps_its_code(machine: Machine) -> None:
+    if tuple(int(word) for word in os.uname().release.split(".")[:2]) < (6, 15):
+        pytest.skip("before Linux 6.15 it depends on how soon the machine's first process reaps")
+    made = machine.agent.ask(run=["sh", "-c", "trap 'exit 7' TERM; while :; do sleep 0.05; done"])
+    other = machine.agent.ask(run=["sleep", "1000"])
+    for monitor in (made["monitor"], other["monitor"]):
+        os.kill(monitor, signal.SIGKILL)
+    agent = machine.restart()
+    assert {found["state"] for found in agent.ask(found=True)} == {"running"}
+    os.kill(made["pid"], signal.SIGTERM)
+    os.kill(other["pid"], signal.SIGKILL)
+    assert agent.ask(exit=made["id"])["code"] == 7
+    assert agent.ask(exit=other["id"])["code"] == 137
+
+
+def test_an_agent_killed_between_its_note_and_the_start_has_not_started_it(machine: Machine) -> None:
+    made = machine.agent.ask(created=["sleep", "1000"])
+    (machine.directory / "data/containers" / made["id"] / "started").write_text(repr(time.time()))
+    [found] = machine.restart().ask(found=True)
+    assert (found["state"], found.get("started_at", 0.0)) == ("created", 0.0)
+
+
 def test_a_pid_taken_by_another_process_is_not_adopted(machine: Machine) -> None:
     made = machine.agent.ask(run=["sleep", "1000"])
     machine.agent.kill()

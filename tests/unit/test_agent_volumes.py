@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -93,6 +96,56 @@ def test_a_cut_off_fill_begins_again(tmp_path: Path) -> None:
         volumes.ensure(WantedVolume("data"), cut_off)
     volumes.ensure(WantedVolume("data"), lambda path: (path / "whole").touch())
     assert [path.name for path in (tmp_path / "volumes/data/_data").iterdir()] == ["whole"]
+
+
+def test_two_replicas_that_need_a_new_volume_at_once_make_it_once(tmp_path: Path) -> None:
+    volumes, filled = store(tmp_path), list[Path]()
+    inside, go_on = threading.Event(), threading.Event()
+
+    def slow(path: Path) -> None:
+        filled.append(path)
+        inside.set()
+        assert go_on.wait(20)
+        (path / "content").touch()
+
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(volumes.ensure, WantedVolume("data"), slow)
+        assert inside.wait(20)
+        second = pool.submit(volumes.ensure, WantedVolume("data"), slow)
+        other = pool.submit(volumes.ensure, WantedVolume("other"))
+        assert other.result(20).name == "other", "another volume does not wait"
+        go_on.set()
+        assert first.result(20) == second.result(20)
+    assert len(filled) == 1
+    assert (filled[0] / "content").exists()
+
+
+def test_what_a_container_left_in_a_volume_is_deleted_however_deep(tmp_path: Path) -> None:
+    volumes = store(tmp_path)
+    here = os.open(volumes.ensure(WantedVolume("data")).path, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    volumes.remove("data")
+    assert list((tmp_path / "volumes").iterdir()) == []
+
+
+def test_a_missing_device_or_a_damaged_note_stops_only_who_mounts_it(tmp_path: Path) -> None:
+    volumes, device = store(tmp_path), tmp_path / "disk"
+    device.mkdir()
+    bound = WantedVolume("bound", options=(("type", "none"), ("o", "bind"), ("device", str(device))))
+    volumes.ensure(bound)
+    content = volumes.ensure(WantedVolume("data")).path
+    (content / "file").touch()
+    (tmp_path / "volumes/data/volume.json").write_text("")
+    device.rmdir()
+    assert [volume.name for volume in volumes.all()] == ["bound", "data"]
+    assert (volumes.ensure(WantedVolume("data")).path / "file").exists()
+    with pytest.raises(RuntimeFailed, match="is not a directory on this node"):
+        volumes.ensure(bound)
 
 
 def test_a_bound_device_is_used_and_never_deleted(tmp_path: Path) -> None:

@@ -7,12 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from cli import client, context, explain, output
 from cli.logs import parse_since, parse_tail
 from cli.main import main
 from cli.node import parse_label
+from cli.run import run_command
 from cli.run_spec import mount, restart, service_spec
 from cli.service import parse_scale
 from cli.wait import progress, summary, told
@@ -162,6 +164,13 @@ def test_pruning_without_a_terminal_asks_for_f(capsys: pytest.CaptureFixture[str
 def test_two_dashes_before_a_command_only_part_it_from_our_options() -> None:
     assert output.command_words(("--", "ls", "--", "-l")) == ["ls", "--", "-l"]
     assert output.command_words(("ls", "-l")) == ["ls", "-l"]
+
+
+def test_options_stop_at_the_image_and_unknown_ones_before_it_are_named() -> None:
+    words = ("ls", "-h", "--", "-x")
+    assert run_command.make_context("run", ["--rm", "busybox", *words]).params["command"] == words
+    with pytest.raises(click.NoSuchOption):
+        run_command.make_context("run", ["--detatch", "busybox"])
 
 
 def test_explaining_a_stack_names_its_services() -> None:

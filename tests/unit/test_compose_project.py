@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from model.compose import ComposeError, load_project
+from model.compose import ComposeError, load_project, validate_resolved
 from tests.compose_files import MemoryFiles, faults, ids, load
 
 
@@ -107,12 +107,37 @@ def test_a_bad_project_name_is_refused() -> None:
 
 def test_dotenv_gives_variables_and_the_environment_wins() -> None:
     files = {"/p/.env": "A=file\nB=file\n", "/p/other.env": "A=other\n"}
-    text = "services: {a: {image: '$A-$B', environment: [A]}}"
+    text = "services: {a: {image: 'x:$A-$B', environment: [A]}}"
     found = load(text, files=files, env={"A": "env"}).project["services"]["a"]
-    assert (found["image"], found["environment"]) == ("env-file", {"A": "env"})
+    assert (found["image"], found["environment"]) == ("x:env-file", {"A": "env"})
     loaded = load(text, files=files, env_files=["/p/other.env"])
-    assert loaded.project["services"]["a"]["image"] == "other-"
+    assert loaded.project["services"]["a"]["image"] == "x:other-"
     assert ids(loaded) == ["unset-variable:B"]
+
+
+UNUSABLE = """services:
+  a:
+    image: Busy Box
+    deploy:
+      placement:
+        constraints: [node.role==worker, node.rol==x]
+        preferences: [{spread: zone}]
+      update_config: {failure_action: rollback}
+"""
+
+
+def test_what_cannot_be_started_or_placed_is_told_with_its_line() -> None:
+    loaded = load(UNUSABLE)
+    assert ids(loaded) == [
+        "unusable:services.a.image",
+        "unusable:services.a.deploy.placement.constraints[1]",
+        "unusable:services.a.deploy.placement.preferences[0].spread",
+        "unsupported:services.a.deploy.update_config.failure_action",
+    ]
+    assert [warning.mark.line for warning in loaded.warnings][:3] == [3, 6, 7]
+    assert "unknown key 'node.rol'" in str(loaded.warnings[1])
+    problems = [str(problem) for problem in validate_resolved(loaded.project)]
+    assert len(problems) == 3, "what is to be applied must be right"
 
 
 def test_env_files_lie_under_the_environment() -> None:

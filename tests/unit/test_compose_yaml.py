@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 import pytest
@@ -147,9 +147,9 @@ BOMBS = {
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_is_a_clear_error_in_under_a_second(name: str) -> None:
     text, expected = BOMBS[name]
-    began = perf_counter()
+    began = process_time()
     lines = faults(text)
-    assert perf_counter() - began < 1.0
+    assert process_time() - began < 1.0
     assert len(lines) == 1
     assert expected in lines[0]
     assert lines[0].startswith("/p/compose.yaml")
@@ -167,7 +167,7 @@ def test_a_file_of_200_services_loads_in_under_a_second() -> None:
     deploy: {replicas: 3, resources: {limits: {cpus: "0.5", memory: 128M}}}
 """
     text = "services:\n" + "".join(one % (i, i, 8000 + i) for i in range(200))
-    began = perf_counter()
+    began = process_time()
     loaded = load(text + "networks: {front: , back: }\nvolumes: {data: }\n")
-    assert perf_counter() - began < 1.0
+    assert process_time() - began < 1.0
     assert len(loaded.project["services"]) == 200

@@ -46,10 +46,11 @@ class Wire:
         self.specs.add(WEB)
         self.sent: Wanted | None = None
         self.known: set[tuple[str, int]] = set()
+        self.held: frozenset[tuple[str, int]] = frozenset()
 
     def say(self, snapshot: Snapshot, slices: dict[str, str] | None = None) -> pb.Desired | None:
         want = wanted(snapshot, "n1", {"net": "10.1.0.0/24"} if slices is None else slices, self.peers)
-        message = Composer(self.specs, self.peers).message("n1", self.sent, want, self.known, snapshot)
+        message = Composer(self.specs, self.peers).message("n1", self.sent, want, self.known, snapshot, self.held)
         self.sent = want
         return message
 
@@ -95,6 +96,30 @@ def test_a_stop_reaches_the_node_without_a_new_generation() -> None:
     message = wire.say(facts(service=replace(WEB, stopped=True)))
     assert message is not None
     assert message.services[0].stopped
+
+
+def test_a_slot_whose_spec_is_nowhere_is_left_out_and_comes_with_the_next_version() -> None:
+    wire = Wire()
+    first = wire.say(facts(version=2))
+    assert first is not None
+    assert list(first.services[0].slots) == [], "the node would refuse the whole message"
+    second = wire.say(facts(2))
+    assert second is not None
+    assert [slot.version for slot in second.services[0].slots] == [3, 3]
+    assert [spec.version for spec in second.services[0].specs] == [3]
+
+
+def test_a_slot_whose_old_spec_only_the_node_has_is_never_left_out() -> None:
+    wire = Wire()
+    wire.known, wire.held = {("id1", 2)}, frozenset({("id1", 2)})
+    first = wire.say(facts(version=2))
+    assert first is not None
+    assert [slot.slot for slot in first.services[0].slots] == [1, 2]
+    wire.sent = None
+    wire.known.clear()  # as after a message that was not taken
+    again = wire.say(facts(version=2))
+    assert again is not None
+    assert [slot.slot for slot in again.services[0].slots] == [1, 2]
 
 
 def test_a_service_of_the_same_name_with_another_id_is_not_mixed_up() -> None:

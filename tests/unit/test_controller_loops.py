@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from controller.clock import RealClock
 from controller.decide.types import Plan
+from controller.dispatch.status import NodeStatus
+from controller.dispatch.status_writer import StatusWriter
 from controller.election import NotLeader, Reign
 from controller.loops.dirty import EVERYTHING, dirty_nodes, dirty_services
-from controller.loops.events import CHUNK, CHUNKS, in_order, next_chunk
+from controller.loops.events import CHUNK, CHUNKS, in_order, joined, next_chunk
 from controller.loops.picture import Change, Picture, Snapshot
 from controller.loops.queue import DirtyQueue
 from controller.loops.writer import PlanConflict, PlanWriter, operations, split
@@ -129,6 +134,16 @@ def test_numbers_go_on_and_the_ring_is_bounded() -> None:
     assert [seq for seq, _ in in_order(chunks, total - 2)] == [total - 1, total]
 
 
+def test_a_join_is_told_once_from_the_document_whoever_took_it_in() -> None:
+    first, again = NodeDoc("n1", "a", joined_ms=5), NodeDoc("n1", "b", joined_ms=9)
+    labelled = replace(first, labels=(("zone", "x"),))
+    changes = [Change("nodes", "n1", None, first, 1), Change("nodes", "n1", first, labelled, 2)]
+    changes += [Change("nodes", "n1", labelled, again, 3), Change("nodes", "n1", again, None, 4)]
+    assert [(event.at_ms, event.sentence) for event in joined(changes)] == [
+        (5, "node n1 joined the cluster"), (9, "node n1 joined the cluster"),
+    ]  # fmt: skip
+
+
 # ---- transactions
 
 PLAN = Plan(
@@ -188,3 +203,22 @@ async def test_a_deposed_leader_writes_nothing() -> None:
     reign.good_until = 0.0
     with pytest.raises(NotLeader):
         await PlanWriter(store, picture, reign).write(PLAN, picture.snapshot())
+
+
+async def test_one_node_that_says_too_much_does_not_hold_up_the_others() -> None:
+    store, picture, reign = await leading()
+    many = tuple(ReplicaStatus("s", slot, 1, 1, "running", message="x" * 900) for slot in range(2_000))
+    told = {"n1": NodeStatus(StatusDoc("n1", replicas=many)), "n2": NodeStatus(StatusDoc("n2", generation=7))}
+    nodes = await store.txn([], [Put(key("nodes", name), codec.encode(NodeDoc(name, name))) for name in told])
+    picture.from_own_puts([(key("nodes", name), codec.encode(NodeDoc(name, name))) for name in told], nodes.revision)
+    writer = StatusWriter(picture, RealClock(), told.get)
+    for name in told:
+        writer.mark(name)
+    running = asyncio.create_task(writer.run(PlanWriter(store, picture, reign)))
+    try:
+        async with asyncio.timeout(10), aclosing(store.watch(key("status"), nodes.revision + 1)) as batches:
+            batch = await anext(batches)
+    finally:
+        running.cancel()
+    assert [event.key for event in batch.events] == [key("status", "n2")]
+    assert await store.get(key("status", "n1")) is None

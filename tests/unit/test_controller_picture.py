@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+
+import pytest
 
 from controller.loops.picture import Change, Picture
 from model import codec
@@ -101,3 +104,28 @@ def test_a_delete_moves_the_index_of_its_kind() -> None:
     picture.from_mirror(KEY, None)
     soon.run()
     assert picture.changed_at["health"] == 8
+
+
+def test_an_own_put_that_somebody_deleted_before_the_mirror_showed_it_does_not_stay() -> None:
+    picture, soon, told = made()
+    revision = 0
+    picture.mirror_revision = lambda: revision
+    picture.from_own_puts([(KEY, entry("ready", 10).value)], 10)
+    soon.run()
+    assert "n1" in picture.snapshot().of("health"), "the mirror has not come so far"
+    picture.from_mirror(KEY, None)  # an older one's delete, or ours: only the mirror's revision can tell
+    soon.run()
+    assert "n1" in picture.snapshot().of("health")
+    revision = 12
+    picture.from_mirror(KEY, None)
+    soon.run()
+    assert picture.snapshot().of("health") == {}
+    assert told[-1].new is None
+
+
+async def test_whoever_gives_up_waiting_leaves_nothing() -> None:
+    picture, _, _ = made()
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(picture.changed(), 0.001)
+    assert len(picture._waiters) == 0

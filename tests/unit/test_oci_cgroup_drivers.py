@@ -31,6 +31,18 @@ def test_v2_hands_the_missing_controllers_down(tmp_path: Path) -> None:
     assert (parent / "cgroup.subtree_control").read_text() == "+pids"
 
 
+def test_v2_kills_all_at_once_where_the_kernel_can(tmp_path: Path) -> None:
+    root = _v2(tmp_path / "two")
+    for name in ("new", "old"):
+        (root / name).mkdir()
+        (root / name / "cgroup.procs").write_text("")
+    (root / "new/cgroup.kill").touch()
+    for name in ("new", "old", "gone"):
+        CgroupV2(root).kill(f"/{name}")
+    assert (root / "new/cgroup.kill").read_text() == "1"
+    assert not (root / "old/cgroup.kill").exists(), "kernels before 5.14 have no such file: the processes one by one"
+
+
 def test_v1_makes_the_parent_in_every_tree_and_fills_cpusets(tmp_path: Path) -> None:
     for name in ("cpu", "cpuset", "memory", "unified"):
         (tmp_path / name).mkdir()

@@ -1,0 +1,117 @@
+"""docs/compose.md is drawn from the table of Compose fields. UPDATE_DOCS=1 rewrites the page; without it a stale page fails."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from model.compose.fields import NETWORK, SERVICE, TOP, VOLUME
+from model.compose.kinds import ANY, Kind, ListOf, MapOf, Obj, Or
+from model.compose.parts import HEALTH, HEALTHCHECK, MOUNT, MOUNT_OBJ
+from tests.compose_files import load
+
+PAGE = Path(__file__).parents[2] / "docs" / "compose.md"
+SPECIAL = {id(MOUNT): MOUNT_OBJ, id(HEALTH): HEALTHCHECK}
+
+VALUES = """
+services:
+  a:
+    image: busybox
+    network_mode: "container:b"
+    pid: "service:b"
+    ipc: "service:b"
+    pull_policy: daily
+    volumes:
+      - {type: image, source: busybox, target: /i}
+      - {type: cluster, source: v, target: /c}
+    deploy: {update_config: {failure_action: rollback}}
+  b: {image: busybox, networks: [n]}
+networks: {n: {driver: macvlan}}
+volumes: {v: {}}
+"""
+"""Values that are left aside although their field is acted on (`model/compose/check.py`)."""
+
+HEAD = """\
+# Compose
+
+What shoal does with each field of the Compose Specification and of `docker stack`'s dialect: `shoal apply`, `plan` and `config`
+load the union of both. Drawn from `model/compose/fields.py`; see CONTRIBUTING.md.
+
+- A field that shoal does not act on gives a warning that names it; with `--strict` it is an error. None is left out in silence.
+- A field that is in neither dialect is an error with file, line and column, and the name that was probably meant.
+- Keys that begin with `x-` are kept everywhere. Anchors, merge keys, `extends`, `include`, profiles, several `-f` files,
+  `!reset` and `!override`, variables with defaults, `.env` and `env_file` work as in `docker compose`.
+- `shoal config` prints what shoal understood.
+"""
+
+
+def inside(kind: Kind) -> Obj | None:
+    """The mapping with known keys that a value of this kind holds, if any."""
+    kind = SPECIAL.get(id(kind), kind)
+    if isinstance(kind, Obj):
+        return kind
+    if isinstance(kind, (ListOf, MapOf)):
+        return inside(kind.kind)
+    return inside(kind.long) if isinstance(kind, Or) else None
+
+
+def rows(kind: Obj, path: str = "") -> Iterator[tuple[str, str]]:
+    """Every field below as (path, why shoal leaves it aside, or nothing)."""
+    for name, row in sorted(kind.fields.items()):
+        deeper = None if row.later or row.kind is ANY else inside(row.kind)
+        if deeper is None:
+            yield path + name, row.later
+        else:
+            yield from rows(deeper, f"{path}{name}.")
+
+
+def section(title: str, kind: Obj) -> list[str]:
+    found = list(rows(kind))
+    acted: dict[str, list[str]] = {}
+    for path, later in found:
+        if not later:
+            head, _, rest = path.partition(".")
+            acted.setdefault(head, []).extend([f"`{rest}`"] if rest else [])
+    lines = [f"## {title}", "", "Acted on:", ""]
+    plain = [f"`{head}`" for head, rest in acted.items() if not rest]
+    lines += [f"- {', '.join(plain)}"] if plain else []
+    lines += [f"- `{head}`: {', '.join(rest)}" for head, rest in acted.items() if rest]
+    reasons: dict[str, list[str]] = {}
+    for path, later in found:
+        if later:
+            reasons.setdefault(later, []).append(f"`{path}`")
+    if reasons:
+        lines += ["", "| not acted on | what the warning says |", "|---|---|"]
+        lines += [f"| {', '.join(paths)} | {why} |" for why, paths in reasons.items()]
+    return [*lines, ""]
+
+
+def draw() -> str:
+    """The whole page as Markdown."""
+    lines = [HEAD, *section("A service", SERVICE), "Values that are not taken as written, though their field is acted on:", ""]
+    lines += ["| field and value | what is done |", "|---|---|"]
+    for warning in load(VALUES).warnings:
+        kind, _, path = warning.id.removeprefix("unsupported:").split(".", 2)
+        if path in SERVICE.fields and SERVICE.fields[path].later:
+            continue  # `pid: service:b` makes a dependency
+        value, _, done = warning.message.removeprefix("'").rpartition("' ")
+        shown = f"`{path}`: `{value}`" if value else f"`{kind}`: another `{path}` than overlay or bridge"
+        lines.append(f"| {shown} | {done} |")
+    lines += ["", *section("A network", NETWORK), *section("A volume", VOLUME)]
+    lines += ["## Secrets, configs, models", ""]
+    why = {SERVICE.fields[name].later for name in ("secrets", "configs", "models")} | {TOP.fields["models"].later}
+    lines.append(f"Loaded and checked; what a service says under `secrets`, `configs` and `models` {' or '.join(why)}.")
+    return "\n".join(lines) + "\n"
+
+
+def test_the_page_shows_the_table() -> None:
+    if os.environ.get("UPDATE_DOCS"):
+        PAGE.write_text(draw())
+    assert PAGE.read_text() == draw(), "stale: UPDATE_DOCS=1 .venv/bin/pytest tests/unit/test_project_compose_page.py"
+
+
+def test_every_field_is_on_the_page() -> None:
+    page = draw()
+    for name in SERVICE.fields:
+        assert f"`{name}`" in page or f"`{name}." in page, name
+    deep = {"deploy.placement.constraints", "volumes.bind.propagation", "healthcheck.test", "networks.ipv4_address"}
+    assert deep <= {path for path, _ in rows(SERVICE)}
