@@ -56,6 +56,9 @@ class Agents:
         snapshot = self._picture.snapshot()
         if node not in snapshot.of("nodes"):
             raise NotFound(f"node {node} is not in the cluster")
+        health = snapshot.of("health").get(node)
+        if health is not None and health.state == "down":
+            raise Unavailable(f"node {node} is down, it cannot be asked: see `shoal explain {node}`")
         status = snapshot.of("status").get(node)
         if status is None or not status.info.address:
             raise Unavailable(f"node {node} has not reported yet")
@@ -71,6 +74,9 @@ class Agents:
                 ("grpc.ssl_target_name_override", node_server_name(node)),
                 ("grpc.enable_http_proxy", 0),
                 ("grpc.enable_retries", 0),
+                ("grpc.keepalive_time_ms", 10_000),  # else what follows a node that is cut off waits for TCP to give up
+                ("grpc.keepalive_timeout_ms", 5_000),
+                ("grpc.http2.max_pings_without_data", 0),
                 ("grpc.initial_reconnect_backoff_ms", 200),
                 ("grpc.max_reconnect_backoff_ms", 2_000),
                 ("grpc.max_receive_message_length", 64 * 1024 * 1024),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from model.constraints import matches, platform_matches
-from scheduler.types import Group, NodeFacts
+from scheduler.types import NODE_REPLICAS_MAX, Group, NodeFacts
 
 if TYPE_CHECKING:
     from scheduler.pool import Pool
@@ -63,6 +63,10 @@ STATIC: Final[tuple[Static, ...]] = (
 )
 
 DYNAMIC: Final[tuple[Dynamic, ...]] = (
+    Dynamic(
+        lambda pool, i, group, existing: pool.replicas[i] < NODE_REPLICAS_MAX,
+        lambda pool, i, group, existing: f"has {NODE_REPLICAS_MAX:,} replicas, the most a node takes",
+    ),
     Dynamic(
         lambda pool, i, group, existing: not group.reserve.cpus or pool.cpus[i] >= group.reserve.cpus,
         lambda pool, i, group, existing: "not enough cpus",

@@ -10,7 +10,7 @@ import heapq
 from typing import Final
 
 from scheduler.filters import static_passes, usable
-from scheduler.types import ClusterView, Group
+from scheduler.types import NODE_REPLICAS_MAX, ClusterView, Group
 
 SHARE: Final = 1_000_000
 PLENTY: Final = 1 << 60
@@ -25,7 +25,7 @@ class Pool:
         self.nodes = cluster.nodes
         loads = [cluster.loads.get(node.name) for node in cluster.nodes]
         self.at = {node.name: number for number, node in enumerate(cluster.nodes)}
-        self.replicas = [load.replicas if load else 0 for load in loads]
+        self.replicas: list[int] = [load.replicas if load else 0 for load in loads]
         self.cpus: list[int] = [n.total.cpus - (load.cpus if load else 0) for n, load in zip(cluster.nodes, loads, strict=True)]
         self.memory: list[int] = [
             n.total.memory - (load.memory if load else 0) for n, load in zip(cluster.nodes, loads, strict=True)
@@ -79,9 +79,9 @@ class Pool:
 
     def room(self, i: int, group: Group, existing: int) -> int:
         """How many more replicas of the group the node can take."""
-        want, room = group.reserve, PLENTY
+        want, room = group.reserve, NODE_REPLICAS_MAX - self.replicas[i]
         if want.cpus:
-            room = self.cpus[i] // want.cpus
+            room = min(room, self.cpus[i] // want.cpus)
         if want.memory:
             room = min(room, self.memory[i] // want.memory)
         if want.pids:

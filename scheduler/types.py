@@ -15,6 +15,9 @@ from model.constraints import Constraint
 MICRO: Final = 1_000_000
 """Parts of one core."""
 
+NODE_REPLICAS_MAX: Final = 5_000
+"""What one node ever gets, reserved or not: one machine runs and reports no more, and a mistyped scale must not try."""
+
 Strategy = Literal["spread", "pack"]
 
 

@@ -246,7 +246,12 @@ async def start_server(runner: Runner, pki: NodePki, listen: str) -> tuple[aio.S
     service = AgentService(runner)
     for name in _METHODS:
         setattr(service, name, _admitted(getattr(service, name)))
-    server = aio.server(options=[("grpc.max_receive_message_length", MESSAGE_BYTES_MAX), ("grpc.so_reuseport", 0)])
+    options = [
+        ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+        ("grpc.so_reuseport", 0),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),  # controllers ask whether the line is up
+    ]
+    server = aio.server(options=options)
     node_pb2_grpc.add_AgentServicer_to_server(service, server)
     try:
         port = server.add_secure_port(listen, pki.server())

@@ -30,6 +30,8 @@ class HostMount:
     """`private`, `rprivate`, `slave`, `rslave`, `shared`, `rshared`; empty: rprivate."""
     tmpfs_size_bytes: int | None = None
     tmpfs_mode: int | None = None
+    subpath: str = ""
+    """The part of `source` that is mounted: others may write to `source`, so it is resolved only when it is mounted."""
 
 
 @dataclass(frozen=True, slots=True)

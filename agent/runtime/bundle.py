@@ -5,6 +5,7 @@ Nothing is deleted before its mounts are gone, and deleting never crosses a moun
 
     state.json     what `recover` needs            config.json   the OCI config
     rootfs/        the mounted root                upper/ work/  its writable layer
+    parts/         mounted parts of volumes
     pids           once it is created              hosts, hostname, resolv.conf   bind-mounted
     started        Unix time of the start          <id>, pidfile, conmon.pid, attach, ctl, winsz, oom   conmon's
 """
@@ -15,7 +16,7 @@ import json
 import os
 import re
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from agent.plan import etc_files
 from agent.plan.container import ContainerOrder
 from agent.plan.oci import BundlePlace, Device, HostFacts, RootFacts, hostname, oci_config, parse_device
 from agent.plan.oci_process import working_dir
+from agent.runtime import pins
 from model import codec
 from model.errors import DiskFull, RuntimeFailed
 from model.spec import Pairs
@@ -80,6 +82,10 @@ class Paths:
         return self.directory / "rootfs"
 
     @property
+    def pins(self) -> Path:
+        return self.directory / "parts"
+
+    @property
     def pids(self) -> Path:
         return self.directory / "pids"
 
@@ -119,6 +125,7 @@ def prepare(order: ContainerOrder, state: State, paths: Paths, facts: HostFacts,
         _directories(paths)
         paths.state.write_bytes(codec.encode(state))
         _mount(order, paths)
+        order = replace(order, mounts=pins.pinned(order.mounts, paths.pins))
         place = _etc(order, paths, state.cgroup)
         config = oci_config(order, facts, place, _root_facts(order, paths.rootfs), seccomp_bpf)
         _write(paths.config, json.dumps(config, separators=(",", ":")))
@@ -129,6 +136,7 @@ def prepare(order: ContainerOrder, state: State, paths: Paths, facts: HostFacts,
 def dispose(paths: Paths) -> None:
     """Unmount and delete; nothing there is fine. Raises ImageError when something stays mounted below."""
     if paths.directory.exists():
+        pins.release(paths.pins)
         remove_root(paths.directory, paths.rootfs)
 
 

@@ -41,7 +41,8 @@ def _host_mount(
             copy_from_image(layers, mount.target, path, work_dir)
 
     volume = volumes.ensure(wanted, fill, anonymous=plan.anonymous)
-    return HostMount(mount.target, str(_inside(volume, mount.subpath)), mount.read_only, mount.propagation)
+    _check_part(volume, mount.subpath)
+    return HostMount(mount.target, str(volume.path), mount.read_only, mount.propagation, subpath=mount.subpath)
 
 
 def _bind_source(mount: Mount) -> str:
@@ -58,11 +59,8 @@ def _bind_source(mount: Mount) -> str:
     return str(path)
 
 
-def _inside(volume: Volume, subpath: str) -> Path:
-    """The part of the volume that is mounted; a link in the volume cannot lead out of it."""
-    if not subpath:
-        return volume.path
+def _check_part(volume: Volume, subpath: str) -> None:
+    """Says early what cannot be mounted; a link made later in the volume is met when it is mounted."""
     path = (volume.path / subpath).resolve()
-    if not path.is_relative_to(volume.path.resolve()) or not path.is_dir():
+    if subpath and (not path.is_relative_to(volume.path.resolve()) or not path.is_dir()):
         raise RuntimeFailed(f"volume {volume.name}: subpath {subpath!r} is no directory in it", permanent=True)
-    return path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Any, Final
+from typing import Any
 
 from starlette.responses import Response
 
@@ -15,8 +15,6 @@ from controller.loops.picture import Snapshot
 from model import codec
 from model.documents import NetworkDoc, NetworkPlanDoc
 from model.errors import NotFound
-
-BUILT_IN: Final = ("bridge", "host", "none")
 
 
 async def list_networks(api: Api, call: Call) -> list[dict[str, Any]]:

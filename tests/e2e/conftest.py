@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def shared_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabUnderTest]:
-    lab = LabUnderTest(tmp_path_factory.mktemp("config"))
+    lab = LabUnderTest(tmp_path_factory.mktemp("config"), int(os.environ.get("SHOAL_TEST_NODES", "3")))  # fewer: tests/vm
     yield lab
     lab.down()
 

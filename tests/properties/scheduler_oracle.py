@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from model.constraints import matches, platform_matches, value_of
 from scheduler import ClusterView, Group, Load, NodeFacts
+from scheduler.types import NODE_REPLICAS_MAX
 
 SHARE = 1_000_000
 
@@ -48,6 +49,7 @@ class Greedy:
             and (not want.cpus or load.cpus + want.cpus <= total.cpus)
             and (not want.memory or load.memory + want.memory <= total.memory)
             and (not want.pids or not total.pids or load.pids + want.pids <= total.pids)
+            and load.replicas < NODE_REPLICAS_MAX
             and (not group.max_per_node or have[node.name] < group.max_per_node)
         )
 

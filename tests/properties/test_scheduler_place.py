@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from model.constraints import parse_constraint
 from scheduler import Amounts, ClusterView, Group, Load, NodeFacts, place
+from scheduler.types import NODE_REPLICAS_MAX
 from tests.properties.scheduler_oracle import Greedy
 
 ZONES = st.sampled_from(["", "a", "b", "c"])
@@ -28,7 +29,8 @@ def clusters(draw: st.DrawFn, most: int = 12) -> ClusterView:
             )
         )  # fmt: skip
         if draw(st.booleans()):
-            loads[f"n{number:02}"] = Load(*(draw(st.integers(0, 4)) for _ in range(4)))
+            replicas = draw(st.sampled_from([0, 1, 2, 3, 4, NODE_REPLICAS_MAX - 2]))
+            loads[f"n{number:02}"] = Load(replicas, *(draw(st.integers(0, 4)) for _ in range(3)))
     return ClusterView(nodes, loads)
 
 

@@ -283,3 +283,24 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
         assert [line for line in leftovers(tmp_path, parent) if str(data) not in line.split(" ")] == []
     finally:
         subprocess.run(["umount", str(data)], check=True)
+
+
+def test_a_part_of_a_volume_is_mounted_and_a_link_out_of_it_is_not_followed(tmp_path: Path) -> None:
+    """Another container may make the link after the volume was prepared, so the runtime itself must not follow it."""
+    volume = tmp_path / "v"
+    (volume / "real/sub").mkdir(parents=True)
+    (volume / "real/sub/file").write_text("inside")
+    (volume / "inner").symlink_to("real/sub")
+    (volume / "outer").symlink_to("/etc")
+
+    async def body(kit: Kit) -> None:
+        for subpath in ("real/sub", "inner"):
+            mounts = (HostMount("/data", str(volume), subpath=subpath),)
+            exited, text = await kit.ran("sh", "-c", "cat /data/file; echo more > /data/more; ls /data", mounts=mounts)
+            assert (exited.exit_code, text) == (0, "insidefile\nmore\n")
+        for subpath in ("outer", "../..", "real/../../.."):
+            with pytest.raises(RuntimeFailed, match="subpath"):
+                await kit.runtime.create(kit.order(mounts=(HostMount("/data", str(volume), subpath=subpath),)))
+
+    with_kit(tmp_path, body)
+    assert sorted(path.name for path in (volume / "real/sub").iterdir()) == ["file", "more"]

@@ -1,7 +1,12 @@
-"""Rollouts and replicas that never started: with what a change of leader leaves behind."""
+"""Rollouts, case by case on the model cluster; also of replicas that never started, which a change of leader leaves behind."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
+from model.spec import UpdateConfig
 from tests.scenarios.model_cluster import ModelCluster
 
 
@@ -10,6 +15,11 @@ def made(*nodes: str) -> ModelCluster:
     for name in nodes:
         cluster.node(name)
     return cluster
+
+
+@pytest.fixture
+def cluster() -> ModelCluster:
+    return made("n1", "n2", "n3")
 
 
 def versions(cluster: ModelCluster) -> list[int]:
@@ -60,3 +70,71 @@ def test_a_paused_rollout_still_replaces_what_never_started() -> None:
     cluster.back(node)  # a machine set up anew: it has never heard of what it should run
     cluster.decide()
     assert versions(cluster).count(1) < 2
+
+
+def test_a_new_version_is_rolled_out_in_place_one_by_one(cluster: ModelCluster) -> None:
+    cluster.service("web", 3)
+    cluster.converge()
+    where = cluster.where("web")
+    cluster.pass_time(60_000)
+    cluster.service("web", 3, version=2)
+    plan = cluster.decide()
+    assert [event.sentence for event in plan.events] == ["update to version 2: replaced web.1 (n1); 2 replicas left"]
+    cluster.agents()
+    plan = cluster.decide()
+    assert plan.empty()
+    assert plan.wake_at_ms == cluster.now_ms + 1000
+    cluster.converge()
+    assert cluster.where("web") == where
+    assert all(row.version == 2 for rows in cluster.running.values() for row in rows.values())
+
+
+def test_start_first_runs_the_new_one_before_the_old_one_goes(cluster: ModelCluster) -> None:
+    update = UpdateConfig(order="start-first")
+    cluster.service("web", 1, update=update)
+    cluster.converge()
+    cluster.pass_time(60_000)
+    cluster.service("web", 1, version=2, update=update)
+    cluster.decide()
+    assert cluster.where("web") == {1: ["n1", "n1"]}
+    cluster.converge()
+    assert cluster.where("web") == {1: ["n1"]}
+
+
+def test_a_version_that_fails_pauses_the_rollout(cluster: ModelCluster) -> None:
+    cluster.service("web", 3)
+    cluster.converge()
+    cluster.pass_time(60_000)
+    cluster.broken.add(("web", 2))
+    cluster.service("web", 3, version=2)
+    cluster.converge()
+    assert len(cluster.containers("web")) == 2
+    assert cluster.docs["decisions"]["web"].notes == ("update to version 2 is paused: its replica on n1 does not stay up",)
+    cluster.service("web", 3, version=3)
+    cluster.converge()
+    assert len(cluster.containers("web")) == 3
+
+
+def test_a_rollout_that_may_continue_does_in_spite_of_failures(cluster: ModelCluster) -> None:
+    update = UpdateConfig(failure_action="continue")
+    cluster.service("web", 3, update=update)
+    cluster.converge()
+    cluster.pass_time(60_000)
+    cluster.broken.add(("web", 2))
+    cluster.service("web", 3, version=2, update=update)
+    cluster.converge()
+    assert {row.version for rows in cluster.running.values() for row in rows.values()} == {2}
+
+
+def test_an_agents_wrong_clock_does_not_hold_a_rollout_up(cluster: ModelCluster) -> None:
+    cluster.service("web", 2)
+    cluster.converge()
+    cluster.pass_time(60_000)
+    cluster.service("web", 2, version=2)
+    cluster.decide()
+    cluster.agents()
+    key, row = next(iter(cluster.running["n1"].items()))
+    cluster.running["n1"][key] = replace(row, since_ms=cluster.now_ms + 3_600_000)
+    cluster.agents()
+    plan = cluster.decide()
+    assert plan.wake_at_ms == cluster.now_ms + 1000

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from model.documents import Event
-from model.spec import ContainerSpec, Mount, Placement, RestartPolicy, UpdateConfig
+from model.spec import ContainerSpec, Mount, Placement, RestartPolicy
 from tests.scenarios.model_cluster import INFO, ModelCluster
 
 
@@ -199,49 +199,6 @@ def test_global_services_say_where_there_is_no_room(cluster: ModelCluster) -> No
     assert cluster.docs["decisions"]["agent"].waiting == ((0, "1 node: not enough memory"),)
 
 
-def test_a_new_version_is_rolled_out_in_place_one_by_one(cluster: ModelCluster) -> None:
-    cluster.service("web", 3)
-    cluster.converge()
-    where = cluster.where("web")
-    cluster.pass_time(60_000)
-    cluster.service("web", 3, version=2)
-    plan = cluster.decide()
-    assert sentences(plan.events) == ["update to version 2: replaced web.1 (n1); 2 replicas left"]
-    cluster.agents()
-    plan = cluster.decide()
-    assert plan.empty()
-    assert plan.wake_at_ms == cluster.now_ms + 1000
-    cluster.converge()
-    assert cluster.where("web") == where
-    assert all(row.version == 2 for rows in cluster.running.values() for row in rows.values())
-
-
-def test_start_first_runs_the_new_one_before_the_old_one_goes(cluster: ModelCluster) -> None:
-    update = UpdateConfig(order="start-first")
-    cluster.service("web", 1, update=update)
-    cluster.converge()
-    cluster.pass_time(60_000)
-    cluster.service("web", 1, version=2, update=update)
-    cluster.decide()
-    assert cluster.where("web") == {1: ["n1", "n1"]}
-    cluster.converge()
-    assert cluster.where("web") == {1: ["n1"]}
-
-
-def test_a_version_that_fails_pauses_the_rollout(cluster: ModelCluster) -> None:
-    cluster.service("web", 3)
-    cluster.converge()
-    cluster.pass_time(60_000)
-    cluster.broken.add(("web", 2))
-    cluster.service("web", 3, version=2)
-    cluster.converge()
-    assert len(cluster.containers("web")) == 2
-    assert cluster.docs["decisions"]["web"].notes == ("update to version 2 is paused: its replica on n1 does not stay up",)
-    cluster.service("web", 3, version=3)
-    cluster.converge()
-    assert len(cluster.containers("web")) == 3
-
-
 def test_a_job_runs_to_completion_and_is_not_started_again(cluster: ModelCluster) -> None:
     cluster.service("job", 2, mode="replicated-job")
     cluster.converge()
@@ -373,31 +330,6 @@ def test_failing_replicas_of_one_slot_are_reduced_to_the_oldest(cluster: ModelCl
     cluster.decide_nodes()
     cluster.converge()
     assert cluster.where("web") == {1: ["n1"]}
-
-
-def test_a_rollout_that_may_continue_does_in_spite_of_failures(cluster: ModelCluster) -> None:
-    update = UpdateConfig(failure_action="continue")
-    cluster.service("web", 3, update=update)
-    cluster.converge()
-    cluster.pass_time(60_000)
-    cluster.broken.add(("web", 2))
-    cluster.service("web", 3, version=2, update=update)
-    cluster.converge()
-    assert {row.version for rows in cluster.running.values() for row in rows.values()} == {2}
-
-
-def test_an_agents_wrong_clock_does_not_hold_a_rollout_up(cluster: ModelCluster) -> None:
-    cluster.service("web", 2)
-    cluster.converge()
-    cluster.pass_time(60_000)
-    cluster.service("web", 2, version=2)
-    cluster.decide()
-    cluster.agents()
-    key, row = next(iter(cluster.running["n1"].items()))
-    cluster.running["n1"][key] = replace(row, since_ms=cluster.now_ms + 3_600_000)
-    cluster.agents()
-    plan = cluster.decide()
-    assert plan.wake_at_ms == cluster.now_ms + 1000
 
 
 def test_replicas_move_when_their_node_no_longer_meets_a_constraint(cluster: ModelCluster) -> None:

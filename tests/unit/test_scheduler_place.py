@@ -7,6 +7,7 @@ import pytest
 from model.constraints import parse_constraint, parse_constraints, parse_spread
 from model.errors import BadInput
 from scheduler import Amounts, ClusterView, Group, Load, NodeFacts, place
+from scheduler.types import NODE_REPLICAS_MAX
 
 HAS = Amounts(4_000_000, 8_000, 0)
 
@@ -159,3 +160,11 @@ def test_constraints_match(text: str, passes: bool) -> None:
     node = NodeFacts("n1", hostname="host1", engine_labels={"disk": "ssd"}, total=HAS)
     result = place(ClusterView([node]), [Group("s", (1,), constraints=(parse_constraint(text),))])
     assert bool(result.assigned[0]) is passes
+
+
+def test_a_mistyped_scale_does_not_bury_the_nodes() -> None:
+    found = place(ClusterView(nodes("n1", "n2")), [Group("web", range(1, 1_000_001))])
+    (pairs,), (refusal,) = found.assigned, found.refused
+    assert len(pairs) == 2 * NODE_REPLICAS_MAX
+    assert refusal is not None
+    assert (len(refusal.slots), refusal.reason) == (990_000, "2 nodes: has 5,000 replicas, the most a node takes")
