@@ -228,6 +228,8 @@ def _unsupported_values(service: Mapping[str, Any]) -> Iterator[tuple[str, Any, 
     for key in ("pid", "ipc"):
         if ":" in str(service.get(key) or ""):
             yield key, service[key], "is not there: each container has its own"
+    if (service.get("deploy") or {}).get("endpoint_mode") == "vip":
+        yield "deploy.endpoint_mode", "vip", "is taken as dnsrr for now: the name gives the addresses of all ready replicas"
     update = (service.get("deploy") or {}).get("update_config") or {}
     if update.get("failure_action") == "rollback":
         yield "deploy.update_config.failure_action", "rollback", "is taken as pause: apply the earlier file to go back"

@@ -199,7 +199,7 @@ UPDATE = Obj(
 DEPLOY = Obj(
     {
         "mode": Field(Enum(("replicated", "global", "replicated-job", "global-job"))),
-        "endpoint_mode": Field(Enum(("vip", "dnsrr")), NOT_YET),
+        "endpoint_mode": Field(Enum(("vip", "dnsrr"))),
         "replicas": Field(COUNT),
         "labels": Field(LABELS),
         "rollback_config": Field(UPDATE, NOT_YET),
@@ -245,7 +245,7 @@ DEPLOY = Obj(
 )
 NETWORK_REF = Obj(
     {
-        "aliases": Field(UNIQUE, NOT_YET),
+        "aliases": Field(UNIQUE),
         "interface_name": Field(STR, NOT_YET),
         "ipv4_address": Field(STR),
         "ipv6_address": Field(STR, NOT_YET),
