@@ -112,7 +112,8 @@ def test_a_removed_service_and_one_that_left_the_network_are_told_as_gone() -> N
     cluster.put("services", "shop_web", service(ident="id2"))
     moved = service(ident="id2")
     other = replace(moved.spec.container, networks=(Attachment("other"),))
-    assert sorted(cluster.put("services", "shop_web", replace(moved, spec=replace(moved.spec, container=other)))) == sorted([NET, "other"])
+    changed = replace(moved, spec=replace(moved.spec, container=other))
+    assert sorted(cluster.put("services", "shop_web", changed)) == sorted([NET, "other"])
     assert list(cluster.told(number)[0].removed) == ["id2"]
 
 
