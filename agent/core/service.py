@@ -272,7 +272,7 @@ async def start_server(runner: Runner, pki: NodePki, listen: str) -> tuple[aio.S
     options = [
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         ("grpc.so_reuseport", 0),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),  # controllers ask whether the line is up
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),  # controllers ask whether the line is up
     ]
     server = aio.server(options=options)
     node_pb2_grpc.add_AgentServicer_to_server(service, server)
