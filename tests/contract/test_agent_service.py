@@ -59,7 +59,7 @@ async def serving(
 @pytest.mark.parametrize("who", ["node", "operator"])
 async def test_only_controllers_get_in(tmp_path: Path, keys: Keys, who: str) -> None:
     async with serving(tmp_path, keys, getattr(keys, who)) as (_, stub):
-        for call in (stub.Images(pb.Empty()), stub.Logs(pb.LogsRequest(key=KEY)).read(), stub.Exec(iter([_start()])).read()):
+        for call in (stub.Images(pb.Empty()), stub.Logs(pb.LogsRequest(key=KEY)).read(), stub.Exec().read()):
             with pytest.raises(aio.AioRpcError, match="only controllers") as caught:
                 await call
             assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED
