@@ -4,10 +4,10 @@ BIN := .venv/bin
 LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --python-version 3.11 $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check check-protos format bench lock wheel install clean
+.PHONY: help setup demo test test-v2 check check-protos format bench lock wheel install clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "%-22s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "%-22s %s\n", $$1, $$2 }'
 
 setup: ## Debian packages where missing, .venv from the lock, .venv/bin/shoal
 	@sh deploy/setup.sh
@@ -18,11 +18,15 @@ demo: setup ## a cluster of three nodes on this machine: scale, kill, heal, clea
 test: check ## everything: check, then unit, contract, root and end-to-end tests (without root: what needs none)
 	@sh tests/run.sh
 
+test-v2: setup ## the cgroup tests on a machine with cgroup v2, emulated, alone and below systemd: half an hour (needs root)
+	@sh tests/vm/run.sh
+	@sh tests/vm/run.sh --systemd
+
 check: setup ## the quick rules: lint, types, import floors, generated code, shell syntax
 	$(BIN)/ruff check -q .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	@for script in deploy/*.sh deploy/stopped/* tests/*.sh protos/*.sh bench/*.sh .ci/run demo; do sh -n $$script || exit 1; done
+	@for script in deploy/*.sh deploy/stopped/* tests/*.sh tests/vm/*.sh protos/*.sh bench/*.sh .ci/run demo; do sh -n $$script || exit 1; done
 	@sh protos/generate.sh --check
 
 check-protos: setup ## is the generated code the one of the .proto files?

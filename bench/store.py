@@ -16,6 +16,7 @@ from pathlib import Path
 
 import trustme
 
+from controller.clock import RealClock
 from controller.store.etcd import EtcdStore
 from controller.store.etcd3_compat import Etcd3Store
 from controller.store.etcd_command import EtcdFiles, EtcdSettings
@@ -25,17 +26,6 @@ from controller.store.supervisor import EtcdProcess, free_port
 from model.store_port import Op, Put, Store
 
 VALUE = b"v" * 512
-
-
-class RealClock:
-    def now(self) -> float:
-        return time.time()
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
 
 
 def certificates(folder: Path) -> EtcdFiles:

@@ -21,6 +21,7 @@ from model.errors import BadInput, NotFound, RuntimeFailed, ShoalError, Unavaila
 
 _ENDED: Final = ("complete", "failed", "rejected", "shutdown")
 _START_S: Final = 120.0
+_PATIENCE_S: Final = 1.0
 
 
 @click.command("run", context_settings={"allow_interspersed_args": False})
@@ -90,6 +91,7 @@ def run_command(ctx: click.Context, /, **options: Any) -> None:
 def until_started(client: Client, name: str) -> Any:
     """The replica's row once it runs or has ended. Raises Unavailable with the reason after two minutes."""
     end = time.monotonic() + _START_S
+    told_from = time.monotonic() + _PATIENCE_S
     row: Any = None
     line = LiveLine()
     while time.monotonic() < end:
@@ -97,7 +99,7 @@ def until_started(client: Client, name: str) -> Any:
         row = rows[0] if rows else row
         if row and (row["state"] == "running" or row["state"] in _ENDED):
             return row
-        if row and row["state"] == "pending" and row["message"]:
+        if row and row["state"] == "pending" and row["message"] and time.monotonic() > told_from:
             line.show(f"{name} waits: {row['message']}")
         if not rows and row:
             raise NotFound(f"{name} was removed meanwhile")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from model.errors import BadInput
 
@@ -50,6 +51,8 @@ def parse(argv: Sequence[str]) -> Config:
     parser.add_argument("--pool", default="10.0.0.0/8", metavar="CIDR", help="where networks get their subnets from")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     flags = parser.parse_args(argv)
+    etcd = tuple(url.strip() for url in flags.etcd.split(",") if url.strip())
+    _check_etcd(etcd, (flags.etcd_cacert, flags.etcd_cert, flags.etcd_key))
     return Config(
         data_dir=flags.data_dir.absolute(),
         api=host_port("--api", flags.api),
@@ -57,13 +60,27 @@ def parse(argv: Sequence[str]) -> Config:
         advertise=flags.advertise or own_address(flags.api),
         name=flags.name or socket.gethostname(),
         node_timeout_s=duration_s("--node-timeout", flags.node_timeout),
-        etcd=tuple(url.strip() for url in flags.etcd.split(",") if url.strip()),
+        etcd=etcd,
         etcd_cacert=flags.etcd_cacert,
         etcd_cert=flags.etcd_cert,
         etcd_key=flags.etcd_key,
         pool=_pool(flags.pool),
         log_level=flags.log_level,
     )
+
+
+def _check_etcd(urls: Sequence[str], files: Sequence[Path | None]) -> None:
+    """The store holds everything: over a wire it is spoken to with mutual TLS only."""
+    for url in urls:
+        parts = urlsplit(url)
+        if parts.scheme not in ("https", "http") or not parts.hostname:
+            raise BadInput(f"--etcd {url!r}: expected URLs such as https://10.0.0.1:2379")
+        if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
+            raise BadInput(f"--etcd {url}: not encrypted: use https, with --etcd-cacert, --etcd-cert and --etcd-key")
+        if parts.scheme == "https" and None in files:
+            raise BadInput(f"--etcd {url}: needs --etcd-cacert, --etcd-cert and --etcd-key")
+    if not urls and any(files):
+        raise BadInput("--etcd-cacert, --etcd-cert and --etcd-key go with --etcd")
 
 
 def host_port(flag: str, text: str) -> tuple[str, int]:

@@ -38,6 +38,7 @@ class Lab:
         self.name = layout.check_name(name)
         self.paths = LabPaths(self.name)
         self._say = say
+        self.ready_s = _READY_S
 
     # -- what is there ------------------------------------------------------------------------------------------------
 
@@ -146,7 +147,7 @@ class Lab:
         with self.client() as client:
             return str(client.post("/v1/tokens", {})["token"])
 
-    def wait_ready(self, nodes: Sequence[str], timeout_s: float = _READY_S) -> None:
+    def wait_ready(self, nodes: Sequence[str]) -> None:
         """Until these nodes are `ready`. Raises Unavailable naming those that are not and the end of a log."""
         if not nodes:
             return
@@ -157,18 +158,19 @@ class Lab:
                 states = {row["name"]: row["state"] for row in client.get("/v1/nodes")}
             return all(states.get(name) == "ready" for name in nodes)
 
-        self._wait(ready, f"node {', '.join(nodes)}", nodes[0], timeout_s)
+        self._wait(ready, f"node {', '.join(nodes)}", nodes[0])
 
-    def _wait(self, done: Callable[[], bool], what: str, machine: str, timeout_s: float = _READY_S) -> None:
-        end = time.monotonic() + timeout_s
+    def _wait(self, done: Callable[[], bool], what: str, machine: str) -> None:
+        end, pause = time.monotonic() + self.ready_s, 0.1
         while True:
             with contextlib.suppress(ShoalError, OSError):
                 if done():
                     return
             if time.monotonic() > end:
-                tail = _tail(self.paths.log(machine))
-                raise Unavailable(f"{what} is not ready after {timeout_s:.0f} s; the end of {self.paths.log(machine)}: {tail}")
-            time.sleep(0.1)
+                log = self.paths.log(machine)
+                raise Unavailable(f"{what} is not ready after {self.ready_s:.0f} s; the end of {log}: {_tail(log)}")
+            time.sleep(pause)
+            pause = min(pause * 1.05, 1.0)
 
     def down(self) -> None:
         """Nothing of the lab is left: processes, namespaces, links, mounts, cgroups, rules, files, context."""

@@ -50,8 +50,11 @@ def lab_command() -> None:
 @click.option("--node-cpus", type=float, default=0.0, help="cores of each node (default: the machine's, split evenly)")
 @click.option("--node-memory", default="", help="memory of each node, such as 1G (default: the machine's, split evenly)")
 @click.option("--node-timeout", default=3.0, show_default=True, help="seconds of silence until a node is lost")
-def up(name: str, nodes: int, node_cpus: float, node_memory: str, node_timeout: float) -> None:
-    record = _lab(name).up(nodes, cpus=node_cpus, memory_bytes=_bytes(node_memory), node_timeout_s=node_timeout)
+@click.option("--timeout", default=60.0, show_default=True, help="seconds to wait for each daemon; a slow machine wants more")
+def up(name: str, nodes: int, node_cpus: float, node_memory: str, node_timeout: float, timeout: float) -> None:
+    lab = _lab(name)
+    lab.ready_s = timeout
+    record = lab.up(nodes, cpus=node_cpus, memory_bytes=_bytes(node_memory), node_timeout_s=node_timeout)
     click.echo(f"lab {name} is up: {nodes} node{'' if nodes == 1 else 's'}, registry {record.registry}, context {name}")
 
 

@@ -25,6 +25,7 @@ from agent.core.tls import NodePki, caller_role
 from agent.plan.container import ExecRequest
 from agent.plan.inspect import inspected
 from agent.plan.records import Life, ReplicaId
+from agent.runtime.port import Session
 from model.errors import BadInput, Conflict, NotFound, ShoalError, Unavailable
 from model.pki_names import ROLE_CONTROLLER
 from protos import node_pb2 as pb
@@ -85,12 +86,26 @@ class AgentService(node_pb2_grpc.AgentServicer):
 
     async def Attach(self, requests: AsyncIterator[pb.ExecInput], context: Context) -> AsyncIterator[pb.ExecOutput]:
         start = await _first(requests)
-        life = await self._attachable(start.key)
-        session = await self._ports.runtime.attach(life.container_id)
+        life, session = await self._attached(start.key)
+        if session is None:
+            async for output in self._past(life):
+                yield output
+            return
         if start.HasField("size"):
             await session.resize(start.size.rows, start.size.columns)
         async for output in relay(session, requests):
             yield output
+
+    async def _attached(self, key: pb.ReplicaKey) -> tuple[Life, Session | None]:
+        """The replica and a session with its container; none when it has ended."""
+        while True:
+            life = await self._attachable(key)
+            if life.ended:
+                return life, None
+            try:
+                return life, await self._ports.runtime.attach(life.container_id)
+            except Conflict:  # it has ended a moment ago: the core hears of it next
+                await self._runner.until(lambda seen=life: self._life(key) is not seen)  # type: ignore[misc]
 
     async def _attachable(self, key: pb.ReplicaKey) -> Life:
         """The replica once its container is there: `run -it` attaches while the image is still being pulled."""
@@ -107,9 +122,17 @@ class AgentService(node_pb2_grpc.AgentServicer):
             life = self._life(key)
             raise Unavailable(f"{life.name} has no container yet ({life.state}): {life.message or 'still preparing'}") from None
         life = self._life(key)
-        if life.ended:
+        if life.ended and (life.exit_code is None or not life.ran):
             raise Conflict(f"{life.name} has ended: {life.message or life.state}")
         return life
+
+    async def _past(self, life: Life) -> AsyncIterator[pb.ExecOutput]:
+        """A command that was over before anybody could attach: what it wrote, and its exit code."""
+        assert life.exit_code is not None
+        yield pb.ExecOutput(started=True)
+        async for line in self._ports.runtime.logs(life.id.text):
+            yield pb.ExecOutput(stderr=line.line) if line.stream == "stderr" else pb.ExecOutput(stdout=line.line)
+        yield pb.ExecOutput(exit_code=life.exit_code)
 
     async def Inspect(self, request: pb.ContainerRequest, context: Context) -> pb.Json:
         from agent.images.records import ImageConfig
@@ -249,7 +272,7 @@ async def start_server(runner: Runner, pki: NodePki, listen: str) -> tuple[aio.S
     options = [
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         ("grpc.so_reuseport", 0),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),  # controllers ask whether the line is up
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),  # controllers ask whether the line is up
     ]
     server = aio.server(options=options)
     node_pb2_grpc.add_AgentServicer_to_server(service, server)

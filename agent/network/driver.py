@@ -173,10 +173,10 @@ class KernelNetwork:
             plan = self._plans.get(wanted.network)
             if plan is None:
                 raise RuntimeFailed(f"network {wanted.network} is not on this node yet")
-            slice_cidr = kernel.slice_of(plan)
-            address = wanted.ipv4_address or ipam.next_address(
-                slice_cidr, self._taken(wanted.network), self._last.get(wanted.network, "")
-            )
+            slice_cidr, taken = kernel.slice_of(plan), self._taken(wanted.network)
+            if wanted.ipv4_address and (why := ipam.refusal(slice_cidr, taken, wanted.ipv4_address)):
+                raise RuntimeFailed(f"network {wanted.network}: address {wanted.ipv4_address} cannot be given: {why}")
+            address = wanted.ipv4_address or ipam.next_address(slice_cidr, taken, self._last.get(wanted.network, ""))
             if address is None:
                 raise RuntimeFailed(f"network {wanted.network}: every address of this node's slice {slice_cidr} is taken")
             self._last[wanted.network] = address

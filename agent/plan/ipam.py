@@ -24,3 +24,15 @@ def next_address(slice_cidr: str, taken: Collection[str], last: str) -> str | No
         if address not in taken:
             return address
     return None
+
+
+def refusal(slice_cidr: str, taken: Collection[str], address: str) -> str:
+    """Why a container of this node cannot have an address its spec asks for; empty when it can."""
+    net = ipaddress.IPv4Network(slice_cidr)
+    try:
+        wanted = ipaddress.IPv4Address(address)
+    except ValueError:
+        return "it is no IPv4 address"
+    if not int(net.network_address) + 2 <= int(wanted) < int(net.broadcast_address):
+        return f"it is not one of this node's addresses on it, {slice_cidr} without the first two and the last"
+    return "another container on this node has it" if str(wanted) in taken else ""

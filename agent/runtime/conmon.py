@@ -22,32 +22,28 @@ from typing import Any, Final, Literal
 from agent.plan.capabilities import held
 from agent.plan.cgroups import cgroup_path
 from agent.plan.container import ContainerOrder, ExecRequest, Exited, Found, LogLine, Usage
-from agent.plan.exits import EXEC_FAILURE, create_error, exit_message
+from agent.plan.exits import create_error
 from agent.plan.log_lines import LogOptions, log_options
 from agent.plan.oci import HostFacts, seccomp_filter
 from agent.plan.seccomp import filter_key
-from agent.runtime import attach, bundle, conmon_call, execs
+from agent.runtime import attach, bundle, conmon_call, ends, execs
 from agent.runtime.bundle import Paths, Pids, State
 from agent.runtime.cgroups import CgroupDriver, UsageFiles, cgroup_driver
-from agent.runtime.facts import boot_id, raise_descriptor_limit, read_facts, start_time
-from agent.runtime.log_reader import last_bytes
+from agent.runtime.facts import boot_id, program, raise_descriptor_limit, read_facts, start_time
 from agent.runtime.log_store import LogStore
 from agent.runtime.monitor import Process, Watch, read_exit_file, reap_orphans
 from agent.runtime.mountns import become_subreaper
 from agent.runtime.port import Session
 from agent.runtime.seccomp_bpf import compile_filter
 from agent.runtime.spawn import readable, run
-from model.errors import Conflict, NotFound, RuntimeFailed
+from model.errors import Conflict, NotFound
 
 _END_WAIT_S: Final = 0.2
 _END_TRIES: Final = 100
 _MONITOR_TIMEOUT_S: Final = 5.0
 _SIGKILL: Final = 9
-_EXEC_FAILURE_S: Final = 5.0
-_LAST_LOG_BYTES: Final = 1024
 _REAP_DELAY_S: Final = 0.05
 _REAP_DELAYS_S: Final = (0.05, 0.5, 5.0)
-_KILLED: Final = 128 + _SIGKILL
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +79,8 @@ class ConmonRuntime:
         self.config = config
         self.facts = facts or read_facts(config.node)
         self.cgroups = cgroups or cgroup_driver()
-        self._conmon = _program("conmon")
-        self._runtime = _program(config.runtime)
+        self._conmon = program("conmon")
+        self._runtime = program(config.runtime)
         self._root = config.run_dir / config.runtime
         self._sockets = config.run_dir / "sockets"
         self._containers: dict[str, _Container] = {}
@@ -121,7 +117,7 @@ class ConmonRuntime:
         container = _Container(state, paths, bundle.read_pids(paths))
         self._containers[state.id] = container
         # `started` is noted before the runtime is asked: while its fifo stands, the process still waits for the word.
-        started_at = 0.0 if (self._root / state.id / "exec.fifo").exists() else _started_at(paths)
+        started_at = 0.0 if (self._root / state.id / "exec.fifo").exists() else ends.started_at(paths)
         container.started = started_at > 0
         if state.boot_id == self._boot and container.pids.pid:
             self._watch(container)
@@ -269,13 +265,7 @@ class ConmonRuntime:
             yield await self._exits.get()
 
     def _ended(self, container: _Container, code: int | None, *, emit: bool = True) -> None:
-        state = container.state
-        oom = container.paths.oom.exists() or (code == _KILLED and self._oom_kills(state) > 0)
-        message = exit_message(code, oom, state.memory_bytes)
-        failure = self._exec_failure(container) if code == 1 else None
-        if failure is not None:
-            code, message = failure.exit_code, str(failure)
-        container.exit = Exited(state.id, code, oom, _end_time(container.paths.exit), message)
+        container.exit = ends.exited(container.state, container.paths, code, self.cgroups)
         if container.usage is not None:
             container.usage.close()
             container.usage = None
@@ -284,21 +274,6 @@ class ConmonRuntime:
         container.done.set()
         if emit and container.started:
             self._exits.put_nowait(container.exit)
-
-    def _exec_failure(self, container: _Container) -> RuntimeFailed | None:
-        """crun finds out only after the start that the kernel cannot execute a file; it says so in the log and ends with 1."""
-        if not container.state.log or time.time() - _started_at(container.paths) > _EXEC_FAILURE_S:
-            return None
-        text = last_bytes(Path(container.state.log), _LAST_LOG_BYTES)
-        if EXEC_FAILURE not in text:
-            return None
-        return create_error(text[text.index(EXEC_FAILURE) :], bundle.read_process(container.paths)["args"][0])
-
-    def _oom_kills(self, state: State) -> int:
-        files = self.cgroups.open_usage(state.cgroup)
-        usage = files.read(0.0)
-        files.close()
-        return usage.oom_kills if usage else 0
 
     async def _stop(self, container: _Container) -> None:
         """SIGKILL and wait until the end has been seen."""
@@ -415,24 +390,3 @@ async def _finish(work: Coroutine[Any, Any, None]) -> None:
         with contextlib.suppress(Exception):
             await task
         raise
-
-
-def _program(name: str) -> str:
-    found = shutil.which(name, path="/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin:/usr/libexec/podman")
-    if not found:
-        raise RuntimeFailed(f"{name} is not installed on this node: install the package {name}")
-    return found
-
-
-def _started_at(paths: Paths) -> float:
-    try:
-        return float(paths.started.read_text())
-    except (OSError, ValueError):
-        return 0.0
-
-
-def _end_time(exit_file: Path) -> float:
-    try:
-        return exit_file.stat().st_mtime
-    except OSError:
-        return time.time()

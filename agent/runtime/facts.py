@@ -12,6 +12,7 @@ from pathlib import Path
 
 from agent.plan import capabilities
 from agent.plan.oci import HostFacts
+from model.errors import RuntimeFailed
 
 _CAP_SYS_RESOURCE = "CAP_SYS_RESOURCE"
 
@@ -43,6 +44,14 @@ def raise_descriptor_limit() -> None:
     """A container takes about a dozen descriptors of the agent; containers get a limit of their own."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def program(name: str) -> str:
+    """Its path. Raises RuntimeFailed when it is not installed."""
+    found = shutil.which(name, path="/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin:/usr/libexec/podman")
+    if not found:
+        raise RuntimeFailed(f"{name} is not installed on this node: install the package {name}")
+    return found
 
 
 def boot_id() -> str:

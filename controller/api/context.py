@@ -40,7 +40,7 @@ class Changed(Conflict):
 
 @dataclass(slots=True)
 class Api:
-    """`shown(revision)` waits until the picture shows it. `reign()`: epoch while this controller leads, else 0."""
+    """`shown(revision)` waits until the picture shows it."""
 
     store: Store
     picture: Picture

@@ -109,8 +109,10 @@ async def _give(
     for node, queue in queues.items():
         if queue.full():
             putting = asyncio.ensure_future(queue.put(chunk))
-            await asyncio.wait({putting, loads[node]}, return_when=asyncio.FIRST_COMPLETED)
-            putting.cancel()
+            try:
+                await asyncio.wait({putting, loads[node]}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                putting.cancel()
         else:
             queue.put_nowait(chunk)
 

@@ -10,6 +10,7 @@ from controller.api import rows
 from controller.api.context import Api, Call
 from controller.api.schemas import ScaleBody
 from controller.decide.nets import UNPLANNED
+from controller.decide.wording import too_many
 from controller.loops.picture import Snapshot
 from model import codec
 from model.documents import ServiceDoc, StackDoc, VolumeDoc, key
@@ -39,7 +40,7 @@ async def create_service(api: Api, call: Call) -> dict[str, Any]:
     spec: ServiceSpec = call.body
     if spec.stack:
         raise BadInput(f"service {spec.name} names the stack {spec.stack}: apply the stack instead")
-    problems = [*service_problems(spec), *unknown_places(spec, api.snapshot())]
+    problems = [*service_problems(spec), *unmet(spec, api.snapshot())]
     if problems:
         raise BadInput(problems[0], problems)
     now_ms = api.now_ms()
@@ -57,14 +58,16 @@ async def create_service(api: Api, call: Call) -> dict[str, Any]:
     return rows.service(api, document)
 
 
-def unknown_places(spec: ServiceSpec, snapshot: Snapshot) -> list[str]:
-    """What the service names and the cluster does not have: networks, and the node it is bound to."""
+def unmet(spec: ServiceSpec, snapshot: Snapshot) -> list[str]:
+    """What the service asks for and the cluster does not have: networks, the node it is bound to, room for so many."""
     names = (attachment.network for attachment in spec.container.networks)
     missing = [name for name in names if name not in UNPLANNED and name not in snapshot.of("networks")]
     problems = [f"service {spec.name}: there is no network {name}: see `shoal network ls`" for name in missing]
     node = spec.placement.node
     if node and node not in snapshot.of("nodes"):
         problems.append(f"service {spec.name}: no node is called {node}: see `shoal node ls`")
+    if why := too_many(spec.replicas, len(snapshot.of("nodes"))):
+        problems.append(f"service {spec.name}: {why}")
     return problems
 
 
@@ -93,6 +96,8 @@ async def scale(api: Api, call: Call) -> dict[str, Any]:
             raise BadInput(f"{name} is a single container: apply it as a service of a stack to scale it")
         if document.scale == body.replicas:
             return document
+        if why := too_many(body.replicas, len(api.snapshot().of("nodes"))):
+            raise BadInput(f"service {name}: {why}")
         return replace(document, scale=body.replicas, updated_ms=api.now_ms())
 
     old, new, revision = await api.edit("services", name, change)

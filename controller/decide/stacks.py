@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 
 from controller.decide.nets import networks_of
 from controller.decide.types import View
-from controller.decide.wording import counted, listed
+from controller.decide.wording import counted, listed, too_many
 from model.documents import NetworkDoc, ServiceDoc, StackDoc, VolumeDoc, key
 from model.errors import BadInput, Conflict
 from model.spec import NetworkSpec, ServiceSpec, StackSpec, VolumeSpec
@@ -103,7 +103,10 @@ def _check(view: View, wanted: StackSpec) -> None:
     problems += [
         f"volume {v.name} is external and does not exist" for v in wanted.volumes if v.external and v.name not in view.volumes
     ]
-    problems += [problem for service in wanted.services for problem in service_problems(service)]
+    for service in wanted.services:
+        problems += service_problems(service)
+        if why := too_many(service.replicas, len(view.nodes)):
+            problems.append(f"service {service.name}: {why}")
     if problems:
         raise BadInput(problems[0] if len(problems) == 1 else f"{problems[0]} (and {len(problems) - 1} more)", problems)
     others: list[str] = []

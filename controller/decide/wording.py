@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from scheduler.types import NODE_REPLICAS_MAX
+
 SHOWN_MAX: Final = 5
 
 
@@ -18,6 +20,12 @@ def replica_name(service: str, slot: int, node: str = "", *, everywhere: bool = 
 
 def counted(count: int, one: str = "replica") -> str:
     return f"{count:,} {one}{'' if count == 1 else 's'}"
+
+
+def too_many(replicas: int, nodes: int) -> str:
+    """Why a cluster of so many nodes never runs so many replicas: a mistyped number is better refused than left waiting."""
+    most = NODE_REPLICAS_MAX * max(1, nodes)
+    return f"{replicas:,} replicas: a cluster of {counted(nodes, 'node')} takes at most {most:,}" if replicas > most else ""
 
 
 def listed(texts: Sequence[str]) -> str:

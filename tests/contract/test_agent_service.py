@@ -19,6 +19,7 @@ from agent.plan.container import LogLine
 from agent.plan.desired import merge
 from agent.plan.records import WantedVolume
 from model.pki_names import node_server_name
+from model.spec import RestartPolicy, ServiceSpec
 from protos import node_pb2 as pb
 from protos import node_pb2_grpc
 from tests.contract.agent_support import Agent, Keys, desired, web
@@ -40,12 +41,14 @@ async def stub_of(port: int, pki: NodePki) -> AsyncIterator[Any]:
 
 
 @asynccontextmanager
-async def serving(path: Path, keys: Keys, who: NodePki | None = None) -> AsyncIterator[tuple[Agent, Any]]:
+async def serving(
+    path: Path, keys: Keys, who: NodePki | None = None, spec: ServiceSpec | None = None
+) -> AsyncIterator[tuple[Agent, Any]]:
     agent = Agent(path)
     async with agent.on():
         server, port = await start_server(agent.runner, keys.node, "127.0.0.1:0")
         try:
-            agent.runner.desire(merge(agent.core.desired, desired_message(desired(1, 1, web()).desired)))
+            agent.runner.desire(merge(agent.core.desired, desired_message(desired(1, 1, spec or web()).desired)))
             await agent.reached(lambda: agent.runtime.running() == 1)
             async with stub_of(port, who or keys.controller) as stub:
                 yield agent, stub
@@ -56,7 +59,7 @@ async def serving(path: Path, keys: Keys, who: NodePki | None = None) -> AsyncIt
 @pytest.mark.parametrize("who", ["node", "operator"])
 async def test_only_controllers_get_in(tmp_path: Path, keys: Keys, who: str) -> None:
     async with serving(tmp_path, keys, getattr(keys, who)) as (_, stub):
-        for call in (stub.Images(pb.Empty()), stub.Logs(pb.LogsRequest(key=KEY)).read(), stub.Exec(iter([_start()])).read()):
+        for call in (stub.Images(pb.Empty()), stub.Logs(pb.LogsRequest(key=KEY)).read(), stub.Exec().read()):
             with pytest.raises(aio.AioRpcError, match="only controllers") as caught:
                 await call
             assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED
@@ -109,6 +112,19 @@ async def test_a_process_is_joined_with_its_caller(tmp_path: Path, keys: Keys, c
         assert (await stream.read()).exit_code == 137
         assert await stream.read() == aio.EOF
         assert agent.runtime.sessions[0].closed
+
+
+async def test_a_process_that_ended_before_it_could_be_joined_gives_its_output_and_code(tmp_path: Path, keys: Keys) -> None:
+    async with serving(tmp_path, keys, spec=web(RestartPolicy("none"))) as (agent, stub):
+        agent.runtime.lines = [LogLine(1, "stdout", b"out\n"), LogLine(2, "stderr", b"err\n")]
+        (container_id,) = agent.runtime.containers
+        agent.runtime.end(container_id, 5)
+        await agent.reached(lambda: agent.core.statuses()[0].state == "failed")
+        stream = stub.Attach()
+        await stream.write(_start())
+        found = [output async for output in stream]
+        assert [output.WhichOneof("kind") for output in found] == ["started", "stdout", "stderr", "exit_code"]
+        assert (found[1].stdout, found[2].stderr, found[3].exit_code) == (b"out\n", b"err\n", 5)
 
 
 async def test_a_caller_that_goes_away_ends_its_exec(tmp_path: Path, keys: Keys) -> None:

@@ -250,6 +250,7 @@ def test_a_service_that_cannot_be_is_refused_and_not_stored(operator: Client, ch
     [
         ({"mode": "global"}, 2, "is global: it has one replica on every node"),
         ({"single": True}, 2, "is a single container"),
+        ({}, 999_999, "999,999 replicas: a cluster of"),
         ({}, -1, "-1: expected a number from 0 to 1,000,000"),
         ({}, 10**12, "1000000000000: expected a number from 0"),
     ],

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from controller.config import duration_s, host_port, parse
-from model.errors import BadInput
 from tests.contract.controller_harness import ROOT, controller_process, eventually
 
 pytestmark = [pytest.mark.contract, pytest.mark.timeout(60)]
@@ -64,17 +62,6 @@ def test_a_killed_controller_takes_its_etcd_with_it() -> None:
 def _resident_bytes(pid: int) -> int:
     (line,) = (row for row in Path(f"/proc/{pid}/status").read_text().splitlines() if row.startswith("VmRSS"))
     return int(line.split()[1]) * 1024
-
-
-def test_flags() -> None:
-    config = parse(["--data-dir", "x", "--api", "[::1]:7", "--advertise", "a", "--node-timeout", "1m", "--etcd", "https://a, https://b"])
-    assert (config.api, config.node_timeout_s, config.etcd) == (("::1", 7), 60.0, ("https://a", "https://b"))
-    assert config.data_dir.is_absolute()
-    for wrong in (["--api", "7443"], ["--node-timeout", "fast"], ["--pool", "10.0.0.1/8"], ["--pool", "10.0.0.0/24"]):
-        with pytest.raises(BadInput, match=wrong[0]):
-            parse(["--data-dir", "x", *wrong])
-    assert duration_s("-t", "500ms") == 0.5
-    assert host_port("-a", "127.0.0.1:0") == ("127.0.0.1", 0)
 
 
 @pytest.mark.parametrize("flag", ["--api", "--dispatch"])

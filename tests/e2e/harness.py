@@ -67,7 +67,8 @@ class LabUnderTest:
         self.environment = {**os.environ, "SHOAL_CONFIG_DIR": str(config), "SHOAL_CONTEXT": self.name}
         self._watchdog = Watchdog(self.name, self.environment)
         try:
-            self("lab", "up", "--name", self.name, "--nodes", str(nodes), "--node-timeout", f"{3 * PATIENCE:g}")
+            self("lab", "up", "--name", self.name, "--nodes", str(nodes), "--node-timeout", f"{3 * PATIENCE:g}",
+                 "--timeout", f"{60 * PATIENCE:g}")  # fmt: skip
         except BaseException:
             self.down()
             raise

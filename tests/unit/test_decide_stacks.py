@@ -189,3 +189,9 @@ def test_the_preview_shows_who_is_replaced_and_who_would_wait(cluster: ModelClus
     wanted = shop(placement=Placement(max_replicas_per_node=2), replicas=5)
     shown = preview(cluster.view(), diff(cluster, wanted), cluster.settings, cluster.now_ms)
     assert shown.waiting == (Waits("shop_web.5", "2 nodes: has 2 of at most 2 replicas per node"),)
+
+
+def test_more_replicas_than_the_nodes_ever_take_are_refused(cluster: ModelCluster) -> None:
+    with pytest.raises(BadInput, match="service shop_web: 10,001 replicas: a cluster of 2 nodes takes at most 10,000"):
+        diff(cluster, replace(SHOP, services=(replace(WEB, replicas=10_001),)))
+    assert diff(cluster, replace(SHOP, services=(replace(WEB, replicas=10_000),))).services

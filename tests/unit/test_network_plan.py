@@ -67,3 +67,11 @@ def test_a_full_slice_gives_none() -> None:
     taken = {f"10.1.2.{n}" for n in range(2, 7)}
     assert ipam.next_address("10.1.2.0/29", taken, "") is None
     assert ipam.next_address("10.1.2.0/29", taken - {"10.1.2.4"}, "10.1.2.6") == "10.1.2.4"
+
+
+def test_an_address_the_spec_asks_for_must_be_the_nodes_own_and_free() -> None:
+    assert ipam.refusal("10.1.2.0/29", {"10.1.2.2"}, "10.1.2.6") == ""
+    assert "another container" in ipam.refusal("10.1.2.0/29", {"10.1.2.2"}, "10.1.2.2")
+    for address in ("10.1.2.0", "10.1.2.1", "10.1.2.7", "10.1.3.2"):
+        assert "not one of this node's addresses" in ipam.refusal("10.1.2.0/29", (), address)
+    assert ipam.refusal("10.1.2.0/29", (), "web") == "it is no IPv4 address"
