@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.controller_harness import Client, ControllerProcess, Node, controller_process
+from tests.contract.controller_harness import Client, ControllerProcess, Node, controller_process, eventually
 
 pytestmark = [pytest.mark.contract, pytest.mark.timeout(120)]
 
@@ -108,6 +108,7 @@ async def test_networks_and_peers_reach_the_nodes(controller: ControllerProcess,
         await first.until(lambda: "net_default" in first.networks)
         assert not first.networks["net_default"].peers
         async with second.session():
+            await asyncio.to_thread(eventually, lambda: operator.ok("GET", "/v1/nodes/n2")["state"] == "ready")
             await asyncio.to_thread(operator.ok, "POST", "/v1/services/net_web/scale", {"replicas": 2})
             await second.until(lambda: second.slots() == 1)
             await first.until(lambda: first.networks["net_default"].peers)
