@@ -39,9 +39,16 @@ def _processes_naming(name: str) -> list[str]:
 
 
 def on_node(lab: LabUnderTest, node: str) -> list[str]:
-    """Everything of containers that a node still holds; empty when nothing is assigned to it."""
+    """Everything of containers that a node still holds; empty when nothing is assigned to it.
+
+    The node's own bridge (`shb-0`, as `docker0` elsewhere) stays once it was needed.
+    """
     state, run = layout.LabPaths(lab.name).machine_state(node), layout.LabPaths(lab.name).machine_run(node)
-    found = [f"link {row.split()[0]}" for row in lab.on(node, "ip", "-br", "link").splitlines() if row.startswith("sh")]
+    found = [
+        f"link {row.split()[0]}"
+        for row in lab.on(node, "ip", "-br", "link").splitlines()
+        if row.startswith("sh") and row.split()[0] != "shb-0"
+    ]
     found += [f"mount {line.split()[4]}" for line in lab.on(node, "cat", "/proc/self/mountinfo").splitlines()
               if " overlay " in line or "/netns/" in line]  # fmt: skip
     found += [f"address file {path.name}" for path in (run / "network").glob("*")]
