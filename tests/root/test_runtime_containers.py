@@ -57,7 +57,7 @@ def test_files_of_etc_and_hostname(tmp_path: Path) -> None:
         assert text.startswith("web\nweb\n")
         assert "10.9.0.2\tweb\n" in text
         assert "10.1.1.1\tdb\n" in text
-        assert text.endswith("nameserver 10.9.0.1\n")
+        assert text.endswith("nameserver 10.9.0.1\noptions ndots:0\n")
 
     with_kit(tmp_path, body)
 
