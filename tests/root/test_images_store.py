@@ -470,6 +470,7 @@ async def test_oci_layouts_are_loaded_from_tar_and_directory(stores: Stores, tmp
         (tar_files({"index.json": b'{"manifests": [{"digest": "sha256:../../x"}]}', "oci-layout": b""}), "missing in it"),
         (gzip.compress(b"x" * 1000)[:-8], "too early"),
     ],
+    ids=["no tar", "neither kind", "no JSON", "no image", "outside", "missing blob", "cut gzip"],
 )
 async def test_bad_archives_are_refused(stores: Stores, data: bytes, word: str) -> None:
     with pytest.raises(ImageError, match=word):
