@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 PORT: Final = 53
 TTL_S: Final = 1
 PLAIN_UDP_BYTES: Final = 512
+ANY_PORT_TRIES: Final = 20
 FORWARD_S: Final = 2.0
 FORWARDS_MAX: Final = 200
 TCP_IDLE_S: Final = 10.0
@@ -144,14 +145,18 @@ class NameServer:
 
     async def _open(self, network: str, gateway: str) -> _Sockets:
         loop = asyncio.get_running_loop()
-        udp, _ = await loop.create_datagram_endpoint(lambda: _Udp(self, network), local_addr=(gateway, self._port))
-        port = udp.get_extra_info("sockname")[1]
-        try:
-            tcp = await asyncio.start_server(lambda r, w: self._serve_tcp(network, r, w), gateway, port)
-        except OSError:
-            udp.close()
-            raise
-        return _Sockets(gateway, udp, tcp)
+        for last in (*[False] * (ANY_PORT_TRIES if not self._port else 0), True):
+            udp, _ = await loop.create_datagram_endpoint(lambda: _Udp(self, network), local_addr=(gateway, self._port))
+            port = udp.get_extra_info("sockname")[1]
+            try:
+                tcp = await asyncio.start_server(lambda r, w: self._serve_tcp(network, r, w), gateway, port)
+            except OSError:  # with port 0, TCP's port of that number may be somebody else's
+                udp.close()
+                if last:
+                    raise
+                continue
+            return _Sockets(gateway, udp, tcp)
+        raise AssertionError("the last try returns or raises")
 
     @staticmethod
     def _close(row: _Sockets) -> None:
