@@ -87,7 +87,7 @@ def init_pid(paths: LabPaths, machine: str) -> int:
     for pid in cgroups.processes(f"{paths.cgroup}/{machine}/daemons"):
         try:
             status = Path(f"/proc/{pid}/status").read_text()
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             continue
         numbers = next((line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:")), [])
         if len(numbers) > 1 and numbers[-1] == "1":

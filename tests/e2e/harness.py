@@ -131,7 +131,7 @@ class LabUnderTest:
         for pid in cgroups.processes(f"shoal-labs/{self.name}/{machine}/daemons"):
             try:
                 words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            except FileNotFoundError:
+            except (FileNotFoundError, ProcessLookupError):
                 continue
             if word.encode() in words or words[0].endswith(b"/" + word.encode()):
                 found.append(pid)
