@@ -25,7 +25,7 @@ from cli.client import Client
 from lab import cgroups, images, layout, machines, underlay
 from lab.layout import CONTROLLER, REGISTRY, LabPaths, LabRecord, MachineRecord
 from model import codec
-from model.errors import Conflict, NotFound, RuntimeFailed, ShoalError, Unavailable
+from model.errors import Conflict, NotFound, ShoalError, Unavailable
 
 _READY_S: Final = 60.0
 Say = Callable[[str], None]
@@ -78,9 +78,7 @@ class Lab:
 
     # -- up and down --------------------------------------------------------------------------------------------------
 
-    def up(
-        self, nodes: int, *, cpus: float = 0.0, memory_bytes: int = 0, node_timeout_s: float = 3.0, labels: Sequence[str] = ()
-    ) -> LabRecord:
+    def up(self, nodes: int, *, cpus: float = 0.0, memory_bytes: int = 0, node_timeout_s: float = 3.0) -> LabRecord:
         """The lab runs with `nodes` ready nodes and filled registry. Shares default to the machine's, split evenly."""
         machines.check_host()
         with self._locked():
@@ -335,6 +333,3 @@ def _remove_if_empty(*paths: Path) -> None:
         for folder in (path, path.parent):
             with contextlib.suppress(OSError):
                 folder.rmdir()
-
-
-__all__ = ["Lab", "RuntimeFailed", "names"]
