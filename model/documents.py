@@ -9,9 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from model.spec import NetworkSpec, Pairs, ServiceSpec, VolumeSpec
+from model.spec import Attachment, NetworkSpec, Pairs, Port, ServiceSpec, VolumeSpec
 
 PREFIX = "/shoal/v1/"
+INGRESS = "ingress"
+"""The name under which published services are told to all nodes; no user network may bear it."""
 
 Availability = Literal["active", "pause", "drain"]
 NodeState = Literal["ready", "unreachable", "down"]
@@ -34,7 +36,8 @@ class ServiceDoc:
     """`services/NAME` [writer: api; `scale` also by scaling, in guarded transactions].
 
     `id` tells a service from a later one of the same name. `version` counts changes of `spec.container`.
-    `force` counts requests to replace every replica. `stopped`: keep no replica running (shoal stop).
+    `force` counts requests to replace every replica. `stopped`: keep no replica running (shoal stop). `networks`: what the
+    running containers are attached to instead of `spec.container.networks` (network connect and disconnect); None: not said.
     """
 
     id: str
@@ -44,6 +47,23 @@ class ServiceDoc:
     stopped: bool = False
     created_ms: int = 0
     updated_ms: int = 0
+    networks: tuple[Attachment, ...] | None = None
+
+    @property
+    def attachments(self) -> tuple[Attachment, ...]:
+        """What its containers are attached to now."""
+        return self.spec.container.networks if self.networks is None else self.networks
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePlanDoc:
+    """`svcplans/NAME` [writer: leader]. Addresses the service answers on: `vips` as (network, IPv4), and its ports of mode
+    ingress with the published number that each got. `id` is the service's."""
+
+    id: str
+    name: str
+    vips: Pairs = ()
+    ports: tuple[Port, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +77,19 @@ class NetworkDoc:
 
 @dataclass(frozen=True, slots=True)
 class NetworkPlanDoc:
-    """`netplans/NAME` [writer: leader]. `slices`: (node, CIDR), sorted by node; one slice of the subnet per node."""
+    """`netplans/NAME` [writer: leader]. `slices`: (node, CIDR), sorted by node; one slice of the subnet per node.
+
+    `prefix6`: the IPv6 /96 its IPv4 addresses are embedded in (`model.addresses`); empty: no IPv6. `fixed`: (address, node) of
+    containers whose spec asks for an address outside their node's slice.
+    """
 
     id: str
     name: str
     vni: int
     subnet: str
     slices: Pairs = ()
+    prefix6: str = ""
+    fixed: Pairs = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +178,8 @@ class NodeInfo:
     agent_version: str = ""
     cgroup: str = ""
     boot_id: str = ""
+    routes: tuple[str, ...] = ()
+    """IPv4 subnets the machine has routes to (CIDR, without the default route and shoal's own): no network may overlap them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +198,8 @@ class ReplicaStatus:
     message: str = ""
     addresses: Pairs = ()
     health: str = ""
+    ports: Pairs = ()
+    """Ports of mode host as (`80/tcp`, `0.0.0.0:32768`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,13 +44,19 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """One published port (not yet acted on: the next release's work)."""
+    """One published port. `published` 0: the cluster (ingress) or the node (host) chooses one.
+
+    `published_end`: the last port of the range one may be chosen from; 0: only `published`. `local` (`x-ingress: local`): only
+    nodes with a replica answer, and the client's address is kept.
+    """
 
     target: int
     published: int = 0
     protocol: str = "tcp"
     mode: Literal["ingress", "host"] = "ingress"
     host_ip: str = ""
+    published_end: int = 0
+    local: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +144,12 @@ class ContainerSpec:
     devices: tuple[str, ...] = ()
     networks: tuple[Attachment, ...] = ()
     ports: tuple[Port, ...] = ()
+    expose: tuple[str, ...] = ()
+    """`80`, `80/udp`: besides what the image exposes."""
+    publish_all: bool = False
+    """Every exposed port is published on the replica's node, on a port the node chooses (`run -P`)."""
+    links: Pairs = ()
+    """(full name of a service or container, further name for it here)."""
     dns: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()
     dns_opt: tuple[str, ...] = ()
@@ -210,6 +222,7 @@ class NetworkSpec:
     stack: str = ""
     driver: str = "overlay"
     subnet: str = ""
+    subnet6: str = ""
     internal: bool = False
     attachable: bool = True
     external: bool = False

@@ -28,6 +28,7 @@ class FromNode(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     ACK_FIELD_NUMBER: _builtins.int
+    ENDPOINTS_ACK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -36,6 +37,8 @@ class FromNode(_message.Message):
     def status(self) -> Global___Status: ...
     @_builtins.property
     def ack(self) -> Global___Ack: ...
+    @_builtins.property
+    def endpoints_ack(self) -> Global___EndpointsAck: ...
     def __init__(
         self,
         *,
@@ -43,12 +46,13 @@ class FromNode(_message.Message):
         heartbeat: Global___Heartbeat | None = ...,
         status: Global___Status | None = ...,
         ack: Global___Ack | None = ...,
+        endpoints_ack: Global___EndpointsAck | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "heartbeat", b"heartbeat", "hello", b"hello", "kind", b"kind", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "endpoints_ack", b"endpoints_ack", "heartbeat", b"heartbeat", "hello", b"hello", "kind", b"kind", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "heartbeat", b"heartbeat", "hello", b"hello", "kind", b"kind", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "endpoints_ack", b"endpoints_ack", "heartbeat", b"heartbeat", "hello", b"hello", "kind", b"kind", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["hello", "heartbeat", "status", "ack"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["hello", "heartbeat", "status", "ack", "endpoints_ack"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -272,6 +276,7 @@ class Replica(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     ADDRESSES_FIELD_NUMBER: _builtins.int
     HEALTH_FIELD_NUMBER: _builtins.int
+    PORTS_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     state: _builtins.str
     """model.states"""
@@ -285,6 +290,10 @@ class Replica(_message.Message):
     def key(self) -> Global___ReplicaKey: ...
     @_builtins.property
     def addresses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Address]: ...
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___Port]:
+        """published on this node (mode host)"""
+
     def __init__(
         self,
         *,
@@ -298,16 +307,41 @@ class Replica(_message.Message):
         message: _builtins.str = ...,
         addresses: _abc.Iterable[Global___Address] | None = ...,
         health: _builtins.str = ...,
+        ports: _abc.Iterable[Global___Port] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code", "key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "addresses", b"addresses", "container_id", b"container_id", "exit_code", b"exit_code", "health", b"health", "key", b"key", "message", b"message", "restarts", b"restarts", "since_ms", b"since_ms", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "addresses", b"addresses", "container_id", b"container_id", "exit_code", b"exit_code", "health", b"health", "key", b"key", "message", b"message", "ports", b"ports", "restarts", b"restarts", "since_ms", b"since_ms", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_code) -> _WhichOneofReturnType__exit_code | None: ...
 
 Global___Replica: _TypeAlias = Replica  # noqa: Y015
+
+@_typing.final
+class Port(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    PUBLISHED_FIELD_NUMBER: _builtins.int
+    target: _builtins.str
+    """80/tcp"""
+    published: _builtins.str
+    """0.0.0.0:32768"""
+    def __init__(
+        self,
+        *,
+        target: _builtins.str = ...,
+        published: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["published", b"published", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Port: _TypeAlias = Port  # noqa: Y015
 
 @_typing.final
 class Address(_message.Message):
@@ -342,6 +376,8 @@ class ToNode(_message.Message):
     GOODBYE_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
+    FLOOR_FIELD_NUMBER: _builtins.int
+    GUARDED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -356,6 +392,10 @@ class ToNode(_message.Message):
 
     @_builtins.property
     def endpoints(self) -> Global___Endpoints: ...
+    @_builtins.property
+    def floor(self) -> Global___Floor: ...
+    @_builtins.property
+    def guarded(self) -> Global___Guarded: ...
     def __init__(
         self,
         *,
@@ -365,12 +405,14 @@ class ToNode(_message.Message):
         goodbye: Global___Goodbye | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
         endpoints: Global___Endpoints | None = ...,
+        floor: Global___Floor | None = ...,
+        guarded: Global___Guarded | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["desired", b"desired", "endpoints", b"endpoints", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "kind", b"kind", "redirect", b"redirect", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["desired", b"desired", "endpoints", b"endpoints", "floor", b"floor", "goodbye", b"goodbye", "guarded", b"guarded", "heartbeat", b"heartbeat", "kind", b"kind", "redirect", b"redirect", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired", b"desired", "endpoints", b"endpoints", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "kind", b"kind", "redirect", b"redirect", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired", b"desired", "endpoints", b"endpoints", "floor", b"floor", "goodbye", b"goodbye", "guarded", b"guarded", "heartbeat", b"heartbeat", "kind", b"kind", "redirect", b"redirect", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["welcome", "desired", "redirect", "goodbye", "heartbeat", "endpoints"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["welcome", "desired", "redirect", "goodbye", "heartbeat", "endpoints", "floor", "guarded"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -451,6 +493,80 @@ class Goodbye(_message.Message):
 Global___Goodbye: _TypeAlias = Goodbye  # noqa: Y015
 
 @_typing.final
+class EndpointsAck(_message.Message):
+    """The node sends traffic and answers names according to every Endpoints message up to this number."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndpointsAck: _TypeAlias = EndpointsAck  # noqa: Y015
+
+@_typing.final
+class Floor(_message.Message):
+    """Every node with a session follows the endpoints up to `number`: what was removed by then gets no new caller, and its
+    addresses may be used again. Told to nodes that wait for it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Floor: _TypeAlias = Floor  # noqa: Y015
+
+@_typing.final
+class Guarded(_message.Message):
+    """TCP addresses (host:port) of the cluster itself, which no container may reach: agents, controllers, etcd."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WHOLE_FIELD_NUMBER: _builtins.int
+    ADDED_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    whole: _builtins.bool
+    """replaces everything known"""
+    @_builtins.property
+    def added(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        whole: _builtins.bool = ...,
+        added: _abc.Iterable[_builtins.str] | None = ...,
+        removed: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "removed", b"removed", "whole", b"whole"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Guarded: _TypeAlias = Guarded  # noqa: Y015
+
+@_typing.final
 class Desired(_message.Message):
     """What the node must run. `whole` false: only services and networks that changed since base_generation."""
 
@@ -514,16 +630,22 @@ class Service(_message.Message):
     SPECS_FIELD_NUMBER: _builtins.int
     SLOTS_FIELD_NUMBER: _builtins.int
     STOPPED_FIELD_NUMBER: _builtins.int
+    REWIRED_FIELD_NUMBER: _builtins.int
+    NETWORKS_FIELD_NUMBER: _builtins.int
     service_id: _builtins.str
     name: _builtins.str
     stopped: _builtins.bool
     """keep them, stopped (shoal stop)"""
+    rewired: _builtins.bool
+    """`networks` holds instead of the spec's own (network connect and disconnect)"""
     @_builtins.property
     def specs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Spec]:
         """versions the node does not have yet"""
 
     @_builtins.property
     def slots(self) -> _containers.RepeatedCompositeFieldContainer[Global___Slot]: ...
+    @_builtins.property
+    def networks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attachment]: ...
     def __init__(
         self,
         *,
@@ -532,10 +654,12 @@ class Service(_message.Message):
         specs: _abc.Iterable[Global___Spec] | None = ...,
         slots: _abc.Iterable[Global___Slot] | None = ...,
         stopped: _builtins.bool = ...,
+        rewired: _builtins.bool = ...,
+        networks: _abc.Iterable[Global___Attachment] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "service_id", b"service_id", "slots", b"slots", "specs", b"specs", "stopped", b"stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "networks", b"networks", "rewired", b"rewired", "service_id", b"service_id", "slots", b"slots", "specs", b"specs", "stopped", b"stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -590,6 +714,34 @@ class Slot(_message.Message):
 Global___Slot: _TypeAlias = Slot  # noqa: Y015
 
 @_typing.final
+class Attachment(_message.Message):
+    """One network of a container, as model.spec.Attachment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NETWORK_FIELD_NUMBER: _builtins.int
+    ALIASES_FIELD_NUMBER: _builtins.int
+    IPV4_ADDRESS_FIELD_NUMBER: _builtins.int
+    network: _builtins.str
+    ipv4_address: _builtins.str
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        network: _builtins.str = ...,
+        aliases: _abc.Iterable[_builtins.str] | None = ...,
+        ipv4_address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "ipv4_address", b"ipv4_address", "network", b"network"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Attachment: _TypeAlias = Attachment  # noqa: Y015
+
+@_typing.final
 class Network(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -599,14 +751,22 @@ class Network(_message.Message):
     SLICE_FIELD_NUMBER: _builtins.int
     PEERS_FIELD_NUMBER: _builtins.int
     INTERNAL_FIELD_NUMBER: _builtins.int
+    PREFIX6_FIELD_NUMBER: _builtins.int
+    ADDRESSES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     vni: _builtins.int
     subnet: _builtins.str
     slice: _builtins.str
     """this node's"""
     internal: _builtins.bool
+    prefix6: _builtins.str
+    """IPv6 /96 that the IPv4 addresses are embedded in; empty: no IPv6"""
     @_builtins.property
     def peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Peer]: ...
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """fixed addresses of this node's containers, outside its slice"""
+
     def __init__(
         self,
         *,
@@ -616,10 +776,12 @@ class Network(_message.Message):
         slice: _builtins.str = ...,
         peers: _abc.Iterable[Global___Peer] | None = ...,
         internal: _builtins.bool = ...,
+        prefix6: _builtins.str = ...,
+        addresses: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["internal", b"internal", "name", b"name", "peers", b"peers", "slice", b"slice", "subnet", b"subnet", "vni", b"vni"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "internal", b"internal", "name", b"name", "peers", b"peers", "prefix6", b"prefix6", "slice", b"slice", "subnet", b"subnet", "vni", b"vni"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -632,20 +794,26 @@ class Peer(_message.Message):
     NODE_FIELD_NUMBER: _builtins.int
     UNDERLAY_FIELD_NUMBER: _builtins.int
     SLICE_FIELD_NUMBER: _builtins.int
+    ADDRESSES_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     underlay: _builtins.str
     """address VXLAN frames are sent to"""
     slice: _builtins.str
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """fixed addresses of its containers, outside its slice"""
+
     def __init__(
         self,
         *,
         node: _builtins.str = ...,
         underlay: _builtins.str = ...,
         slice: _builtins.str = ...,
+        addresses: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "slice", b"slice", "underlay", b"underlay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "node", b"node", "slice", b"slice", "underlay", b"underlay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -723,7 +891,9 @@ Global___Volume: _TypeAlias = Volume  # noqa: Y015
 
 @_typing.final
 class Endpoints(_message.Message):
-    """Who can be reached on a network. Sent to every node that takes part in it; level-triggered for each service."""
+    """Who can be reached on a network. Sent to every node that takes part in it; level-triggered for each service. The network
+    `ingress` is no real one: it holds every service with published ports of mode ingress and is sent to all nodes.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -731,9 +901,15 @@ class Endpoints(_message.Message):
     WHOLE_FIELD_NUMBER: _builtins.int
     SERVICES_FIELD_NUMBER: _builtins.int
     REMOVED_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    PREFIX6_FIELD_NUMBER: _builtins.int
     network: _builtins.str
     whole: _builtins.bool
     """replaces everything known of the network"""
+    number: _builtins.int
+    """everything up to this number is told; to be acknowledged"""
+    prefix6: _builtins.str
+    """as in Network"""
     @_builtins.property
     def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServiceEndpoints]:
         """new or changed"""
@@ -749,10 +925,12 @@ class Endpoints(_message.Message):
         whole: _builtins.bool = ...,
         services: _abc.Iterable[Global___ServiceEndpoints] | None = ...,
         removed: _abc.Iterable[_builtins.str] | None = ...,
+        number: _builtins.int = ...,
+        prefix6: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["network", b"network", "removed", b"removed", "services", b"services", "whole", b"whole"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["network", b"network", "number", b"number", "prefix6", b"prefix6", "removed", b"removed", "services", b"services", "whole", b"whole"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -768,15 +946,23 @@ class ServiceEndpoints(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     NAMES_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
+    VIP_FIELD_NUMBER: _builtins.int
+    PORTS_FIELD_NUMBER: _builtins.int
     service_id: _builtins.str
     name: _builtins.str
     """full name"""
+    vip: _builtins.str
+    """IPv4; empty: none (dnsrr, single containers)"""
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """what it answers to on this network, full name and aliases included"""
 
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Endpoint]: ...
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___PublishedPort]:
+        """in the network `ingress` only"""
+
     def __init__(
         self,
         *,
@@ -784,14 +970,49 @@ class ServiceEndpoints(_message.Message):
         name: _builtins.str = ...,
         names: _abc.Iterable[_builtins.str] | None = ...,
         endpoints: _abc.Iterable[Global___Endpoint] | None = ...,
+        vip: _builtins.str = ...,
+        ports: _abc.Iterable[Global___PublishedPort] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "name", b"name", "names", b"names", "service_id", b"service_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "name", b"name", "names", b"names", "ports", b"ports", "service_id", b"service_id", "vip", b"vip"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ServiceEndpoints: _TypeAlias = ServiceEndpoints  # noqa: Y015
+
+@_typing.final
+class PublishedPort(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PUBLISHED_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    HOST_IP_FIELD_NUMBER: _builtins.int
+    LOCAL_FIELD_NUMBER: _builtins.int
+    published: _builtins.int
+    target: _builtins.int
+    protocol: _builtins.str
+    """tcp | udp | sctp"""
+    host_ip: _builtins.str
+    local: _builtins.bool
+    """x-ingress: local: only nodes with a replica answer, the client's address is kept"""
+    def __init__(
+        self,
+        *,
+        published: _builtins.int = ...,
+        target: _builtins.int = ...,
+        protocol: _builtins.str = ...,
+        host_ip: _builtins.str = ...,
+        local: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_ip", b"host_ip", "local", b"local", "protocol", b"protocol", "published", b"published", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishedPort: _TypeAlias = PublishedPort  # noqa: Y015
 
 @_typing.final
 class Endpoint(_message.Message):
@@ -802,6 +1023,8 @@ class Endpoint(_message.Message):
     NODE_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
     NAMES_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
+    UNDERLAY_FIELD_NUMBER: _builtins.int
     replica: _builtins.str
     """shop_web.3"""
     address: _builtins.str
@@ -809,6 +1032,10 @@ class Endpoint(_message.Message):
     node: _builtins.str
     ready: _builtins.bool
     """runs and is not unhealthy"""
+    network: _builtins.str
+    """in the network `ingress`: the one the address is on"""
+    underlay: _builtins.str
+    """in the network `ingress`: the address of its node"""
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """besides the replica's name"""
@@ -821,10 +1048,12 @@ class Endpoint(_message.Message):
         node: _builtins.str = ...,
         ready: _builtins.bool = ...,
         names: _abc.Iterable[_builtins.str] | None = ...,
+        network: _builtins.str = ...,
+        underlay: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "names", b"names", "node", b"node", "ready", b"ready", "replica", b"replica"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "names", b"names", "network", b"network", "node", b"node", "ready", b"ready", "replica", b"replica", "underlay", b"underlay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -170,6 +170,11 @@ class AgentStub(object):
                 request_serializer=protos_dot_node__pb2.Empty.SerializeToString,
                 response_deserializer=protos_dot_node__pb2.Json.FromString,
                 _registered_method=True)
+        self.Traffic = channel.unary_unary(
+                '/shoal.node.v1.Agent/Traffic',
+                request_serializer=protos_dot_node__pb2.Empty.SerializeToString,
+                response_deserializer=protos_dot_node__pb2.Json.FromString,
+                _registered_method=True)
 
 
 class AgentServicer(object):
@@ -249,6 +254,13 @@ class AgentServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Traffic(self, request, context):
+        """what was balanced on this node, a row for each replica
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -309,6 +321,11 @@ def add_AgentServicer_to_server(servicer, server):
             ),
             'Stats': grpc.unary_unary_rpc_method_handler(
                     servicer.Stats,
+                    request_deserializer=protos_dot_node__pb2.Empty.FromString,
+                    response_serializer=protos_dot_node__pb2.Json.SerializeToString,
+            ),
+            'Traffic': grpc.unary_unary_rpc_method_handler(
+                    servicer.Traffic,
                     request_deserializer=protos_dot_node__pb2.Empty.FromString,
                     response_serializer=protos_dot_node__pb2.Json.SerializeToString,
             ),
@@ -636,6 +653,33 @@ class Agent(object):
             request,
             target,
             '/shoal.node.v1.Agent/Stats',
+            protos_dot_node__pb2.Empty.SerializeToString,
+            protos_dot_node__pb2.Json.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Traffic(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal.node.v1.Agent/Traffic',
             protos_dot_node__pb2.Empty.SerializeToString,
             protos_dot_node__pb2.Json.FromString,
             options,

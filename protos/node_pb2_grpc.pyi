@@ -76,6 +76,8 @@ class AgentStub:
     RemoveVolume: _grpc.UnaryUnaryMultiCallable[_node_pb2.VolumeRequest, _node_pb2.Json]
     PruneVolumes: _grpc.UnaryUnaryMultiCallable[_node_pb2.PruneRequest, _node_pb2.Json]
     Stats: _grpc.UnaryUnaryMultiCallable[_node_pb2.Empty, _node_pb2.Json]
+    Traffic: _grpc.UnaryUnaryMultiCallable[_node_pb2.Empty, _node_pb2.Json]
+    """what was balanced on this node, a row for each replica"""
 
 @_typing.type_check_only
 class AgentAsyncStub(AgentStub):
@@ -95,6 +97,8 @@ class AgentAsyncStub(AgentStub):
     RemoveVolume: _aio.UnaryUnaryMultiCallable[_node_pb2.VolumeRequest, _node_pb2.Json]  # type: ignore[assignment]
     PruneVolumes: _aio.UnaryUnaryMultiCallable[_node_pb2.PruneRequest, _node_pb2.Json]  # type: ignore[assignment]
     Stats: _aio.UnaryUnaryMultiCallable[_node_pb2.Empty, _node_pb2.Json]  # type: ignore[assignment]
+    Traffic: _aio.UnaryUnaryMultiCallable[_node_pb2.Empty, _node_pb2.Json]  # type: ignore[assignment]
+    """what was balanced on this node, a row for each replica"""
 
 class AgentServicer(metaclass=_abc_1.ABCMeta):
     """Served by every agent; called by controllers (mutual TLS, controller certificates only)."""
@@ -183,5 +187,13 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
         request: _node_pb2.Empty,
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.Json, _abc.Awaitable[_node_pb2.Json]]: ...
+
+    @_abc_1.abstractmethod
+    def Traffic(
+        self,
+        request: _node_pb2.Empty,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.Json, _abc.Awaitable[_node_pb2.Json]]:
+        """what was balanced on this node, a row for each replica"""
 
 def add_AgentServicer_to_server(servicer: AgentServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

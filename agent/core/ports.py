@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from agent.network.balance_port import Balancer, NoBalancer
 from agent.network.port import NetworkDriver
-from agent.plan.names import EndpointsMessage
+from agent.plan.names import Client, EndpointsMessage
 from agent.runtime.port import ContainerRuntime
 from agent.volumes.store import VolumeStore
 
@@ -48,6 +49,9 @@ class Names(Protocol):
 
     def take(self, message: EndpointsMessage) -> None: ...
 
+    def client(self, sandbox: str, client: Client | None) -> None:
+        """Who may ask from which addresses, for one container of this node; None: it is gone."""
+
 
 class NoNames:
     """For nodes without a name server (tests, the simulation)."""
@@ -55,10 +59,13 @@ class NoNames:
     def take(self, message: EndpointsMessage) -> None:
         """Nobody asks."""
 
+    def client(self, sandbox: str, client: Client | None) -> None:
+        """Nobody asks."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The node's runtime, images, network, volumes and names. `data_dir` is where spooled files go."""
+    """The node's runtime, images, network, volumes, names and load balancer. `data_dir` is where spooled files go."""
 
     runtime: ContainerRuntime
     images: Images
@@ -66,3 +73,4 @@ class Ports:
     volumes: VolumeStore
     data_dir: Path
     names: Names = field(default_factory=NoNames)
+    balance: Balancer = field(default_factory=NoBalancer)

@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import asdict
 from functools import wraps
 from typing import Any, TypeVar, cast
 
@@ -145,6 +146,9 @@ class AgentService(node_pb2_grpc.AgentServicer):
 
     async def Stats(self, request: pb.Empty, context: Context) -> pb.Json:
         return _json(await stats(self._runner))
+
+    async def Traffic(self, request: pb.Empty, context: Context) -> pb.Json:
+        return _json([asdict(row) for row in await self._runner.ports.balance.traffic()])
 
     def _life(self, key: pb.ReplicaKey) -> Life:
         """The newest life of the key; `created_ms` 0: whichever is in the slot."""

@@ -208,6 +208,15 @@ class KernelNetwork:
         self._nl.send(outside)
         inner.send(inside)
 
+    async def connect(self, container_id: str, wanted: AttachmentWanted) -> Attached:
+        raise RuntimeFailed("network connect: not built yet")
+
+    async def disconnect(self, container_id: str, network: str) -> Attached:
+        raise RuntimeFailed("network disconnect: not built yet")
+
+    async def guard(self, addresses: Collection[str]) -> None:
+        """Not enforced yet."""
+
     async def detach(self, container_id: str) -> None:
         """Whoever gets the lock takes all along that are waiting for it; if that fails, each tries again for itself."""
         self._leaving[container_id] = None

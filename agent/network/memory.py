@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from agent.network.port import Attached, AttachmentWanted
 from agent.plan import ipam
@@ -16,6 +17,7 @@ class MemoryNetwork:
     def __init__(self) -> None:
         self.networks: dict[str, NetworkWanted] = {LOCAL_BRIDGE: local_bridge()}
         self.attached: dict[str, Attached] = {}
+        self.guarded: frozenset[str] = frozenset()
         self._last: dict[str, str] = {}
 
     async def apply(self, networks: Sequence[NetworkWanted]) -> None:
@@ -46,6 +48,26 @@ class MemoryNetwork:
             raise RuntimeFailed(f"network {network.name}: every address of this node's slice {network.slice} is taken")
         self._last[network.name] = address
         return address
+
+    async def connect(self, container_id: str, wanted: AttachmentWanted) -> Attached:
+        held = self.attached[container_id]
+        if any(name == wanted.network for name, _ in held.addresses):
+            return held
+        network = self.networks.get(wanted.network)
+        if network is None:
+            raise RuntimeFailed(f"network {wanted.network} is not on this node yet")
+        row = (network.name, f"{wanted.ipv4_address or self._next(network)}/{network.slice.split('/')[1]}")
+        self.attached[container_id] = replace(held, addresses=(*held.addresses, row))
+        return self.attached[container_id]
+
+    async def disconnect(self, container_id: str, network: str) -> Attached:
+        held = self.attached[container_id]
+        left = tuple(row for row in held.addresses if row[0] != network)
+        self.attached[container_id] = replace(held, addresses=left)
+        return self.attached[container_id]
+
+    async def guard(self, addresses: Collection[str]) -> None:
+        self.guarded = frozenset(addresses)
 
     async def detach(self, container_id: str) -> None:
         self.attached.pop(container_id, None)

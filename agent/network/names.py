@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.network.dns import NameServer
-from agent.plan.names import EndpointsMessage, NetworkNames, merged, zone
+from agent.plan.names import Client, EndpointsMessage, NetworkNames, merged, zone
 from model import codec
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ class NameBook:
         self._server = server
         self._known: dict[str, NetworkNames] = {}
         self._served: frozenset[str] = frozenset()
+        self._clients: dict[str, Client] = {}
         self._saving: asyncio.TimerHandle | None = None
 
     def load(self) -> None:
@@ -47,6 +48,13 @@ class NameBook:
         self._known[message.network] = names
         self._server.zones.set(message.network, zone(names))
         self._save_soon()
+
+    def client(self, sandbox: str, client: Client | None) -> None:
+        """Who may ask from which addresses, for one container of this node; None: it is gone."""
+        if client is None:
+            self._clients.pop(sandbox, None)
+        else:
+            self._clients[sandbox] = client
 
     async def serve(self, gateways: Mapping[str, str]) -> None:
         """Listen on these networks' gateways; forget the names of networks that were served until now."""

@@ -29,6 +29,7 @@ class Attached:
     addresses: tuple[tuple[str, str], ...] = ()
     gateway: str = ""
     mtu: int = 0
+    addresses6: tuple[tuple[str, str], ...] = ()
 
 
 class NetworkDriver(Protocol):
@@ -39,6 +40,16 @@ class NetworkDriver(Protocol):
 
     async def attach(self, container_id: str, networks: Sequence[AttachmentWanted]) -> Attached:
         """The container's network namespace with its interfaces. Raises RuntimeFailed (unknown network, slice full)."""
+
+    async def connect(self, container_id: str, wanted: AttachmentWanted) -> Attached:
+        """One more interface in the namespace of an attached container, while it runs; nothing to do when it is there. Gives
+        the whole state after. Raises RuntimeFailed as `attach` does."""
+
+    async def disconnect(self, container_id: str, network: str) -> Attached:
+        """The container's interface on that network is gone, and its address free; the whole state after."""
+
+    async def guard(self, addresses: Collection[str]) -> None:
+        """The TCP addresses (host:port) that no container may reach: all of them, each time."""
 
     async def detach(self, container_id: str) -> None:
         """Namespace, links and addresses of the container are gone; the addresses are free again."""

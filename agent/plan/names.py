@@ -11,6 +11,8 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from model.spec import Pairs, Port
+
 
 @dataclass(frozen=True, slots=True)
 class EndpointName:
@@ -21,6 +23,10 @@ class EndpointName:
     node: str = ""
     ready: bool = True
     names: tuple[str, ...] = ()
+    network: str = ""
+    """In the network `ingress`: the one `address` is on."""
+    underlay: str = ""
+    """In the network `ingress`: the address of its node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,8 @@ class ServiceNames:
     name: str
     names: tuple[str, ...] = ()
     endpoints: tuple[EndpointName, ...] = ()
+    vip: str = ""
+    ports: tuple[Port, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,8 @@ class EndpointsMessage:
     whole: bool
     services: tuple[ServiceNames, ...] = ()
     removed: tuple[str, ...] = ()
+    number: int = 0
+    prefix6: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +58,18 @@ class NetworkNames:
     """Services of one network by id, sorted."""
 
     services: tuple[ServiceNames, ...] = ()
+    prefix6: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One container of this node as the name server sees it: who asks from one of its addresses gets the names of all its
+    networks, in this order, and those of its links. `links`: (name of a service or container, further name for it here)."""
+
+    name: str
+    addresses: Pairs = ()
+    """(network, IPv4 without prefix length)"""
+    links: Pairs = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,11 +26,17 @@ class PeerWanted:
     node: str
     underlay: str
     slice: str
+    addresses: tuple[str, ...] = ()
+    """Fixed addresses of its containers, outside its slice."""
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkWanted:
-    """One network on this node. `slice` (CIDR) is this node's part of `subnet`; `vni` 0 makes a local bridge only."""
+    """One network on this node. `slice` (CIDR) is this node's part of `subnet`; `vni` 0 makes a local bridge only.
+
+    `prefix6`: the IPv6 /96 the addresses are embedded in, empty without IPv6. `addresses`: fixed addresses of this node's
+    containers, outside its slice.
+    """
 
     name: str
     vni: int
@@ -38,6 +44,8 @@ class NetworkWanted:
     slice: str
     peers: tuple[PeerWanted, ...] = ()
     internal: bool = False
+    prefix6: str = ""
+    addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from model.documents import (
     NodeDoc,
     NodeHealthDoc,
     ServiceDoc,
+    ServicePlanDoc,
     StackDoc,
     StatusDoc,
     VolumeDoc,
@@ -48,6 +49,7 @@ class View:
     assignments: Mapping[str, AssignmentDoc] = field(default_factory=dict)
     networks: Mapping[str, NetworkDoc] = field(default_factory=dict)
     netplans: Mapping[str, NetworkPlanDoc] = field(default_factory=dict)
+    svcplans: Mapping[str, ServicePlanDoc] = field(default_factory=dict)
     volumes: Mapping[str, VolumeDoc] = field(default_factory=dict)
     places: Mapping[str, VolumePlaceDoc] = field(default_factory=dict)
     decisions: Mapping[str, DecisionDoc] = field(default_factory=dict)
@@ -79,6 +81,7 @@ class Plan:
 
     assignments: tuple[AssignmentDoc, ...] = ()
     netplans: tuple[NetworkPlanDoc, ...] = ()
+    svcplans: tuple[ServicePlanDoc, ...] = ()
     places: tuple[VolumePlaceDoc, ...] = ()
     health: tuple[NodeHealthDoc, ...] = ()
     decisions: tuple[DecisionDoc, ...] = ()
@@ -93,5 +96,6 @@ class Plan:
     def empty(self) -> bool:
         """Nothing to write."""
         return not (
-            self.assignments or self.netplans or self.places or self.health or self.decisions or self.deletes or self.events
+            self.assignments or self.netplans or self.svcplans or self.places or self.health or self.decisions
+            or self.deletes or self.events
         )

@@ -16,7 +16,7 @@ def view_of(
     of = snapshot.of
     return View(
         services=of("services"), nodes=of("nodes"), health=of("health"), statuses=of("status"),
-        assignments=of("assignments"), networks=of("networks"), netplans=of("netplans"), volumes=of("volumes"),
-        places=of("places"), decisions=of("decisions"), stacks=of("stacks"), sessions=sessions or {},
+        assignments=of("assignments"), networks=of("networks"), netplans=of("netplans"), svcplans=of("svcplans"),
+        volumes=of("volumes"), places=of("places"), decisions=of("decisions"), stacks=of("stacks"), sessions=sessions or {},
         reign_started_ms=reign_started_ms, index=index,
     )  # fmt: skip

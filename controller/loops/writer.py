@@ -35,6 +35,7 @@ def operations(plan: Plan) -> list[Op]:
     kinds: tuple[tuple[str, str, Sequence[Any]], ...] = (
         ("places", "name", plan.places),
         ("netplans", "name", plan.netplans),
+        ("svcplans", "name", plan.svcplans),
         ("assignments", "node", plan.assignments),
         ("health", "name", plan.health),
         ("decisions", "name", plan.decisions),

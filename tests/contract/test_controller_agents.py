@@ -76,6 +76,9 @@ class PlayedAgent(rpc.AgentServicer):
     async def Stats(self, request: pb.Empty, context: Any) -> pb.Json:
         return pb.Json(json=b"{}")
 
+    async def Traffic(self, request: pb.Empty, context: Any) -> pb.Json:
+        return pb.Json(json=b"[]")
+
     async def Inspect(self, request: pb.ContainerRequest, context: Any) -> pb.Json:
         return pb.Json(json=json.dumps({"Id": "abc", "slot": request.key.slot}).encode())
 
