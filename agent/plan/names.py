@@ -70,6 +70,8 @@ class Client:
     addresses: Pairs = ()
     """(network, IPv4 without prefix length)"""
     links: Pairs = ()
+    resolvers: tuple[str, ...] = ()
+    """Whom its other questions go to (`dns`); empty: the node's own resolvers."""
 
 
 @dataclass(frozen=True, slots=True)
