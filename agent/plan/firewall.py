@@ -8,11 +8,34 @@ node's masquerade arrived). Networks of one node do not reach each other.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from agent.plan.network import VXLAN_PORT, LinkPlan
 
 TABLE: Final = "shoal"
+
+
+@dataclass(frozen=True, slots=True)
+class PortRow:
+    """What may come in by one container's host link: this MAC with this address, and with its IPv6 address if it has one.
+
+    Addresses are without prefix length.
+    """
+
+    link: str
+    mac: str
+    address: str
+    address6: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RulesWanted:
+    """Everything the rules follow from. `guarded`: TCP addresses, `host:port`, that no container may reach."""
+
+    plans: tuple[LinkPlan, ...] = ()
+    ports: frozenset[PortRow] = frozenset()
+    guarded: frozenset[str] = frozenset()
 
 
 def ruleset(plans: Sequence[LinkPlan]) -> str:
