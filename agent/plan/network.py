@@ -8,15 +8,19 @@ restarted agent finds its own things again. Everything of ours carries a link na
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
+
+from model.addresses import embedded, embedded_network
 
 VXLAN_PORT: Final = 4789
 VXLAN_OVERHEAD_BYTES: Final = 50
 LINK_PREFIXES: Final = ("shb-", "shx-", "shv-")
 LOCAL_BRIDGE: Final = "bridge"
-LOCAL_SUBNET: Final = "172.30.0.0/20"
+LOCAL_SUBNETS: Final = tuple(f"{block}.0.0/20" for block in ("172.30", "172.29", "172.28", "172.27", "10.213", "192.168"))
+"""The first that overlaps nothing on the machine is the node's own `bridge` network."""
+LOCAL_SUBNET: Final = LOCAL_SUBNETS[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +54,27 @@ class NetworkWanted:
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """Kernel entries for one remote node: route slice via vtep, neighbour vtep -> mac, fdb mac -> underlay."""
+    """Kernel entries for one remote node: route slice via vtep, neighbour vtep -> mac, fdb mac -> underlay.
+
+    `addresses`: fixed ones of its containers, routed the same way. With IPv6 `slice6` and `vtep6` stand beside them.
+    """
 
     slice: str
     vtep: str
     mac: str
     underlay: str
+    addresses: tuple[str, ...] = ()
+    slice6: str = ""
+    vtep6: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class LinkPlan:
-    """The links of one network. `vxlan` empty: a local bridge. `gateway` carries the slice's prefix length."""
+    """The links of one network. `vxlan` empty: a local bridge. `gateway` carries the slice's prefix length.
+
+    `fixed`: addresses of this node's containers outside its slice. With IPv6 (`prefix6`, the whole network's /96) `subnet6`,
+    `gateway6` (with prefix length) and `vtep6` are what `subnet`, `gateway` and `vtep` are, else empty.
+    """
 
     name: str
     bridge: str
@@ -74,11 +88,23 @@ class LinkPlan:
     remotes: tuple[Remote, ...] = ()
     subnet: str = ""
     internal: bool = False
+    fixed: tuple[str, ...] = ()
+    prefix6: str = ""
+    subnet6: str = ""
+    gateway6: str = ""
+    vtep6: str = ""
 
 
-def local_bridge() -> NetworkWanted:
+def local_bridge(subnet: str = LOCAL_SUBNET) -> NetworkWanted:
     """The node's own `bridge` network: reachable on this node only, masqueraded outwards."""
-    return NetworkWanted(LOCAL_BRIDGE, 0, LOCAL_SUBNET, LOCAL_SUBNET)
+    return NetworkWanted(LOCAL_BRIDGE, 0, subnet, subnet)
+
+
+def free_subnet(candidates: Sequence[str], used: Collection[str]) -> str | None:
+    """The first candidate that overlaps none of the used subnets."""
+    nets = [ipaddress.IPv4Network(cidr, strict=False) for cidr in used]
+    free = (cidr for cidr in candidates if not any(ipaddress.IPv4Network(cidr).overlaps(net) for net in nets))
+    return next(free, None)
 
 
 def vtep_address(slice_cidr: str) -> str:
@@ -100,32 +126,47 @@ def mac_of(address: str, vni: int = 0) -> str:
 
 def link_plan(wanted: NetworkWanted, underlay_mtu: int) -> LinkPlan:
     """Bridge, VXLAN device and remote entries of one network."""
-    gateway = gateway_address(wanted.slice)
-    bridge_mac = mac_of(gateway, wanted.vni)
+    gateway, prefix6 = gateway_address(wanted.slice), wanted.prefix6
+    plan = LinkPlan(
+        wanted.name,
+        f"shb-{wanted.vni}",
+        mac_of(gateway, wanted.vni),
+        gateway,
+        mtu=underlay_mtu,
+        subnet=wanted.subnet,
+        internal=wanted.internal,
+        fixed=tuple(sorted(wanted.addresses)),
+        prefix6=prefix6,
+        subnet6=embedded_network(prefix6, wanted.subnet) if prefix6 else "",
+        gateway6=gateway6_of(prefix6, gateway) if prefix6 else "",
+    )
     if not wanted.vni:
-        return LinkPlan(
-            wanted.name, "shb-0", bridge_mac, gateway, mtu=underlay_mtu, subnet=wanted.subnet, internal=wanted.internal
-        )
+        return plan
     vtep = vtep_address(wanted.slice)
-    return LinkPlan(
-        name=wanted.name,
-        bridge=f"shb-{wanted.vni}",
-        bridge_mac=bridge_mac,
-        gateway=gateway,
+    return replace(
+        plan,
         vxlan=f"shx-{wanted.vni}",
         vni=wanted.vni,
         vtep=vtep,
         vtep_mac=mac_of(vtep, wanted.vni),
+        vtep6=embedded(prefix6, vtep) if prefix6 else "",
         mtu=underlay_mtu - VXLAN_OVERHEAD_BYTES,
-        remotes=tuple(remote(peer, wanted.vni) for peer in wanted.peers if peer.underlay and peer.slice),
-        subnet=wanted.subnet,
-        internal=wanted.internal,
+        remotes=tuple(remote(peer, wanted.vni, prefix6) for peer in wanted.peers if peer.underlay and peer.slice),
     )
 
 
-def remote(peer: PeerWanted, vni: int) -> Remote:
+def gateway6_of(prefix6: str, gateway: str) -> str:
+    """The bridge's IPv6 address, with the prefix length of its slice."""
+    address, _, length = gateway.partition("/")
+    return f"{embedded(prefix6, address)}/{96 + int(length)}"
+
+
+def remote(peer: PeerWanted, vni: int, prefix6: str = "") -> Remote:
     vtep = vtep_address(peer.slice)
-    return Remote(peer.slice, vtep, mac_of(vtep, vni), peer.underlay)
+    found = Remote(peer.slice, vtep, mac_of(vtep, vni), peer.underlay, tuple(sorted(peer.addresses)))
+    if not prefix6:
+        return found
+    return replace(found, slice6=embedded_network(prefix6, peer.slice), vtep6=embedded(prefix6, vtep))
 
 
 def veth_name(container_id: str, index: int) -> str:
