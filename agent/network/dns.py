@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 
-from agent.plan.names import Zone, in_turn, is_address
+from agent.plan.names import in_turn, is_address
+from agent.plan.zone import Found, Zone, reversed_address
 
 log = logging.getLogger(__name__)
 PORT: Final = 53
@@ -63,11 +64,11 @@ class Zones:
         name, kind = str(asked.q.qname), QTYPE.get(asked.q.qtype)
         zone = self._zones.get(network, Zone())
         reply = asked.reply(ra=1, aa=1)
-        if kind == "PTR" and (replica := zone.name_of(name)):
+        if kind == "PTR" and (replica := zone.name_of(reversed_address(name))):
             reply.add_answer(RR(name, QTYPE.PTR, rdata=PTR(replica), ttl=TTL_S))
             return self._packed(reply, asked, udp)
-        found = zone.address_of(name)
-        if not found.exists:
+        found: Found | None = zone.find(name)
+        if found is None:
             if is_address(name):
                 reply.header.rcode = RCODE.NXDOMAIN
                 return self._packed(reply, asked, udp)

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from agent.network.dns import NameServer
-from agent.plan.names import Client, EndpointsMessage, NetworkNames, merged, zone
+from agent.plan.names import Client, EndpointsMessage, NetworkNames
+from agent.plan.zone import Zone
 from model import codec
 
 log = logging.getLogger(__name__)
@@ -40,13 +41,14 @@ class NameBook:
             saved = json.loads(self._file.read_text())
             self._known = {name: codec.from_plain(NetworkNames, row) for name, row in saved.items()}
         for name, names in self._known.items():
-            self._server.zones.set(name, zone(names))
+            self._server.zones.set(name, Zone(names))
 
     def take(self, message: EndpointsMessage) -> None:
         """Answers follow at once."""
-        names = merged(self._known.get(message.network, NetworkNames()), message)
-        self._known[message.network] = names
-        self._server.zones.set(message.network, zone(names))
+        zone = Zone(self._known.get(message.network, NetworkNames()))
+        zone.take(message)
+        self._known[message.network] = zone.names()
+        self._server.zones.set(message.network, zone)
         self._save_soon()
 
     def client(self, sandbox: str, client: Client | None) -> None:

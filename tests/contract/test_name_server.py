@@ -12,7 +12,8 @@ from dnslib import QTYPE, RCODE, DNSRecord
 
 from agent.network.dns import NameServer
 from agent.network.names import NameBook
-from agent.plan.names import EndpointName, EndpointsMessage, NetworkNames, ServiceNames, zone
+from agent.plan.names import EndpointName, EndpointsMessage, NetworkNames, ServiceNames
+from agent.plan.zone import Zone
 
 pytestmark = pytest.mark.contract
 MANY = tuple(EndpointName(f"shop_web.{n}", f"10.64.0.{n}") for n in range(2, 102))
@@ -32,7 +33,7 @@ def addresses(reply: DNSRecord) -> list[str]:
 @pytest.fixture
 async def server() -> AsyncIterator[NameServer]:
     made = NameServer(lambda: (), port=0)
-    made.zones.set("net", zone(NAMES))
+    made.zones.set("net", Zone(NAMES))
     await made.serve({"net": "127.0.0.1"})
     yield made
     await made.close()
@@ -75,7 +76,7 @@ async def test_rubbish_is_dropped_and_the_server_goes_on(server: NameServer) -> 
 async def test_other_names_are_asked_of_the_hosts_resolvers() -> None:
     upstream = NameServer(lambda: (), port=0)
     upstream.zones.set(
-        "up", zone(NetworkNames((ServiceNames("x", "x", ("example.test",), (EndpointName("x.1", "192.0.2.7"),)),)))
+        "up", Zone(NetworkNames((ServiceNames("x", "x", ("example.test",), (EndpointName("x.1", "192.0.2.7"),)),)))
     )
     await upstream.serve({"up": "127.0.0.1"})
     dead = _unused_port()

@@ -1,0 +1,184 @@
+"""What the questions about one network's names are looked up in, kept up service by service.
+
+Rules: no I/O. Names are looked up without regard to case and never leave their network. A service's name gives its own
+address when it has one, ready replicas or not: it is stable. Otherwise it gives the ready replicas; when none is ready there
+is no answer to give, but the name exists (NODATA, not NXDOMAIN: what asks again soon must not be told that there is no such
+name). `tasks.NAME` gives every replica that runs. A name that several bear gives all of theirs. One service's news cost what
+that service is, however many there are beside it, and leave the same tables as all services taken anew.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from agent.plan.names import EndpointName, EndpointsMessage, NetworkNames, ServiceNames
+from model.addresses import embedded
+
+_PROTOCOLS = ("_tcp", "_udp", "_sctp")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A name that exists. `addresses`: IPv4, maybe none. `replicas`: what an SRV question about the name is answered with."""
+
+    addresses: tuple[str, ...] = ()
+    replicas: tuple[EndpointName, ...] = ()
+    prefix6: str = ""
+
+    def addresses6(self) -> tuple[str, ...]:
+        """The same ones in the network's IPv6 prefix; none in a network without."""
+        return tuple(embedded(self.prefix6, address) for address in self.addresses) if self.prefix6 else ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What one service gives to a name."""
+
+    addresses: tuple[str, ...]
+    replicas: tuple[EndpointName, ...]
+
+
+class Zone:
+    """One network's names. `services` by id is what it was made of."""
+
+    def __init__(self, names: NetworkNames | None = None) -> None:
+        self.prefix6 = names.prefix6 if names else ""
+        self.services: dict[str, ServiceNames] = {}
+        self._shares: dict[str, dict[str, _Share]] = {}
+        self._by_address: dict[str, dict[str, str]] = {}
+        for service in names.services if names else ():
+            self._put(service)
+
+    def names(self) -> NetworkNames:
+        return NetworkNames(tuple(self.services[key] for key in sorted(self.services)), self.prefix6)
+
+    def take(self, message: EndpointsMessage) -> bool:
+        """Whether the news changed anything."""
+        prefix6 = message.prefix6 if message.whole else message.prefix6 or self.prefix6
+        changed = prefix6 != self.prefix6
+        self.prefix6 = prefix6
+        removed: Iterable[str] = message.removed
+        if message.whole:
+            kept = {service.service_id for service in message.services}
+            removed = [key for key in self.services if key not in kept]
+        for key in removed:
+            changed = self._drop(key) or changed
+        for service in message.services:
+            changed = self._put(service) or changed
+        return changed
+
+    def find(self, name: str) -> Found | None:
+        """What is behind a name, with or without its final dot; None: there is no such name here."""
+        shares = self._shares.get(name.rstrip(".").lower())
+        if shares is None:
+            return None
+        if len(shares) == 1:
+            (share,) = shares.values()
+            return Found(share.addresses, share.replicas, self.prefix6)
+        parts = [shares[key] for key in sorted(shares)]
+        addresses = tuple(dict.fromkeys(address for part in parts for address in part.addresses))
+        return Found(addresses, tuple(row for part in parts for row in part.replicas), self.prefix6)
+
+    def name_of(self, address: str) -> str:
+        """The replica or service that has an address (IPv4, or IPv6 in the network's prefix); empty when it is none of ours."""
+        if ":" in address:
+            plain = embedded_in(address)
+            if not self.prefix6 or embedded(self.prefix6, plain) != address:
+                return ""
+            address = plain
+        names = self._by_address.get(address)
+        return names[min(names)] if names else ""
+
+    def _put(self, service: ServiceNames) -> bool:
+        key = service.service_id
+        old = self.services.get(key)
+        if old == service:
+            return False
+        if old is not None:
+            self._drop(key)
+        self.services[key] = service
+        for name, share in _shares(service).items():
+            self._shares.setdefault(name, {})[key] = share
+        for address, name in _reverse(service).items():
+            self._by_address.setdefault(address, {})[key] = name
+        return True
+
+    def _drop(self, key: str) -> bool:
+        service = self.services.pop(key, None)
+        if service is None:
+            return False
+        for name in _shares(service):
+            _remove(self._shares, name, key)
+        for address in _reverse(service):
+            _remove(self._by_address, address, key)
+        return True
+
+
+def _remove(table: dict[str, dict[str, _Share]] | dict[str, dict[str, str]], name: str, key: str) -> None:
+    row = table[name]
+    del row[key]
+    if not row:
+        del table[name]
+
+
+def _shares(service: ServiceNames) -> Mapping[str, _Share]:
+    """Everything the service and its replicas answer to. A replica's further name that is its service's too (`hostname: web`
+    of the service `web`) is the service's."""
+    rows = service.endpoints
+    ready = tuple(row for row in rows if row.ready)
+    own = _Share((service.vip,) if service.vip else _addresses(ready), ready)
+    tasks = _Share(_addresses(rows), rows)
+    found: dict[str, _Share] = {}
+    for name in service.names:
+        found[name.lower()] = own
+        found[f"tasks.{name}".lower()] = tasks
+    alone: dict[str, dict[str, EndpointName]] = {}
+    for row in rows:
+        for name in (row.replica, *row.names):
+            lower = name.lower()
+            if lower not in found or (name == row.replica and not service.vip):
+                alone.setdefault(lower, {})[row.replica] = row
+    for name, bearers in alone.items():
+        both = {row.replica: row for row in found[name].replicas} | bearers if name in found else bearers
+        found[name] = _Share(_addresses(both.values()), tuple(both.values()))
+    return found
+
+
+def _reverse(service: ServiceNames) -> Mapping[str, str]:
+    """Addresses back to names."""
+    found = {row.address: row.replica for row in service.endpoints}
+    return found | {service.vip: service.name} if service.vip else found
+
+
+def _addresses(rows: Iterable[EndpointName]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(row.address for row in rows))
+
+
+def reversed_address(name: str) -> str:
+    """The address a reverse name asks about: `2.1.64.10.in-addr.arpa`, or 32 nibbles below `ip6.arpa`; else empty."""
+    words = name.rstrip(".").lower().split(".")
+    try:
+        if words[-2:] == ["in-addr", "arpa"] and len(words) == 6:
+            return str(ipaddress.IPv4Address(".".join(reversed(words[:4]))))
+        if words[-2:] == ["ip6", "arpa"] and len(words) == 34 and all(len(word) == 1 for word in words[:32]):
+            return str(ipaddress.IPv6Address(int("".join(reversed(words[:32])), 16)))
+    except ValueError:
+        pass
+    return ""
+
+
+def embedded_in(address6: str) -> str:
+    """The IPv4 address in the last 32 bits of an IPv6 one."""
+    return str(ipaddress.IPv4Address(int(ipaddress.IPv6Address(address6)) & 0xFFFF_FFFF))
+
+
+def service_asked(name: str) -> tuple[str, int] | None:
+    """`_80._tcp.web` asks for `web` on port 80. (`web`, 0): of a named port, and there are none. None: not such a question."""
+    words = name.rstrip(".").lower().split(".", 2)
+    if len(words) != 3 or not words[0].startswith("_") or words[1] not in _PROTOCOLS:
+        return None
+    digits = words[0][1:]
+    port = int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 5 else 0
+    return words[2], port if port < 65_536 else 0
