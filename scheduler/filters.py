@@ -83,6 +83,10 @@ DYNAMIC: Final[tuple[Dynamic, ...]] = (
         lambda pool, i, group, existing: not group.max_per_node or existing < group.max_per_node,
         lambda pool, i, group, existing: f"has {existing} of at most {group.max_per_node} replicas per node",
     ),
+    Dynamic(
+        lambda pool, i, group, existing: not group.ports or not pool.taken_port(i, group),
+        lambda pool, i, group, existing: f"port {pool.taken_port(i, group)} is taken on the node",
+    ),
 )
 
 

@@ -75,7 +75,7 @@ def _place_group(pool: Pool, group: Group) -> tuple[list[Pair], _Short | None]:
             return [], _Short(group, group.slots, existing)
         pinned = tied
     pairs, slots = _take_preferred(pool, pinned, existing)
-    shape = (demand_of(pinned), pinned.node, pinned.reserve)
+    shape = _shape(pinned)
     if slots and not pinned.max_per_node and shape in pool.full:
         return pairs, _Short(group, slots, existing)
     order = _fill(pool, pinned, existing, len(slots)) if slots else []
@@ -90,6 +90,11 @@ def _place_group(pool: Pool, group: Group) -> tuple[list[Pair], _Short | None]:
     return pairs, _Short(group, slots[len(order) :], existing)
 
 
+def _shape(group: Group) -> object:
+    """Groups of one shape find the same nodes full."""
+    return (demand_of(group), group.node, group.reserve, group.ports)
+
+
 def _explain(pool: Pool, rest: _Short) -> str:
     group, existing = rest.group, rest.existing
     if group.everywhere:
@@ -98,7 +103,7 @@ def _explain(pool: Pool, rest: _Short) -> str:
         return _why_tied(pool, group, existing)
     if group.max_per_node:
         return _why(pool, group, existing)
-    shape = (demand_of(group), group.node, group.reserve)
+    shape = _shape(group)
     known = pool.full.get(shape, "")
     if not known:
         known = pool.full[shape] = _why(pool, group, existing)

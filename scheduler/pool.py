@@ -10,6 +10,7 @@ import heapq
 from typing import Final
 
 from scheduler.filters import static_passes, usable
+from scheduler.ports import PortClaim, first_taken
 from scheduler.types import NODE_REPLICAS_MAX, ClusterView, Group
 
 SHARE: Final = 1_000_000
@@ -36,6 +37,8 @@ class Pool:
         ]
         self.volumes = dict(cluster.volumes)
         self.full: dict[object, str] = {}
+        self._ports = cluster.ports
+        self._taken: dict[int, list[PortClaim]] = {}
         self._usable: list[int] | None = None
         self._eligible: dict[object, list[int]] = {}
         self._heaps: dict[object, list[Rank]] = {}
@@ -88,7 +91,20 @@ class Pool:
             room = min(room, self.pids[i] // want.pids)
         if group.max_per_node:
             room = min(room, group.max_per_node - existing)
+        if group.ports and room > 0:
+            room = 0 if self.taken_port(i, group) else 1
         return max(room, 0)
+
+    def taken_port(self, i: int, group: Group) -> str:
+        """A port of the group that somebody has on the node (`8080/tcp`), or ""."""
+        found = first_taken(group.ports, self._ports_of(i)) if group.ports else None
+        return found.text if found else ""
+
+    def _ports_of(self, i: int) -> list[PortClaim]:
+        known = self._taken.get(i)
+        if known is None:
+            known = self._taken[i] = list(self._ports.get(self.nodes[i].name, ()))
+        return known
 
     def take(self, i: int, group: Group, count: int = 1) -> None:
         """Give `count` replicas of the group to the node."""
@@ -98,6 +114,8 @@ class Pool:
         self.memory[i] -= want.memory * count
         if self.nodes[i].total.pids:
             self.pids[i] -= want.pids * count
+        if group.ports and count:
+            self._ports_of(i).extend(group.ports)
 
 
 def demand_of(group: Group) -> object:

@@ -6,11 +6,12 @@ is given more than it has" is exact. Sequences and mappings here are never chang
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
 from model.constraints import Constraint
+from scheduler.ports import PortClaim
 
 MICRO: Final = 1_000_000
 """Parts of one core."""
@@ -65,11 +66,13 @@ class NodeFacts:
 
 @dataclass(frozen=True, slots=True)
 class ClusterView:
-    """`nodes` sorted by name. `loads` by node name (missing: nothing). `volumes`: nodes that hold each placed local volume."""
+    """`nodes` sorted by name. `loads` by node name (missing: nothing). `volumes`: nodes that hold each placed local volume.
+    `ports`: by node name what is taken there; only looked at for groups with ports."""
 
     nodes: Sequence[NodeFacts]
     loads: Mapping[str, Load] = field(default_factory=dict)
     volumes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    ports: Mapping[str, Collection[PortClaim]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +81,9 @@ class Group:
 
     `existing`: replicas of the service per node that stay. `spread`: label paths, outermost first. `volumes`: local volumes
     they mount (all replicas go to one node). `prefer`: per slot a node that is taken when it passes ("" for none). `shun`:
-    nodes not to be used, with the reason. `everywhere` (global services): slot 0 on every node that passes and is not in
-    `existing`; `slots` is then ignored, and `volumes` get one copy on each of these nodes.
+    nodes not to be used, with the reason. `ports`: what each replica takes of its node (so at most one stands on a node).
+    `everywhere` (global services): slot 0 on every node that passes and is not in `existing`; `slots` is then ignored, and
+    `volumes` get one copy on each of these nodes.
     """
 
     service: str
@@ -96,6 +100,7 @@ class Group:
     shun: tuple[tuple[str, frozenset[str]], ...] = ()
     strategy: Strategy = "spread"
     everywhere: bool = False
+    ports: tuple[PortClaim, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from model.constraints import matches, platform_matches, value_of
 from scheduler import ClusterView, Group, Load, NodeFacts
+from scheduler.ports import clash
 from scheduler.types import NODE_REPLICAS_MAX
 
 SHARE = 1_000_000
@@ -16,6 +17,7 @@ class Greedy:
     def __init__(self, cluster: ClusterView) -> None:
         self.nodes = list(cluster.nodes)
         self.loads = {node.name: cluster.loads.get(node.name, Load()) for node in self.nodes}
+        self.ports = {node.name: list(cluster.ports.get(node.name, ())) for node in self.nodes}
 
     def place(self, groups: Sequence[Group]) -> list[Counter[str]]:
         """Replicas per node for each group."""
@@ -34,6 +36,7 @@ class Greedy:
             self.loads[best.name] = Load(
                 load.replicas + 1, load.cpus + want.cpus, load.memory + want.memory, load.pids + want.pids
             )
+            self.ports[best.name] += group.ports
             have[best.name] += 1
             placed[best.name] += 1
         return placed
@@ -51,6 +54,7 @@ class Greedy:
             and (not want.pids or not total.pids or load.pids + want.pids <= total.pids)
             and load.replicas < NODE_REPLICAS_MAX
             and (not group.max_per_node or have[node.name] < group.max_per_node)
+            and not any(clash(want_port, other) for want_port in group.ports for other in self.ports[node.name])
         )
 
     def _order(self, node: NodeFacts, group: Group, have: Counter[str]) -> tuple[object, ...]:

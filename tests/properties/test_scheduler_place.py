@@ -8,16 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.constraints import parse_constraint
-from scheduler import Amounts, ClusterView, Group, Load, NodeFacts, place
+from scheduler import Amounts, ClusterView, Group, Load, NodeFacts, PortClaim, place
+from scheduler.ports import first_taken
 from scheduler.types import NODE_REPLICAS_MAX
 from tests.properties.scheduler_oracle import Greedy
 
 ZONES = st.sampled_from(["", "a", "b", "c"])
+CLAIMS = st.builds(
+    PortClaim, st.sampled_from(["tcp", "udp"]), st.sampled_from([80, 81]), st.sampled_from(["", "10.0.0.1", "10.0.0.2"])
+)
 
 
 @st.composite
 def clusters(draw: st.DrawFn, most: int = 12) -> ClusterView:
-    nodes, loads = [], {}
+    nodes, loads, ports = [], {}, {}
     for number in range(draw(st.integers(0, most))):
         labels = {key: value for key in ("zone", "rack") if (value := draw(ZONES))}
         nodes.append(
@@ -31,7 +35,9 @@ def clusters(draw: st.DrawFn, most: int = 12) -> ClusterView:
         if draw(st.booleans()):
             replicas = draw(st.sampled_from([0, 1, 2, 3, 4, NODE_REPLICAS_MAX - 2]))
             loads[f"n{number:02}"] = Load(replicas, *(draw(st.integers(0, 4)) for _ in range(3)))
-    return ClusterView(nodes, loads)
+        if draw(st.sampled_from([False, False, True])):
+            ports[f"n{number:02}"] = draw(st.lists(CLAIMS, max_size=2))
+    return ClusterView(nodes, loads, ports=ports)
 
 
 @st.composite
@@ -47,6 +53,7 @@ def groups(draw: st.DrawFn, cluster: ClusterView) -> Group:
         spread=draw(st.sampled_from([(), (), ("node.labels.zone",), ("node.labels.zone", "node.labels.rack")])),
         max_per_node=draw(st.sampled_from([0, 0, 1, 3])), existing=existing,
         strategy=draw(st.sampled_from(["spread", "spread", "pack"])),
+        ports=tuple(draw(st.sampled_from([(), (), draw(st.lists(CLAIMS, max_size=2))]))),
     )  # fmt: skip
 
 
@@ -99,3 +106,15 @@ def test_no_node_is_given_more_than_it_has_and_every_slot_is_answered_once(data:
 def test_no_placement_on_scale_to_zero(data: st.DataObject) -> None:
     cluster = data.draw(clusters())
     assert place(cluster, [Group("s", ())]).assigned == ((),)
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_no_two_replicas_of_a_node_have_the_same_port(data: st.DataObject) -> None:
+    cluster = data.draw(clusters())
+    wanted = data.draw(st.lists(groups(cluster), max_size=4))
+    taken = {node.name: list(cluster.ports.get(node.name, ())) for node in cluster.nodes}
+    for group, pairs in zip(wanted, place(cluster, wanted).assigned, strict=True):
+        for _, name in pairs:
+            assert first_taken(group.ports, taken[name]) is None
+            taken[name] += group.ports

@@ -6,7 +6,7 @@ import pytest
 
 from model.constraints import parse_constraint, parse_constraints, parse_spread
 from model.errors import BadInput
-from scheduler import Amounts, ClusterView, Group, Load, NodeFacts, place
+from scheduler import Amounts, ClusterView, Group, Load, NodeFacts, PortClaim, place
 from scheduler.types import NODE_REPLICAS_MAX
 
 HAS = Amounts(4_000_000, 8_000, 0)
@@ -168,3 +168,23 @@ def test_a_mistyped_scale_does_not_bury_the_nodes() -> None:
     assert len(pairs) == 2 * NODE_REPLICAS_MAX
     assert refusal is not None
     assert (len(refusal.slots), refusal.reason) == (990_000, "2 nodes: has 5,000 replicas, the most a node takes")
+
+
+def test_a_port_of_the_node_is_had_once_and_the_rest_wait_and_say_so() -> None:
+    web = PortClaim("tcp", 8080)
+    cluster = ClusterView(nodes("n1", "n2", "n3"), ports={"n2": [PortClaim("tcp", 8080, "10.0.0.1"), PortClaim("udp", 53)]})
+    result = place(cluster, [Group("web", (1, 2, 3), ports=(web,)), Group("dns", (1, 2, 3), ports=(PortClaim("tcp", 53),))])
+    assert result.assigned[0] == ((1, "n1"), (2, "n3"))
+    assert result.refused[0] is not None
+    assert result.refused[0].reason == "3 nodes: port 8080/tcp is taken on the node"
+    assert [node for _, node in result.assigned[1]] == ["n2", "n1", "n3"]
+
+
+def test_the_same_port_on_two_addresses_of_a_node_are_two() -> None:
+    claims = {"a": PortClaim("tcp", 80, "10.0.0.1"), "b": PortClaim("tcp", 80, "10.0.0.2")}
+    groups = [Group(name, (1,), ports=(claim,)) for name, claim in claims.items()]
+    result = place(ClusterView(nodes("n1")), groups)
+    assert result.assigned == (((1, "n1"),), ((1, "n1"),))
+    last = place(ClusterView(nodes("n1")), [*groups, Group("c", (1,), ports=(PortClaim("tcp", 80),))]).refused[2]
+    assert last is not None
+    assert last.reason == "1 node: port 80/tcp is taken on the node"
