@@ -65,6 +65,16 @@ def create(path: Path, inside: Callable[[], T]) -> tuple[int, T]:
     return in_own_thread(work)
 
 
+def temporary(inside: Callable[[], T]) -> T:
+    """Run `inside` in a new namespace that ends with it."""
+
+    def work() -> T:
+        _check(_libc.unshare(_CLONE_NEWNET), "unshare")
+        return inside()
+
+    return in_own_thread(work)
+
+
 def enter(path: str, inside: Callable[[], T]) -> T:
     """Run `inside` in the namespace that `path` names."""
 

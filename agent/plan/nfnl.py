@@ -1,0 +1,146 @@
+"""Netfilter's netlink messages as bytes: the generation of the nftables rules, and connection tracking.
+
+Rules: pure; only what shoal needs. Requests about connections are filtered by the kernel (CTA_FILTER, since Linux 5.8), so that
+a node with many connections is not copied to find a few. What comes back is compared once more (`concerns`): kernels up to 6.18
+at least filter IPv6 addresses the wrong way round, so they are not asked to. Shapes from linux/netfilter/nfnetlink.h,
+nf_tables.h and nfnetlink_conntrack.h; what the filter's bits mean stands in the kernel's own net/netfilter/nf_internals.h.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from agent.plan.netlink import AF_INET, ENOENT, F_ACK, F_DUMP, F_REQUEST, NESTED, Request, attr, attributes
+
+AF_INET6: Final = 10
+TCP: Final = 6
+UDP: Final = 17
+SCTP: Final = 132
+
+_CTNETLINK, _NFTABLES = 1 << 8, 10 << 8
+_CT_GET, _CT_DELETE, _NFT_GETGEN = _CTNETLINK | 1, _CTNETLINK | 2, _NFTABLES | 16
+_NFTA_GEN_ID = 1
+_CTA_ORIGINAL, _CTA_REPLY, _CTA_PROTOINFO, _CTA_ID, _CTA_FILTER = 1, 2, 4, 12, 25
+_CTA_FILTER_ORIGINAL, _CTA_FILTER_REPLY = 1, 2
+_TUPLE_IP, _TUPLE_PROTO = 1, 2
+_V4_SOURCE, _V6_SOURCE = 1, 3
+_PROTO_NUMBER, _PROTO_SOURCE_PORT, _PROTO_TARGET_PORT = 1, 2, 3
+_BY_SOURCE, _BY_TARGET, _BY_PROTOCOL, _BY_SOURCE_PORT, _BY_TARGET_PORT = 1, 2, 8, 16, 32
+_PROTOINFO_TCP, _TCP_STATE, _TCP_FLAGS_ORIGINAL = 1, 1, 4
+_SYN_RECV, _ESTABLISHED, _FIN_WAIT, _CLOSE_WAIT = 2, 3, 4, 5
+_CLOSED_FIRST = 0x04
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One direction of a connection, as far as it is asked for: empty and 0 stand for any."""
+
+    source: str = ""
+    target: str = ""
+    source_port: int = 0
+    target_port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One tracked connection. `original` and `number` name it when it is to be deleted."""
+
+    protocol: int
+    forth: Side
+    back: Side
+    original: bytes
+    number: bytes
+    open: bool
+    """TCP, and the side that was connected to may still send: established, or only the caller has said that it is done."""
+
+
+def get_generation() -> Request:
+    """Asks for the number that every change of nftables rules by anybody increases."""
+    return Request(_NFT_GETGEN, F_REQUEST, _head(0), (), "generation of the rules")
+
+
+def parse_generation(payload: bytes) -> int:
+    return int.from_bytes(attributes(payload[4:])[_NFTA_GEN_ID], "big")
+
+
+def dump_connections(protocol: int, original: Side = Side(), reply: Side = Side()) -> Request:
+    """The connections of a protocol whose two directions are like this; their family is that of the addresses."""
+    given = [text for side in (original, reply) for text in (side.source, side.target) if text]
+    family = AF_INET6 if given and ipaddress.ip_address(given[0]).version == 6 else AF_INET
+    forth, back = _tuple(protocol, original), _tuple(protocol, reply)
+    flags = attr(_CTA_FILTER_ORIGINAL, struct.pack("=I", _asked(original)))
+    flags += attr(_CTA_FILTER_REPLY, struct.pack("=I", _asked(reply)))
+    body = attr(_CTA_ORIGINAL | NESTED, forth) + attr(_CTA_REPLY | NESTED, back) + attr(_CTA_FILTER | NESTED, flags)
+    return Request(_CT_GET, F_REQUEST | F_DUMP, _head(family) + body, (), "connections")
+
+
+def delete_connection(connection: Connection) -> Request:
+    """Forget exactly this one; a packet that follows is a new connection."""
+    family = AF_INET6 if ":" in connection.forth.source else AF_INET
+    body = attr(_CTA_ORIGINAL | NESTED, connection.original) + attr(_CTA_ID, connection.number)
+    return Request(_CT_DELETE, F_REQUEST | F_ACK, _head(family) + body, (ENOENT,), "forget a connection")
+
+
+def parse_connection(payload: bytes) -> Connection:
+    found = attributes(payload[4:])
+    protocol, forth = _parse_tuple(found[_CTA_ORIGINAL])
+    _, back = _parse_tuple(found[_CTA_REPLY])
+    is_open = protocol == TCP and _open(found.get(_CTA_PROTOINFO, b""))
+    return Connection(protocol, forth, back, found[_CTA_ORIGINAL], found.get(_CTA_ID, b""), is_open)
+
+
+def concerns(connection: Connection, original: Side, reply: Side) -> bool:
+    """Whether its two directions are as asked for."""
+    return _like(connection.forth, original) and _like(connection.back, reply)
+
+
+def _like(side: Side, asked: Side) -> bool:
+    wanted = (asked.source, asked.target, asked.source_port, asked.target_port)
+    has = (side.source, side.target, side.source_port, side.target_port)
+    return all(want in ("", 0, have) for want, have in zip(wanted, has, strict=True))
+
+
+def _head(family: int) -> bytes:
+    return struct.pack(">BBH", family, 0, 0)
+
+
+def _asked(side: Side) -> int:
+    bits = (
+        ("." in side.source, _BY_SOURCE),
+        ("." in side.target, _BY_TARGET),
+        (side.source_port, _BY_SOURCE_PORT),
+        (side.target_port, _BY_TARGET_PORT),
+    )
+    return _BY_PROTOCOL | sum(bit for given, bit in bits if given)
+
+
+def _tuple(protocol: int, side: Side) -> bytes:
+    addresses = b""
+    for offset, text in enumerate((side.source, side.target)):
+        if text:
+            ip = ipaddress.ip_address(text)
+            addresses += attr((_V6_SOURCE if ip.version == 6 else _V4_SOURCE) + offset, ip.packed)
+    proto = attr(_PROTO_NUMBER, bytes([protocol]))
+    for kind, port in ((_PROTO_SOURCE_PORT, side.source_port), (_PROTO_TARGET_PORT, side.target_port)):
+        proto += attr(kind, struct.pack(">H", port)) if port else b""
+    return (attr(_TUPLE_IP | NESTED, addresses) if addresses else b"") + attr(_TUPLE_PROTO | NESTED, proto)
+
+
+def _parse_tuple(data: bytes) -> tuple[int, Side]:
+    parts = attributes(data)
+    addresses, proto = attributes(parts[_TUPLE_IP]), attributes(parts[_TUPLE_PROTO])
+    first = _V4_SOURCE if _V4_SOURCE in addresses else _V6_SOURCE
+    source, target = (str(ipaddress.ip_address(addresses[kind])) for kind in (first, first + 1))
+    ports = (int.from_bytes(proto.get(kind, b""), "big") for kind in (_PROTO_SOURCE_PORT, _PROTO_TARGET_PORT))
+    return proto[_PROTO_NUMBER][0], Side(source, target, *ports)
+
+
+def _open(protoinfo: bytes) -> bool:
+    tcp = attributes(attributes(protoinfo).get(_PROTOINFO_TCP, b""))
+    state = tcp.get(_TCP_STATE, b"\0")[0]
+    if state in (_FIN_WAIT, _CLOSE_WAIT):
+        return bool(tcp.get(_TCP_FLAGS_ORIGINAL, b"\0")[0] & _CLOSED_FIRST)
+    return state in (_SYN_RECV, _ESTABLISHED)
