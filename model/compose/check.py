@@ -9,6 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from model.compose.check_network import (
+    check_ingress,
+    network_texts,
+    service_network_texts,
+    unsupported_network_words,
+    unsupported_service_words,
+)
 from model.compose.fields import TOP
 from model.compose.finish import RESOURCES, names_used
 from model.compose.kinds import Field, ListOf, MapOf, Obj, Or
@@ -18,8 +25,6 @@ from model.compose.tree import Map, mark_of
 from model.constraints import parse_constraint, parse_spread
 from model.errors import BadInput
 from model.image_ref import parse_image_ref
-
-BUILTIN_NETWORKS = ("host", "none", "bridge")
 
 
 def check_project(
@@ -45,8 +50,11 @@ def check_project(
         _incomplete(service, at, mark_of(services, name), report, complete)
         _mount_targets(service, at, report)
         _readable(service, at, report, complete)
+        check_ingress(service, at, report)
     _circle(services, report)
     _resources(project, report, complete)
+    for read, text, path, mark in network_texts(project):
+        _read(read, text, path, mark, report, complete)
 
 
 def _references(
@@ -137,14 +145,18 @@ def _mount_targets(service: Mapping[str, Any], at: str, report: Report) -> None:
 def _readable(service: Mapping[str, Any], at: str, report: Report, complete: bool) -> None:
     """The texts that only the scheduler and the image store read later: better told here, with their line. docker compose
     takes anything there, so a file is only warned about; what is to be applied has a fault."""
-    for read, text, path, mark in _texts(service, at):
-        try:
-            read(text)
-        except BadInput as error:
-            if complete:
-                report.problem(path, str(error), mark)
-            else:
-                report.warn("unusable", path, f"{error}: the service cannot be started so", mark)
+    for read, text, path, mark in (*_texts(service, at), *service_network_texts(service, at)):
+        _read(read, text, path, mark, report, complete)
+
+
+def _read(read: Callable[[str], object], text: str, path: str, mark: Mark, report: Report, complete: bool) -> None:
+    try:
+        read(text)
+    except BadInput as error:
+        if complete:
+            report.problem(path, str(error), mark)
+        else:
+            report.warn("unusable", path, f"{error}: the service cannot be started so", mark)
 
 
 def _texts(service: Mapping[str, Any], at: str) -> Iterator[tuple[Callable[[str], object], str, str, Mark]]:
@@ -212,24 +224,19 @@ def warn_unsupported(project: Map, report: Report) -> None:
     _walk(TOP, project, "", report)
 
     for name, service in (project.get("services") or {}).items():
-        for key, value, why in _unsupported_values(service):
+        for key, value, why in (*_unsupported_values(service), *unsupported_service_words(service)):
             mark = mark_of(service, key.replace(".", "[").partition("[")[0])
             report.warn("unsupported", f"services.{name}.{key}", f"{show(value)} {why}", mark)
     for name, network in (project.get("networks") or {}).items():
-        if network.get("driver") not in (None, "overlay", "bridge", "default"):
-            report.warn("unsupported", f"networks.{name}.driver", "is taken as overlay", mark_of(network, "driver"))
+        for key, message in unsupported_network_words(network):
+            report.warn("unsupported", f"networks.{name}.{key}", message, mark_of(network, key.partition(".")[0]))
 
 
 def _unsupported_values(service: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
     """Values that shoal leaves aside although it acts on their field."""
-    mode = service.get("network_mode")
-    if mode and mode not in BUILTIN_NETWORKS:
-        yield "network_mode", mode, "is not there: the service is put on the stack's default network"
     for key in ("pid", "ipc"):
         if ":" in str(service.get(key) or ""):
             yield key, service[key], "is not there: each container has its own"
-    if (service.get("deploy") or {}).get("endpoint_mode") == "vip":
-        yield "deploy.endpoint_mode", "vip", "is taken as dnsrr for now: the name gives the addresses of all ready replicas"
     update = (service.get("deploy") or {}).get("update_config") or {}
     if update.get("failure_action") == "rollback":
         yield "deploy.update_config.failure_action", "rollback", "is taken as pause: apply the earlier file to go back"

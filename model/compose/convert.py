@@ -10,9 +10,11 @@ import json
 from collections.abc import Mapping
 from typing import Any, cast
 
+from model.compose.check_network import DRIVERS, OWN_NETWORKS
 from model.compose.convert_container import container_spec, number, pairs, size
 from model.compose.loader import validate_resolved
 from model.compose.names import Names
+from model.compose.portwords import subnet_version
 from model.compose.problems import ComposeError
 from model.compose.scalars import duration_s
 from model.spec import (
@@ -35,27 +37,23 @@ def to_stack(project: dict[str, Any], *, stack: str) -> StackSpec:
     if faults:
         raise ComposeError(faults)
     names = Names(stack, project)
-    warnings: list[str] = []
-    services = tuple(
-        service_spec(names, name, service, warnings) for name, service in sorted((project.get("services") or {}).items())
-    )
+    services = tuple(service_spec(names, name, service) for name, service in sorted((project.get("services") or {}).items()))
     return StackSpec(
         name=stack,
         services=services,
         networks=_networks(names, project, services),
         volumes=tuple(_volume(names, key, value) for key, value in sorted((project.get("volumes") or {}).items())),
-        warnings=tuple(warnings),
     )
 
 
-def service_spec(names: Names, name: str, service: _Json, warnings: list[str]) -> ServiceSpec:
+def service_spec(names: Names, name: str, service: _Json) -> ServiceSpec:
     """One service of a resolved project."""
     deploy: _Json = service.get("deploy") or {}
     mode = deploy.get("mode") or "replicated"
     replicas = deploy.get("replicas", service.get("scale", 1))
     return ServiceSpec(
         name=names.service(name),
-        container=container_spec(names, name, service, warnings),
+        container=container_spec(names, service),
         stack=names.stack,
         mode=cast(Mode, mode),
         replicas=1 if mode.startswith("global") else replicas,
@@ -104,6 +102,7 @@ def _extensions(service: _Json, deploy: _Json) -> tuple[tuple[str, str], ...]:
 
 def _networks(names: Names, project: _Json, services: tuple[ServiceSpec, ...]) -> tuple[NetworkSpec, ...]:
     found = {names.network(key): _network(names, key, value) for key, value in (project.get("networks") or {}).items()}
+    found = {name: spec for name, spec in found.items() if not (spec.external and name in OWN_NETWORKS)}
     default = names.network("default")
     if any(attachment.network == default for service in services for attachment in service.container.networks):
         found.setdefault(default, NetworkSpec(default, stack=names.stack))
@@ -112,18 +111,26 @@ def _networks(names: Names, project: _Json, services: tuple[ServiceSpec, ...]) -
 
 def _network(names: Names, key: str, network: _Json) -> NetworkSpec:
     external = bool(network.get("external"))
-    ranges = (network.get("ipam") or {}).get("config") or [{}]
+    six = bool(network.get("enable_ipv6"))
+    driver = network.get("driver")
     return NetworkSpec(
         name=names.network(key),
         stack="" if external else names.stack,
-        driver=network.get("driver") or "overlay",
-        subnet=ranges[0].get("subnet") or "",
+        driver=driver if driver in DRIVERS else "overlay",
+        subnet=_subnet(network, 4),
+        subnet6=_subnet(network, 6) if six else "",
         internal=bool(network.get("internal")),
         external=external,
-        enable_ipv6=bool(network.get("enable_ipv6")),
+        enable_ipv6=six,
         options=pairs(network.get("driver_opts")),
         labels=pairs(network.get("labels")),
     )
+
+
+def _subnet(network: _Json, version: int) -> str:
+    """The first subnet of that IP version; empty when none is asked for."""
+    rows = (network.get("ipam") or {}).get("config") or ()
+    return next((row["subnet"] for row in rows if row.get("subnet") and subnet_version(row["subnet"]) == version), "")
 
 
 def _volume(names: Names, key: str, volume: _Json) -> VolumeSpec:

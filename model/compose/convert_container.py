@@ -1,15 +1,16 @@
 """One service of a resolved project -> its `ContainerSpec`.
 
-Rules: pure; the input was checked. What has no place in the record was already named by a warning of the loader; what is
-decided here (a range narrowed to one port) adds its own line to `warnings`.
+Rules: pure; the input was checked. What has no place in the record was already named by a warning of the loader.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
+from model.compose.check_network import INGRESS, OWN_NETWORKS
 from model.compose.names import Names
+from model.compose.portwords import exposed
 from model.compose.scalars import duration_s, parse_bytes, parse_int
 from model.spec import (
     Attachment,
@@ -25,7 +26,6 @@ from model.spec import (
 )
 
 _Json = Mapping[str, Any]
-_OWN_NETWORKS = ("host", "none", "bridge")
 
 
 def pairs(values: _Json | None) -> Pairs:
@@ -50,8 +50,8 @@ def _command(value: Any) -> tuple[str, ...] | None:
     return None if value is None else tuple(value)
 
 
-def container_spec(names: Names, name: str, service: _Json, warnings: list[str]) -> ContainerSpec:
-    """How to run one container of the service `name`."""
+def container_spec(names: Names, service: _Json) -> ContainerSpec:
+    """How to run one container of the service."""
     get = service.get
     logging: _Json = get("logging") or {}
     return ContainerSpec(
@@ -84,11 +84,13 @@ def container_spec(names: Names, name: str, service: _Json, warnings: list[str])
         mounts=_mounts(names, service),
         devices=tuple(_device(device) for device in get("devices") or ()),
         networks=_attachments(names, service),
-        ports=tuple(_port(name, port, warnings) for port in get("ports") or ()),
+        ports=_ports(service),
+        expose=tuple(dict.fromkeys(port for text in get("expose") or () for port in exposed(str(text)))),
+        links=tuple(_link(names, text) for text in get("links") or ()),
         dns=words(get("dns")),
         dns_search=words(get("dns_search")),
         dns_opt=words(get("dns_opt")),
-        extra_hosts=tuple(_host(line) for line in get("extra_hosts") or ()),
+        extra_hosts=tuple(_host(line) for line in get("extra_hosts") or () if not line.endswith("=host-gateway")),
         pid_mode=_mode(get("pid")),
         ipc_mode=_mode(get("ipc")),
         healthcheck=_healthcheck(get("healthcheck")),
@@ -170,14 +172,19 @@ def _device(device: _Json) -> str:
 
 def _attachments(names: Names, service: _Json) -> tuple[Attachment, ...]:
     mode = service.get("network_mode") or ""
-    if mode in _OWN_NETWORKS:
+    if mode in OWN_NETWORKS:
         return (Attachment(mode),)
     networks: _Json = service.get("networks") or {"default": None}
-    order = sorted(networks, key=lambda key: (-((networks[key] or {}).get("priority") or 0), key))
+    order = sorted(networks, key=lambda key: (*_rank(networks[key] or {}), key))
     return tuple(
         _attachment(names.network(key), networks[key] or {}, service.get("mac_address") if index == 0 else None)
         for index, key in enumerate(order)
     )
+
+
+def _rank(options: _Json) -> tuple[float, float]:
+    """The first network is the one whose gateway leads out."""
+    return -(options.get("gw_priority") or 0), -(options.get("priority") or 0)
 
 
 def _attachment(network: str, options: _Json, mac_address: str | None) -> Attachment:
@@ -191,17 +198,30 @@ def _attachment(network: str, options: _Json, mac_address: str | None) -> Attach
     )
 
 
-def _port(service: str, port: _Json, warnings: list[str]) -> Port:
-    low, dash, _ = str(port.get("published") or "0").partition("-")
-    if dash:
-        warnings.append(f"narrowed:services.{service}.ports: {port['published']} is taken as {low}")
+def _ports(service: _Json) -> tuple[Port, ...]:
+    if service.get("network_mode") in ("host", "none"):
+        return ()
+    return tuple(_port(port, service.get(INGRESS) or "cluster") for port in service.get("ports") or ())
+
+
+def _port(port: _Json, ingress: str) -> Port:
+    low, dash, high = str(port.get("published") or "0").partition("-")
+    mode: Literal["ingress", "host"] = "host" if port.get("mode") == "host" else "ingress"
     return Port(
         target=port["target"],
         published=int(low),
         protocol=port.get("protocol") or "tcp",
-        mode=port.get("mode") or "ingress",
+        mode=mode,
         host_ip=port.get("host_ip") or "",
+        published_end=int(high) if dash and high != low else 0,
+        local=mode == "ingress" and port.get(INGRESS, ingress) == "local",
     )
+
+
+def _link(names: Names, text: str) -> tuple[str, str]:
+    """`db` or `db:alias` as (full name of the service, name here)."""
+    key, _, alias = text.partition(":")
+    return names.service(key), alias or key
 
 
 def _host(line: str) -> tuple[str, str]:

@@ -63,6 +63,7 @@ from model.compose.shorts import (
 )
 
 _CPU_TIME = "is not acted on: use deploy.resources.limits.cpus"
+_OTHER_STACK = "is not acted on: join the other stack's network (external: true), where its services have their names"
 
 SERVICE = Obj(
     {
@@ -112,7 +113,7 @@ SERVICE = Obj(
         "environment": Field(KeyValues(bare=None)),
         "expose": Field(ListOf(TEXT, unique=True)),
         "extends": Field(EXTENDS),
-        "external_links": Field(UNIQUE, NEVER),
+        "external_links": Field(UNIQUE, _OTHER_STACK),
         "extra_hosts": Field(EXTRA_HOSTS),
         "gpus": Field(GPUS, NOT_YET),
         "group_add": Field(ListOf(TEXT, unique=True)),
@@ -124,7 +125,7 @@ SERVICE = Obj(
         "isolation": Field(STR, NEVER),
         "label_file": Field(ListOf(PATH, scalar=True)),
         "labels": Field(LABELS),
-        "links": Field(UNIQUE, "is not acted on: services of a stack share its default network"),
+        "links": Field(UNIQUE),
         "logging": Field(Obj({"driver": Field(STR), "options": Field(OPTIONS)})),
         "mac_address": Field(STR, NOT_YET),
         "mem_limit": Field(BYTES),
@@ -139,7 +140,7 @@ SERVICE = Obj(
         "pid": Field(STR),
         "pids_limit": Field(INT),
         "platform": Field(STR),
-        "ports": Field(ListOf(PORT_ANY, spread=True), NOT_YET),
+        "ports": Field(ListOf(PORT_ANY, spread=True)),
         "post_start": Field(ListOf(HOOK), NOT_YET),
         "pre_stop": Field(ListOf(HOOK), NOT_YET),
         "privileged": Field(BOOL),
@@ -184,7 +185,7 @@ NETWORK = Obj(
     {
         **_OWN,
         "driver": Field(STR),
-        "driver_opts": Field(OPTIONS, NOT_YET),
+        "driver_opts": Field(OPTIONS),
         "ipam": Field(
             Obj(
                 {
@@ -207,7 +208,7 @@ NETWORK = Obj(
         ),
         "internal": Field(BOOL),
         "enable_ipv4": Field(BOOL, NOT_YET),
-        "enable_ipv6": Field(BOOL, NOT_YET),
+        "enable_ipv6": Field(BOOL),
         "attachable": Field(BOOL),
     }
 )

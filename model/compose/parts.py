@@ -248,12 +248,12 @@ NETWORK_REF = Obj(
         "aliases": Field(UNIQUE),
         "interface_name": Field(STR, NOT_YET),
         "ipv4_address": Field(STR),
-        "ipv6_address": Field(STR, NOT_YET),
+        "ipv6_address": Field(STR, "is not acted on: a container's IPv6 address follows from its IPv4 address"),
         "link_local_ips": Field(STRINGS, NOT_YET),
         "mac_address": Field(STR, NOT_YET),
         "driver_opts": Field(OPTIONS, NOT_YET),
         "priority": Field(INT),
-        "gw_priority": Field(INT, NOT_YET),
+        "gw_priority": Field(INT),
     }
 )
 

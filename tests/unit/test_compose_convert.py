@@ -254,10 +254,47 @@ def test_a_disabled_healthcheck() -> None:
         assert check.disable
 
 
-def test_a_port_range_for_one_port_is_narrowed_with_a_warning() -> None:
-    stack = convert("services: {a: {image: x, ports: ['8000-8010:80']}}")
-    assert stack.services[0].container.ports == (Port(80, 8000),)
-    assert stack.warnings == ("narrowed:services.a.ports: 8000-8010 is taken as 8000",)
+@pytest.mark.parametrize(
+    ("text", "ports"),
+    [
+        ("ports: [80]", (Port(80),)),
+        ("ports: ['8000-8010:80']", (Port(80, 8000, published_end=8010),)),
+        ("ports: ['8000-8001:80-81/udp']", (Port(80, 8000, "udp"), Port(81, 8001, "udp"))),
+        ("ports: ['127.0.0.1:5000:5000']", (Port(5000, 5000, host_ip="127.0.0.1"),)),
+        ("ports: [{target: 80, published: 8000-8002, mode: host}]", (Port(80, 8000, mode="host", published_end=8002),)),
+        ("ports: ['81:80', {target: 82, x-ingress: local}]", (Port(80, 81), Port(82, local=True))),
+        ("x-ingress: local, ports: ['81:80', {target: 82, mode: host}]", (Port(80, 81, local=True), Port(82, mode="host"))),
+        ("x-ingress: local, ports: [{target: 82, x-ingress: cluster}]", (Port(82),)),
+        ("network_mode: host, ports: ['81:80']", ()),
+    ],
+)
+def test_ports(text: str, ports: tuple[Port, ...]) -> None:
+    assert one(text).container.ports == ports
+
+
+def test_exposed_ports_are_written_out() -> None:
+    assert one("expose: [80, '90-91/udp', '80/tcp']").container.expose == ("80/tcp", "90/udp", "91/udp")
+
+
+def test_links_name_services_by_their_full_names() -> None:
+    stack = convert("services: {a: {image: x, links: [db, 'db:store']}, db: {image: y}}")
+    assert stack.services[0].container.links == (("shop_db", "db"), ("shop_db", "store"))
+
+
+def test_the_first_network_is_the_one_that_leads_out() -> None:
+    text = "services: {a: {image: x, networks: {b: , c: {priority: 5}, d: {gw_priority: 1}}}}\nnetworks: {b: , c: , d: }"
+    assert [row.network for row in convert(text).services[0].container.networks] == ["shop_d", "shop_c", "shop_b"]
+
+
+def test_networks_of_two_ip_versions() -> None:
+    text = "enable_ipv6: true, driver: macvlan, ipam: {config: [{subnet: 'fd00:9::/64'}, {subnet: 10.9.0.0/16}]}"
+    stack = convert(f"services: {{a: {{image: x, networks: [n]}}}}\nnetworks: {{n: {{{text}}}}}")
+    assert stack.networks == (NetworkSpec("shop_n", "shop", "overlay", "10.9.0.0/16", "fd00:9::/64", enable_ipv6=True),)
+
+
+def test_dockers_own_networks_as_external_ones() -> None:
+    stack = convert("services: {a: {image: x, networks: [out]}}\nnetworks: {out: {external: true, name: host}}")
+    assert (stack.services[0].container.networks, stack.networks) == ((Attachment("host"),), ())
 
 
 def test_dollars_are_taken_as_they_are() -> None:

@@ -106,9 +106,9 @@ def test_faults_name_the_field(text: str, where: str) -> None:
 
 
 def test_unsupported_fields_are_named_warnings_and_errors_when_strict() -> None:
-    text = "services: {web: {image: x, build: ., privileged: false, ports: ['80:80'], attach: false, x-autoscale: {max: 3}}}"
+    text = "services: {web: {image: x, build: ., privileged: false, uts: host, attach: false, x-autoscale: {max: 3}}}"
     loaded = load(text)
-    assert ids(loaded) == ["unsupported:services.web.build", "unsupported:services.web.ports"]
+    assert ids(loaded) == ["unsupported:services.web.build", "unsupported:services.web.uts"]
     assert str(loaded.warnings[0]).startswith("/p/compose.yaml:1:35: unsupported:services.web.build: shoal builds no images")
     assert [line.split(": ")[1] for line in faults(text, strict=True)] == ids(loaded)
 
@@ -124,10 +124,66 @@ def test_values_shoal_leaves_aside_are_named_too() -> None:
     loaded = load("services: {a: {image: x, network_mode: 'service:b', pid: 'service:b', pull_policy: daily}, b: {image: y}}")
     assert ids(loaded) == [
         "unsupported:services.a.depends_on",
-        "unsupported:services.a.network_mode",
         "unsupported:services.a.pid",
         "unsupported:services.a.pull_policy",
+        "unsupported:services.a.network_mode",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "warnings"),
+    [
+        ("ports: ['80:80'], expose: [81, '90-92/udp'], networks: {n: {aliases: [x], gw_priority: 1}}", []),
+        ("network_mode: host, ports: ['80:80']", ["services.a.ports"]),
+        ("network_mode: bridge, ports: ['80:80']", []),
+        ("ports: [{target: 80, mode: host, x-ingress: local}]", ["services.a.ports[0].x-ingress"]),
+        ("extra_hosts: ['h:host-gateway', 'g=10.0.0.1']", ["services.a.extra_hosts"]),
+        ("external_links: [other]", ["services.a.external_links"]),
+        ("mac_address: '02:00:00:00:00:01'", ["services.a.mac_address"]),
+        ("networks: {n: {ipv6_address: 'fd00::5'}}", ["services.a.networks.n.ipv6_address"]),
+    ],
+)
+def test_words_about_networks_that_are_left_aside(text: str, warnings: list[str]) -> None:
+    loaded = load(f"services: {{a: {{image: x, {text}}}}}\nnetworks: {{n: }}")
+    assert ids(loaded) == [f"unsupported:{path}" for path in warnings]
+
+
+@pytest.mark.parametrize(
+    ("text", "warnings"),
+    [
+        ("driver: bridge, internal: true, attachable: true, enable_ipv6: true", []),
+        ("driver: macvlan", ["driver"]),
+        ("driver_opts: {encrypted: '', com.docker.network.driver.mtu: 1400}", ["driver_opts.com.docker.network.driver.mtu"]),
+        ("ipam: {config: [{subnet: 10.9.0.0/16}, {subnet: 'fd00:9::/64'}]}, enable_ipv6: true", []),
+        ("ipam: {config: [{subnet: 'fd00:9::/64'}]}", ["ipam.config"]),
+        ("ipam: {config: [{subnet: 10.9.0.0/16}, {subnet: 10.8.0.0/16}]}", ["ipam.config"]),
+        ("ipam: {config: [{subnet: 10.9.0.0/16, gateway: 10.9.0.1}]}", ["ipam.config[0].gateway"]),
+    ],
+)
+def test_words_of_a_network_that_are_left_aside(text: str, warnings: list[str]) -> None:
+    loaded = load(f"services: {{a: {{image: x, networks: [n]}}}}\nnetworks: {{n: {{{text}}}}}")
+    assert ids(loaded) == [f"unsupported:networks.n.{path}" for path in warnings]
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("expose: [http]", "services.a.expose[0]"),
+        ("networks: {n: {ipv4_address: 10.0.0.300}}", "services.a.networks.n.ipv4_address"),
+        ("networks: [m]", "networks.m.ipam.config[0].subnet"),
+    ],
+)
+def test_what_networks_cannot_read_is_warned_of_and_refused_when_applied(text: str, path: str) -> None:
+    loaded = load(f"services: {{a: {{image: x, {text}}}}}\nnetworks: {{n: , m: {{ipam: {{config: [{{subnet: ten}}]}}}}}}")
+    assert ids(loaded) == [f"unusable:{path}"]
+    (problem,) = validate_resolved(loaded.project)
+    assert (problem.path, "expected" in problem.message) == (path, True)
+
+
+def test_x_ingress_has_two_words() -> None:
+    assert not ids(load("services: {a: {image: x, x-ingress: local, ports: [{target: 80, x-ingress: cluster}]}}"))
+    (line,) = faults("services: {a: {image: x, ports: [{target: 80, x-ingress: near}]}}")
+    assert "services.a.ports[0].x-ingress: found 'near', expected local or cluster" in line
 
 
 def _rows(kind: Any, path: str) -> Iterator[tuple[str, Field]]:
@@ -156,8 +212,8 @@ def test_every_unsupported_service_field_warns() -> None:
         "cpu_rt_period": 1, "cpu_rt_runtime": 1, "credential_spec": {"file": "x"}, "depends_on": {},
         "develop": {"watch": []}, "device_cgroup_rules": ["c 1:1 r"], "external_links": ["x"], "gpus": "all",
         "isolation": "default", "mac_address": "02:00:00:00:00:01",
-        "links": [], "mem_swappiness": 5, "models": {"m": None}, "oom_kill_disable": True,
-        "ports": [80], "post_start": [{"command": ["x"]}], "pre_stop": [{"command": ["x"]}], "provider": {"type": "x"},
+        "mem_swappiness": 5, "models": {"m": None}, "oom_kill_disable": True,
+        "post_start": [{"command": ["x"]}], "pre_stop": [{"command": ["x"]}], "provider": {"type": "x"},
         "pull_refresh_after": "1d", "runtime": "crun", "secrets": [], "storage_opt": {"size": "1G"},
         "use_api_socket": True, "userns_mode": "host", "uts": "host", "volumes_from": ["container:x"],
     }  # fmt: skip

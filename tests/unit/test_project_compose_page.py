@@ -24,8 +24,13 @@ services:
       - {type: image, source: busybox, target: /i}
       - {type: cluster, source: v, target: /c}
     deploy: {update_config: {failure_action: rollback}}
-  b: {image: busybox, networks: [n]}
-networks: {n: {driver: macvlan}}
+  b: {image: busybox, networks: [n], extra_hosts: ["h=host-gateway"]}
+  c: {image: busybox, network_mode: host, ports: ["80:80"]}
+networks:
+  n:
+    driver: macvlan
+    driver_opts: {com.docker.network.driver.mtu: "1400"}
+    ipam: {config: [{subnet: 10.8.0.0/16}, {subnet: 10.9.0.0/16}, {subnet: "fd00:9::/64"}]}
 volumes: {v: {}}
 """
 """Values that are left aside although their field is acted on (`model/compose/check.py`)."""
@@ -41,6 +46,9 @@ load the union of both. Drawn from `model/compose/fields.py`; see CONTRIBUTING.m
 - Keys that begin with `x-` are kept everywhere. Anchors, merge keys, `extends`, `include`, profiles, several `-f` files,
   `!reset` and `!override`, variables with defaults, `.env` and `env_file` work as in `docker compose`.
 - `shoal config` prints what shoal understood.
+- What shoal adds: `x-ingress: local` on a service or on one of its ports (long form). Then only nodes with a replica answer on
+  the published port, and the client's address is kept; [networks.md](networks.md) has more. A published range for one port
+  (`8000-8010:80`) gives the first port of it that is free.
 """
 
 
@@ -95,6 +103,8 @@ def draw() -> str:
             continue  # `pid: service:b` makes a dependency
         value, _, done = warning.message.removeprefix("'").rpartition("' ")
         shown = f"`{path}`: `{value}`" if value else f"`{kind}`: another `{path}` than overlay or bridge"
+        if kind == "networks" and path != "driver":
+            shown = f"`{kind}`: `{path}`"
         lines.append(f"| {shown} | {done} |")
     lines += ["", *section("A network", NETWORK), *section("A volume", VOLUME)]
     lines += ["## Secrets, configs, models", ""]
