@@ -61,9 +61,6 @@ def unsupported_service_words(service: Mapping[str, Any]) -> Iterator[tuple[str,
     for index, port in enumerate(service.get("ports") or ()):
         if port.get("mode") == "host" and port.get(INGRESS):
             yield f"ports[{index}].{INGRESS}", port[INGRESS], "says nothing about a port of mode host, which is local anyway"
-    for line in service.get("extra_hosts") or ():
-        if line.endswith("=host-gateway"):
-            yield "extra_hosts", line, "is left out: name the node's address, or publish the port and use its service's name"
 
 
 def unsupported_network_words(network: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -90,7 +90,7 @@ def container_spec(names: Names, service: _Json) -> ContainerSpec:
         dns=words(get("dns")),
         dns_search=words(get("dns_search")),
         dns_opt=words(get("dns_opt")),
-        extra_hosts=tuple(_host(line) for line in get("extra_hosts") or () if not line.endswith("=host-gateway")),
+        extra_hosts=tuple(_host(line) for line in get("extra_hosts") or ()),
         pid_mode=_mode(get("pid")),
         ipc_mode=_mode(get("ipc")),
         healthcheck=_healthcheck(get("healthcheck")),

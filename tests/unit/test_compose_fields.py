@@ -137,7 +137,7 @@ def test_values_shoal_leaves_aside_are_named_too() -> None:
         ("network_mode: host, ports: ['80:80']", ["services.a.ports"]),
         ("network_mode: bridge, ports: ['80:80']", []),
         ("ports: [{target: 80, mode: host, x-ingress: local}]", ["services.a.ports[0].x-ingress"]),
-        ("extra_hosts: ['h:host-gateway', 'g=10.0.0.1']", ["services.a.extra_hosts"]),
+        ("extra_hosts: ['h:host-gateway', 'g=10.0.0.1'], dns: 10.0.0.1, domainname: d.org", []),
         ("external_links: [other]", ["services.a.external_links"]),
         ("mac_address: '02:00:00:00:00:01'", ["services.a.mac_address"]),
         ("networks: {n: {ipv6_address: 'fd00::5'}}", ["services.a.networks.n.ipv6_address"]),

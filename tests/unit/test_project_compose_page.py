@@ -24,7 +24,7 @@ services:
       - {type: image, source: busybox, target: /i}
       - {type: cluster, source: v, target: /c}
     deploy: {update_config: {failure_action: rollback}}
-  b: {image: busybox, networks: [n], extra_hosts: ["h=host-gateway"]}
+  b: {image: busybox, networks: [n]}
   c: {image: busybox, network_mode: host, ports: ["80:80"]}
 networks:
   n:
