@@ -13,7 +13,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -29,6 +29,7 @@ from controller.api.server import ApiServer
 from controller.clock import RealClock, RealRandom
 from controller.config import Config, join_host
 from controller.decide.types import Settings
+from controller.dispatch.guarded import host_port
 from controller.dispatch.server import Dispatch
 from controller.election import LEADER_KEY, Election
 from controller.lead import Leadership
@@ -95,7 +96,7 @@ async def _parts(
         stack.push_async_callback(agents.close)
         dispatch = Dispatch(
             picture, pki, clock, heartbeat_s(config.node_timeout_s), _node_reader(store), leadership.node_facts_changed,
-            leadership.say,
+            leadership.say, _etcd_addresses(config.etcd),
         )  # fmt: skip
         leadership.dispatch = dispatch
         dispatch.address = join_host(config.advertise, await dispatch.start(join_host(*config.dispatch)))
@@ -160,6 +161,12 @@ async def register(store: Store, document: ControllerDoc) -> None:
         await store.txn([], [Put(key("controllers", document.id), codec.encode(document))])
     except StoreError as error:
         log.warning("this controller is not registered until its next start: %s", error)
+
+
+def _etcd_addresses(urls: Sequence[str]) -> list[str]:
+    """Those that containers could reach; the own etcd listens on loopback."""
+    found = [host_port(url) for url in urls]
+    return [address for address in found if not address.startswith(("127.", "[::1]", "localhost:"))]
 
 
 def _node_reader(store: Store) -> Callable[[str], Awaitable[NodeDoc | None]]:

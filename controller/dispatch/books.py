@@ -1,39 +1,69 @@
-"""What all sessions share: specs, peers, endpoints, and which networks each node takes part in; says whom a change concerns.
+"""What all sessions share: specs, peers, endpoints, guarded addresses, and which networks each node takes part in; says whom a
+change concerns.
 
 Rules: kept up by changes, rebuilt from the whole picture when a reign begins. Node names are handed out in the order of the
-changes, never from a set.
+changes, never from a set. What many sessions are told alike is encoded once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+
 from controller.dispatch.desired import Composer, PeerBook, SpecBook, networks_of_nodes, wanted
 from controller.dispatch.endpoints import EndpointBook
+from controller.dispatch.guarded import GuardBook
 from controller.dispatch.session import NodeSession
-from controller.loops.picture import Change, Picture
-from model.documents import NetworkPlanDoc
+from controller.loops.picture import Change, Picture, Snapshot
+from model.documents import INGRESS, NetworkPlanDoc
 from protos import node_pb2 as pb
 
 
+@dataclass(frozen=True, slots=True)
+class News:
+    """Whom some changes concern. `nodes`: their wanted state may differ; `told`: their endpoints differ (of `everybody` when
+    they are those of `ingress`), which until then followed `before`. `lost`: nodes that lost endpoints, at which number."""
+
+    nodes: Sequence[str]
+    told: Sequence[str]
+    everybody: bool
+    before: int
+    lost: dict[str, int] = field(default_factory=dict)
+    guarded: bool = False
+
+
 class Books:
-    def __init__(self, picture: Picture) -> None:
+    """`guarded`: addresses that no document names."""
+
+    def __init__(self, picture: Picture, guarded: Iterable[str] = ()) -> None:
         self._picture = picture
         self._specs = SpecBook()
         self._peers = PeerBook()
         self._composer = Composer(self._specs, self._peers)
         self._slices: dict[str, dict[str, str]] = {}
         self._endpoints = EndpointBook()
+        self._guarded = GuardBook(guarded)
+        self._encoded: dict[str, tuple[tuple[int | None, int, int], bytes]] = {}
+        """Network -> the message that was made last: many sessions ask for the same one."""
 
-    def reload(self) -> None:
+    @property
+    def number(self) -> int:
+        """Of the newest change of endpoints."""
+        return self._endpoints.number
+
+    def reload(self, epoch: int) -> None:
         snapshot = self._picture.snapshot()
         for service in snapshot.of("services").values():
             self._specs.add(service)
         for name, status in snapshot.of("status").items():
             self._peers.set_underlay(name, status.info.underlay)
         self._slices = networks_of_nodes(snapshot.of("netplans").values())
-        self._endpoints.reload(snapshot)
+        self._endpoints.reload(snapshot, epoch)
+        self._guarded.reload(snapshot)
+        self._encoded.clear()
 
-    def take(self, changes: list[Change]) -> list[str]:
-        """The nodes whose wanted state may differ now."""
+    def take(self, changes: list[Change]) -> News:
         dirty: dict[str, None] = {}
         for change in changes:
             if change.kind == "assignments":
@@ -46,13 +76,11 @@ class Books:
                 if self._peers.set_underlay(change.name, change.new.info.underlay):
                     dirty.update(dict.fromkeys(self._neighbours(change.name)))
             elif change.kind == "networks":
-                plan = self._picture.snapshot().of("netplans").get(change.name)
-                dirty.update(dict.fromkeys(node for node, _ in plan.slices) if plan else {})
-        snapshot = self._picture.snapshot()
-        for network in self._endpoints.take(changes, snapshot):
-            plan = snapshot.of("netplans").get(network)
-            dirty.update(dict.fromkeys(node for node, _ in plan.slices) if plan else {})
-        return list(dirty)
+                dirty.update(dict.fromkeys(_members(self._picture.snapshot(), change.name)))
+        snapshot, before = self._picture.snapshot(), self._endpoints.number
+        touched = self._endpoints.take(changes, snapshot)
+        told = dict.fromkeys(chain.from_iterable(_members(snapshot, name) for name in touched if name != INGRESS))
+        return News(list(dirty), list(told), INGRESS in touched, before, self._endpoints.lost(), self._guarded.take(changes))
 
     def desired(self, session: NodeSession) -> pb.Desired | None:
         """What has to be said to the session now; remembers that it was said."""
@@ -62,16 +90,36 @@ class Books:
         session.sent = want
         return message
 
-    def endpoints(self, session: NodeSession) -> list[pb.Endpoints]:
-        """What the session does not know yet of the networks it was told to have; remembers that it was said."""
-        networks = session.sent.networks if session.sent else {}
-        session.endpoints = {name: number for name, number in session.endpoints.items() if name in networks}
-        found = []
-        for name in networks:
-            message, session.endpoints[name] = self._endpoints.message(name, session.endpoints.get(name))
-            if message is not None:
-                found.append(message)
-        return found
+    def guarded(self, session: NodeSession) -> pb.Guarded | None:
+        """As `desired`, of the guarded addresses."""
+        message = self._guarded.message(session.guarded)
+        session.guarded = self._guarded.number
+        return message
+
+    def endpoints(self, session: NodeSession) -> tuple[list[bytes], bool]:
+        """What the session does not know yet of `ingress` and of the networks it was told to have, as encoded ToNode messages;
+        and whether something whole is among it. Remembers that it was said. The last message carries the new number: until
+        it has come not everything up to that number is told."""
+        networks = (*(session.sent.networks if session.sent else ()), INGRESS)
+        known = session.endpoints
+        names = [name for name in networks if self._endpoints.has_news(name, known.get(name))]
+        before, newest = session.told, self._endpoints.number
+        found = [self._encode(name, known.get(name), before if name != names[-1] else newest) for name in names]
+        whole = any(known.get(name) is None for name in names)
+        session.endpoints = dict.fromkeys(networks, newest)
+        if names:
+            session.told = newest
+        return found, whole
+
+    def _encode(self, network: str, told: int | None, number: int) -> bytes:
+        wanted_row = (told, self._endpoints.number, number)
+        row = self._encoded.get(network)
+        if row is None or row[0] != wanted_row:
+            message, _ = self._endpoints.message(network, told)
+            assert message is not None, "only asked for what has news"
+            message.number = number
+            row = self._encoded[network] = (wanted_row, pb.ToNode(endpoints=message).SerializeToString())
+        return row[1]
 
     def _netplan(self, name: str, old: NetworkPlanDoc | None, new: NetworkPlanDoc | None) -> list[str]:
         before, after = dict(old.slices if old else ()), dict(new.slices if new else ())
@@ -85,3 +133,8 @@ class Books:
     def _neighbours(self, node: str) -> list[str]:
         plans = self._picture.snapshot().of("netplans")
         return [peer for name in self._slices.get(node, {}) if name in plans for peer, _ in plans[name].slices]
+
+
+def _members(snapshot: Snapshot, network: str) -> list[str]:
+    plan = snapshot.of("netplans").get(network)
+    return [node for node, _ in plan.slices] if plan else []

@@ -13,12 +13,13 @@ from typing import Final
 from controller.loops.picture import Snapshot
 from model import codec
 from model.documents import AssignedService, NetworkPlanDoc, ServiceDoc
+from model.spec import Attachment
 from protos import node_pb2 as pb
 
 SPECS_MAX: Final = 20_000
 SpecKey = tuple[str, int]
-PeerRow = tuple[str, str, str]
-"""node, underlay address, slice"""
+PeerRow = tuple[str, str, str, tuple[str, ...]]
+"""node, underlay address, slice, fixed addresses outside the slice"""
 
 
 class SpecBook:
@@ -66,29 +67,44 @@ class PeerBook:
         row = self._rows.get(plan.name)
         if row is None or row[0] is not plan:
             known = self._underlays
-            peers = tuple((node, known[node], cidr) for node, cidr in plan.slices if known.get(node))
+            fixed = fixed_addresses(plan)
+            peers = tuple((node, known[node], cidr, fixed.get(node, ())) for node, cidr in plan.slices if known.get(node))
             row = self._rows[plan.name] = (plan, peers, [(peer[0], _encoded(peer)) for peer in peers])
         return row
 
 
+def fixed_addresses(plan: NetworkPlanDoc) -> dict[str, tuple[str, ...]]:
+    """By node."""
+    found: dict[str, tuple[str, ...]] = {}
+    for address, node in plan.fixed:
+        found[node] = (*found.get(node, ()), address)
+    return found
+
+
 def _encoded(peer: PeerRow) -> bytes:
-    return pb.Network(peers=[pb.Peer(node=peer[0], underlay=peer[1], slice=peer[2])]).SerializeToString()
+    node, underlay, cidr, addresses = peer
+    return pb.Network(peers=[pb.Peer(node=node, underlay=underlay, slice=cidr, addresses=addresses)]).SerializeToString()
 
 
 @dataclass(frozen=True, slots=True)
 class WantedService:
+    """`networks` None: those of the spec."""
+
     assigned: AssignedService
     stopped: bool
     volumes: tuple[str, ...]
+    networks: tuple[Attachment, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class WantedNetwork:
     plan: NetworkPlanDoc = field(compare=False)
-    identity: tuple[str, int, str]
+    identity: tuple[str, int, str, str]
+    """id, VNI, subnet, IPv6 prefix"""
     slice: str
     internal: bool
     peers: tuple[PeerRow, ...]
+    addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +129,10 @@ def wanted(snapshot: Snapshot, node: str, slices: Mapping[str, str], peers: Peer
     """`slices`: of this node, by network name."""
     assignment = snapshot.of("assignments").get(node)
     if assignment is None:
-        return Wanted(0, {}, _networks(snapshot, slices, peers))
+        return Wanted(0, {}, _networks(snapshot, node, slices, peers))
     by_name: Mapping[str, ServiceDoc] = snapshot.of("services")
     services = {row.service_id: _service(row, by_name.get(row.name)) for row in assignment.services}
-    return Wanted(assignment.generation, services, _networks(snapshot, slices, peers))
+    return Wanted(assignment.generation, services, _networks(snapshot, node, slices, peers))
 
 
 def _service(row: AssignedService, document: ServiceDoc | None) -> WantedService:
@@ -124,10 +140,10 @@ def _service(row: AssignedService, document: ServiceDoc | None) -> WantedService
         return WantedService(row, False, ())
     mounts = document.spec.container.mounts
     volumes = tuple(sorted({mount.source for mount in mounts if mount.type == "volume" and mount.source}))
-    return WantedService(row, document.stopped, volumes)
+    return WantedService(row, document.stopped, volumes, document.networks)
 
 
-def _networks(snapshot: Snapshot, slices: Mapping[str, str], peers: PeerBook) -> dict[str, WantedNetwork]:
+def _networks(snapshot: Snapshot, node: str, slices: Mapping[str, str], peers: PeerBook) -> dict[str, WantedNetwork]:
     found: dict[str, WantedNetwork] = {}
     for name in sorted(slices):
         plan = snapshot.of("netplans").get(name)
@@ -135,7 +151,8 @@ def _networks(snapshot: Snapshot, slices: Mapping[str, str], peers: PeerBook) ->
             continue
         document = snapshot.of("networks").get(name)
         internal = document is not None and document.spec.internal
-        found[name] = WantedNetwork(plan, (plan.id, plan.vni, plan.subnet), slices[name], internal, peers.peers(plan))
+        identity, fixed = (plan.id, plan.vni, plan.subnet, plan.prefix6), fixed_addresses(plan).get(node, ())
+        found[name] = WantedNetwork(plan, identity, slices[name], internal, peers.peers(plan), fixed)
     return found
 
 
@@ -177,7 +194,10 @@ class Composer:
         """A slot of an older version whose spec neither we (this leader began after it was replaced) nor the node have is left
         out: nothing can run there, the node would refuse the whole message for it, and the rollout replaces it at once."""
         assigned = row.assigned
-        message = pb.Service(service_id=assigned.service_id, name=assigned.name, stopped=row.stopped)
+        message = pb.Service(
+            service_id=assigned.service_id, name=assigned.name, stopped=row.stopped, rewired=row.networks is not None,
+            networks=[_attachment(item) for item in row.networks or ()],
+        )  # fmt: skip
         for replica in assigned.replicas:
             spec_key = (assigned.service_id, replica.version)
             if spec_key not in known:
@@ -191,10 +211,17 @@ class Composer:
         return message
 
     def _network(self, node: str, row: WantedNetwork) -> pb.Network:
-        _, vni, subnet = row.identity
-        message = pb.Network(name=row.plan.name, vni=vni, subnet=subnet, slice=row.slice, internal=row.internal)
+        _, vni, subnet, prefix6 = row.identity
+        message = pb.Network(
+            name=row.plan.name, vni=vni, subnet=subnet, slice=row.slice, internal=row.internal, prefix6=prefix6,
+            addresses=row.addresses,
+        )  # fmt: skip
         message.MergeFromString(self._peers.encoded_without(row.plan, node))
         return message
+
+
+def _attachment(item: Attachment) -> pb.Attachment:
+    return pb.Attachment(network=item.network, aliases=item.aliases, ipv4_address=item.ipv4_address)
 
 
 def _volume(name: str, snapshot: Snapshot) -> pb.Volume:

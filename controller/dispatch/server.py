@@ -5,6 +5,7 @@ Rules:
   compared, never believed.
 - Only the leader keeps sessions. Everybody else says where the leader is. When the reign ends every session is redirected.
 - One session a node: the newer wins, the older is told goodbye. Heartbeats stay in memory.
+- Endpoints are acknowledged; how far everybody follows is told to the nodes that wait for it (floor.py).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final, NoReturn
 
@@ -22,7 +23,8 @@ from grpc import aio
 
 from controller.certificates import Peer, read_peer
 from controller.decide.types import Session
-from controller.dispatch.books import Books
+from controller.dispatch.books import Books, News
+from controller.dispatch.floor import FloorBook
 from controller.dispatch.session import NodeSession, goodbye, redirect
 from controller.dispatch.status import NodeStatus
 from controller.dispatch.status_writer import StatusWriter
@@ -49,7 +51,7 @@ OPTIONS: Final = (
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
 )
-Context = aio.ServicerContext[pb.FromNode, pb.ToNode]
+Context = aio.ServicerContext[pb.FromNode, pb.ToNode | bytes]
 
 
 class Dispatch:
@@ -64,6 +66,7 @@ class Dispatch:
         read_node: Callable[[str], Awaitable[NodeDoc | None]],
         on_facts: Callable[[str], None],
         on_events: Callable[[Sequence[Event]], None],
+        guarded: Iterable[str] = (),
     ) -> None:
         self._picture = picture
         self._clock = clock
@@ -81,12 +84,14 @@ class Dispatch:
         self._ended: dict[str, Session] = {}
         """The last facts of nodes whose session broke: their silence counts from the last word, not from the break."""
         self._reign: Reign | None = None
-        self._books = Books(picture)
+        self._books = Books(picture, guarded)
+        self._floor = FloorBook()
+        self._late: asyncio.TimerHandle | None = None
         self.writer = StatusWriter(picture, clock, self._status_of)
 
     async def start(self, address: str) -> int:
         """Listens; the port."""
-        handler = grpc.stream_stream_rpc_method_handler(self._session, pb.FromNode.FromString, pb.ToNode.SerializeToString)
+        handler = grpc.stream_stream_rpc_method_handler(self._session, pb.FromNode.FromString, _encoded)
         service = grpc.method_handlers_generic_handler("shoal.node.v1.Dispatch", {"Session": handler})
         self._server.add_generic_rpc_handlers((service,))
         try:
@@ -104,7 +109,8 @@ class Dispatch:
     # ---- the reign
 
     def open(self, reign: Reign) -> None:
-        self._books.reload()
+        self._books.reload(reign.epoch)
+        self._floor = FloorBook()
         self._ended.clear()
         self._reign = reign
 
@@ -112,6 +118,9 @@ class Dispatch:
         self._reign = None
         for session in self._sessions.values():
             session.end(redirect(self._leader_address()))
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
 
     def sessions(self) -> dict[str, Session]:
         """What the nodes' decision needs to know."""
@@ -136,15 +145,49 @@ class Dispatch:
     # ---- changes in the store
 
     def _on_changes(self, changes: list[Change]) -> None:
-        dirty = self._books.take(changes)
-        for node in dirty:
-            if (session := self._sessions.get(node)) is not None:
-                session.mark()
+        news = self._books.take(changes)
+        for session in self._sessions_of(news.nodes):
+            session.mark()
+        self._tell(news)
         for change in changes:
             if change.kind == "nodes":
                 self._node_changed(change)
             elif change.kind == "services" and change.old is not None:
                 self._service_changed(change.old.id)
+            elif change.kind == "health" and (change.new is None or change.new.state != "ready"):
+                for session in self._sessions_of((change.name,)):
+                    self._floor.excuse(session)
+        self._settle()
+
+    def _tell(self, news: News) -> None:
+        now_s = self._clock.monotonic()
+        for session in [*self._sessions.values()] if news.everybody else self._sessions_of(news.told):
+            session.tell()
+            self._floor.fell_behind(session, news.before, now_s)
+        for node, number in news.lost.items():
+            for session in self._sessions_of((node,)):
+                self._floor.owe(session, number)
+        if news.guarded:
+            for session in self._sessions.values():
+                session.wake.set()
+
+    def _sessions_of(self, nodes: Iterable[str]) -> list[NodeSession]:
+        return [session for node in nodes if (session := self._sessions.get(node)) is not None]
+
+    def _settle(self) -> None:
+        """Tells those who wait how far everybody follows; asks again when somebody has been late for long enough."""
+        if self._reign is None:
+            return
+        now_s = self._clock.monotonic()
+        for session in self._floor.settle(self._books.number, now_s):
+            session.wake.set()
+        at_s = self._floor.wake_at_s()
+        if at_s is not None and self._late is None:
+            self._late = asyncio.get_running_loop().call_later(max(0.0, at_s - now_s), self._somebody_is_late)
+
+    def _somebody_is_late(self) -> None:
+        self._late = None
+        self._settle()
 
     def _node_changed(self, change: Change) -> None:
         if change.new is None:
@@ -176,7 +219,9 @@ class Dispatch:
         older = self._sessions.get(session.node)
         if older is not None:
             older.end(goodbye("another session of this node took over"))
+            self._floor.gone(older)
         self._sessions[session.node] = session
+        self._floor.fell_behind(session, 0, self._clock.monotonic())
         self._ended.pop(session.node, None)
         self._on_facts(session.node)
         reading = asyncio.ensure_future(self._read(session, context))
@@ -184,11 +229,13 @@ class Dispatch:
             await self._write(session, context)
         finally:
             reading.cancel()
+            self._floor.gone(session)
             if self._sessions.get(session.node) is session:
                 del self._sessions[session.node]
                 if session.node in self._picture.snapshot().of("nodes"):
                     self._ended[session.node] = replace(session.facts(), open=False)
                 self._on_facts(session.node)
+            self._settle()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await reading
 
@@ -244,14 +291,30 @@ class Dispatch:
             if session.beat:
                 beat, session.beat = session.beat, 0
                 await context.write(pb.ToNode(heartbeat=pb.Heartbeat(sequence=beat)))
+            guarded = self._books.guarded(session)
+            if guarded is not None:
+                await context.write(pb.ToNode(guarded=guarded))
             if session.stale:
                 session.stale = False
                 desired = self._books.desired(session)
                 if desired is not None:
                     session.sent_whole = desired.whole
                     await context.write(pb.ToNode(desired=desired))
-                for endpoints in self._books.endpoints(session):
-                    await context.write(pb.ToNode(endpoints=endpoints))
+            if session.news:
+                await self._write_endpoints(session, context)
+            if session.floor:
+                floor, session.floor = session.floor, 0
+                await context.write(pb.ToNode(floor=pb.Floor(number=floor)))
+
+    async def _write_endpoints(self, session: NodeSession, context: Context) -> None:
+        session.news = False
+        messages, whole = self._books.endpoints(session)
+        if whole:  # what is not in it any more may have been its own
+            self._floor.owe(session, session.told)
+        self._floor.said(session)
+        for message in messages:
+            await context.write(message)
+        self._settle()
 
     async def _read(self, session: NodeSession, context: Context) -> None:
         try:
@@ -277,6 +340,10 @@ class Dispatch:
                 self._on_facts(session.node)
         elif kind == "ack":
             self._take_ack(session, message.ack)
+        elif kind == "endpoints_ack":
+            session.acked = max(session.acked, min(message.endpoints_ack.number, session.told))
+            self._floor.acked(session, self._clock.monotonic())
+            self._settle()
         elif kind == "status":
             first = not session.status.whole
             session.status.merge(message.status)
@@ -297,6 +364,11 @@ class Dispatch:
 
     def _now_ms(self) -> int:
         return int(self._clock.now() * 1000)
+
+
+def _encoded(message: pb.ToNode | bytes) -> bytes:
+    """What many sessions are told alike comes encoded."""
+    return message if isinstance(message, bytes) else message.SerializeToString()
 
 
 async def _hello(context: Context) -> pb.Hello:

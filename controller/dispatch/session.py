@@ -31,15 +31,34 @@ class NodeSession:
     sent_whole: bool = False
     endpoints: dict[str, int] = field(default_factory=dict)
     """Network -> number of the newest endpoints it was told."""
+    told: int = 0
+    """The number that its newest endpoints carried, and the newest one it acknowledged."""
+    acked: int = 0
+    floor: int = 0
+    """To be told (0: nothing)."""
+    guarded: int = 0
+    """Number of the newest guarded addresses it was told."""
     stale: bool = True
+    """What it must run may differ from what it was sent."""
+    news: bool = True
+    """Endpoints may differ from what it was told."""
     beat: int = 0
     farewell: pb.ToNode | None = None
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     def mark(self) -> None:
         """What the node must run may have changed."""
-        self.stale = True
+        self.stale = self.news = True
         self.wake.set()
+
+    def tell(self) -> None:
+        """Who can be reached has changed on one of its networks."""
+        self.news = True
+        self.wake.set()
+
+    def current(self) -> bool:
+        """Whether the node follows all endpoints there are for it."""
+        return not self.news and self.acked >= self.told
 
     def start_over(self) -> None:
         """The node could not take a difference: everything again, specs too."""

@@ -18,6 +18,7 @@ from protos import node_pb2 as pb
 ReplicaKey = tuple[str, int, int]
 REPLICAS_MAX: Final = 5_000
 VOLUMES_MAX: Final = 5_000
+PORTS_MAX: Final = 4_096
 TEXT_MAX: Final = 1_000
 SHORT_MAX: Final = 256
 
@@ -84,4 +85,5 @@ def read_replica(message: pb.Replica) -> ReplicaStatus:
         message=message.message[:TEXT_MAX].split("\n")[0],
         addresses=tuple(sorted((row.network[:SHORT_MAX], row.address[:SHORT_MAX]) for row in message.addresses[:64])),
         health=message.health[:SHORT_MAX],
+        ports=tuple(sorted((row.target[:SHORT_MAX], row.published[:SHORT_MAX]) for row in message.ports[:PORTS_MAX])),
     )

@@ -187,6 +187,13 @@ class Node:
         self.networks: dict[str, pb.Network] = {}
         self.generation = 0
         self.reports = True
+        self.acks = True
+        self.ports: tuple[pb.Port, ...] = ()
+        self.addresses: tuple[str, ...] = ()
+        """Networks on which its replicas say they have an address."""
+        self.endpoints: dict[str, dict[str, pb.ServiceEndpoints]] = {}
+        self.floor = 0
+        self.guarded: set[str] = set()
         self.news = asyncio.Condition()
         self.writing = asyncio.Lock()
 
@@ -214,8 +221,7 @@ class Node:
                 call.cancel()
 
     async def _beat(self, call: Any) -> None:
-        replicas = [row for service in self.desired.values() for row in running(service)]
-        await self._say(call, pb.FromNode(status=pb.Status(whole=True, replicas=replicas)))
+        await self._report(call)
         for sequence in range(1, 1_000_000):
             await self._say(call, pb.FromNode(heartbeat=pb.Heartbeat(sequence=sequence)))
             await asyncio.sleep(0.2)
@@ -224,9 +230,40 @@ class Node:
         while isinstance(message := await call.read(), pb.ToNode):
             async with self.news:
                 self.received.append(message)
-                if message.WhichOneof("kind") == "desired":
-                    await self._take(call, message.desired)
+                await self._hear(call, message)
                 self.news.notify_all()
+
+    async def _hear(self, call: Any, message: pb.ToNode) -> None:
+        kind = message.WhichOneof("kind")
+        if kind == "desired":
+            await self._take(call, message.desired)
+        elif kind == "endpoints":
+            self._take_endpoints(message.endpoints)
+            if self.acks:
+                await self._say(call, pb.FromNode(endpoints_ack=pb.EndpointsAck(number=message.endpoints.number)))
+        elif kind == "floor":
+            self.floor = message.floor.number
+        elif kind == "guarded":
+            known = set() if message.guarded.whole else self.guarded
+            self.guarded = (known | {*message.guarded.added}) - {*message.guarded.removed}
+
+    def _take_endpoints(self, message: pb.Endpoints) -> None:
+        known = {} if message.whole else self.endpoints.get(message.network, {})
+        known |= {row.service_id: row for row in message.services}
+        self.endpoints[message.network] = {name: row for name, row in known.items() if name not in message.removed}
+
+    def reached(self, network: str, service: str) -> list[pb.Endpoint]:
+        """The endpoints of a service as the node was told."""
+        rows = self.endpoints.get(network, {}).values()
+        return [endpoint for row in rows if row.name == service for endpoint in row.endpoints]
+
+    async def _report(self, call: Any) -> None:
+        replicas = [row for service in self.desired.values() for row in running(service)]
+        for index, row in enumerate(replicas):
+            address = f"10.{sum(self.name.encode()) % 250}.0.{index + 1}/24"
+            row.addresses.extend(pb.Address(network=name, address=address) for name in self.addresses)
+            row.ports.extend(self.ports)
+        await self._say(call, pb.FromNode(status=pb.Status(whole=True, replicas=replicas)))
 
     async def _take(self, call: Any, desired: pb.Desired) -> None:
         if desired.whole:
@@ -244,8 +281,7 @@ class Node:
         self.generation = desired.generation
         await self._say(call, pb.FromNode(ack=pb.Ack(generation=desired.generation)))
         if self.reports:
-            replicas = [row for service in self.desired.values() for row in running(service)]
-            await self._say(call, pb.FromNode(status=pb.Status(whole=True, replicas=replicas)))
+            await self._report(call)
 
     async def _say(self, call: Any, message: pb.FromNode) -> None:
         """grpc allows one write at a time."""
