@@ -95,7 +95,8 @@ class KernelNetwork:
         """User networks have names, on their gateway's address; the node's own bridge has none."""
         if self._names is not None:
             plans = self._plans.values()
-            await self._names.serve({plan.name: plan.gateway.split("/")[0] for plan in plans if plan.vxlan})
+            gateways = {plan.name: plan.gateway.split("/")[0] for plan in plans if plan.vxlan}
+            await self._names.serve(gateways, [plan.name for plan in plans if plan.internal])
 
     def _apply(self, networks: Sequence[NetworkWanted]) -> None:
         mtu = kernel.underlay_mtu(self._nl, self._underlay)

@@ -81,13 +81,14 @@ class Zone:
         addresses = tuple(dict.fromkeys(address for part in parts for address in part.addresses))
         return Found(addresses, tuple(row for part in parts for row in part.replicas), self.prefix6)
 
+    def has6(self, address6: str) -> bool:
+        """Whether an address lies in the network's IPv6 prefix."""
+        return bool(self.prefix6) and embedded(self.prefix6, embedded_in(address6)) == address6
+
     def name_of(self, address: str) -> str:
         """The replica or service that has an address (IPv4, or IPv6 in the network's prefix); empty when it is none of ours."""
         if ":" in address:
-            plain = embedded_in(address)
-            if not self.prefix6 or embedded(self.prefix6, plain) != address:
-                return ""
-            address = plain
+            address = embedded_in(address) if self.has6(address) else ""
         names = self._by_address.get(address)
         return names[min(names)] if names else ""
 
