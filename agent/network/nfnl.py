@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from agent.plan import netlink, nfnl
+from agent.plan import netlink, netlink_read, nfnl
 from agent.plan.netlink import Request
 from agent.plan.nfnl import Connection, Side
 from model.errors import RuntimeFailed
@@ -42,7 +42,7 @@ class Nfnetlink:
         with self._lock:
             self._begin([request])
             while True:
-                for kind, sequence, payload in netlink.messages(self._socket.recv(_RECEIVE_BYTES)):
+                for kind, sequence, payload in netlink_read.messages(self._socket.recv(_RECEIVE_BYTES)):
                     if sequence == self._sequence:
                         _refused(request, kind, payload)
                         return nfnl.parse_generation(payload)
@@ -53,7 +53,7 @@ class Nfnetlink:
         with self._lock:
             self._begin([request])
             while True:
-                for kind, sequence, payload in netlink.messages(self._socket.recv(_RECEIVE_BYTES)):
+                for kind, sequence, payload in netlink_read.messages(self._socket.recv(_RECEIVE_BYTES)):
                     if sequence != self._sequence:
                         continue
                     if kind == netlink.NLMSG_DONE:
@@ -73,7 +73,7 @@ class Nfnetlink:
             waiting = self._begin(batch)
             done, problems = 0, []
             while waiting:
-                for kind, sequence, payload in netlink.messages(self._socket.recv(_RECEIVE_BYTES)):
+                for kind, sequence, payload in netlink_read.messages(self._socket.recv(_RECEIVE_BYTES)):
                     request = waiting.pop(sequence, None) if kind == netlink.NLMSG_ERROR else None
                     if request is None:
                         continue

@@ -13,7 +13,8 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-from agent.plan.netlink import AF_INET, ENOENT, F_ACK, F_DUMP, F_REQUEST, NESTED, Request, attr, attributes
+from agent.plan.netlink import AF_INET, ENOENT, F_ACK, F_DUMP, F_REQUEST, NESTED, Request, attr
+from agent.plan.netlink_read import attributes
 
 AF_INET6: Final = 10
 TCP: Final = 6
