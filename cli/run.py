@@ -34,12 +34,24 @@ _PATIENCE_S: Final = 1.0
 @click.option("--env-file", "env_files", multiple=True, type=click.Path(exists=True, dir_okay=False))
 @click.option("-v", "--volume", "volumes", multiple=True, metavar="[SOURCE:]TARGET[:ro]")
 @click.option("--tmpfs", "tmpfs", multiple=True, metavar="TARGET")
-@click.option("--network", default="bridge", show_default=True)
+@click.option("-p", "--publish", "publish", multiple=True, metavar="[[ADDRESS:]PORT:]PORT[/udp]", help="on every node")
+@click.option("-P", "--publish-all", is_flag=True, help="all exposed ports, on its node, on ports chosen there")
+@click.option("--expose", multiple=True, metavar="PORT[-PORT][/udp]", help="besides those of the image")
+@click.option("--network", "--net", "networks", multiple=True, metavar="NAME", help="(default: bridge); may be repeated")
+@click.option("--network-alias", "--net-alias", "aliases", multiple=True, metavar="NAME", help="a further name on its networks")
+@click.option("--ip", default="", metavar="ADDRESS", help="its IPv4 address on its own network")
+@click.option("--link", "links", multiple=True, metavar="CONTAINER[:ALIAS]", help="reach it by its name, and by ALIAS")
+@click.option("--dns", multiple=True, metavar="ADDRESS", help="ask this server for names that are not the cluster's")
+@click.option("--dns-search", multiple=True, metavar="DOMAIN")
+@click.option("--dns-option", "--dns-opt", "dns_option", multiple=True, metavar="OPTION")
+@click.option("--add-host", multiple=True, metavar="NAME:ADDRESS", help="a line of its /etc/hosts")
 @click.option("--node", default="", help="run it on this node")
 @click.option("--entrypoint", default=None)
 @click.option("-w", "--workdir", default="")
 @click.option("-u", "--user", default="")
 @click.option("--hostname", default="")
+@click.option("--domainname", default="")
+@click.option("--mac-address", default="", hidden=True)
 @click.option("-l", "--label", "labels", multiple=True, metavar="KEY=VALUE")
 @click.option("--cpus", type=float, default=0.0)
 @click.option("-m", "--memory", default="")
@@ -58,11 +70,14 @@ _PATIENCE_S: Final = 1.0
 @click.pass_context
 def run_command(ctx: click.Context, /, **options: Any) -> None:
     """Run IMAGE, with COMMAND instead of its own if given."""
+    from cli.run_network import discarded
     from cli.run_spec import service_spec
     from model import codec
 
     cluster = context.load()
     spec = service_spec(options)
+    if warning := discarded(options):
+        click.echo(f"warning: {warning}", err=True)
     with Client(cluster) as client:
         if options["node"]:
             client.get(f"/v1/nodes/{options['node']}")  # NotFound now; the scheduler would wait for it to join

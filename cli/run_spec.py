@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from cli.run import command_name
+from cli.run_network import network_fields
 from model.compose.scalars import parse_bytes
 from model.errors import BadInput
-from model.spec import Attachment, ContainerSpec, Mount, Pairs, Placement, Resources, RestartPolicy, ServiceSpec
+from model.spec import ContainerSpec, Mount, Pairs, Placement, Resources, RestartPolicy, ServiceSpec
 
 _CONDITIONS: Final = {"no": "none", "always": "any", "unless-stopped": "any", "on-failure": "on-failure"}
 
@@ -35,11 +36,11 @@ def service_spec(options: dict[str, Any]) -> ServiceSpec:
         cap_drop=tuple(options["cap_drop"]),
         limits=Resources(options["cpus"], memory(options["memory"]), options["pids_limit"]),
         mounts=(*map(mount, options["volumes"]), *(Mount("tmpfs", word) for word in options["tmpfs"])),
-        networks=(Attachment(options["network"]),),
         restart=restart(options["restart"]),
         stop_signal=options["stop_signal"],
         stop_grace_period_s=options["stop_timeout"],
         pull_policy=options["pull"],
+        **network_fields(options),
     )
     return ServiceSpec(
         name=options["name"] or command_name(options["image"]),

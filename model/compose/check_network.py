@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from model.compose.portwords import exposed, ipv4, subnet_version
+from model.compose.portwords import address, exposed, ipv4, subnet_version
 from model.compose.problems import Mark, Report, show
 from model.compose.tree import mark_of
 from model.errors import BadInput
@@ -36,6 +36,9 @@ def service_network_texts(service: Mapping[str, Any], at: str) -> Iterator[Text]
     """The texts of a service that only networks read."""
     for index, text in enumerate(service.get("expose") or ()):
         yield exposed, str(text), f"{at}.expose[{index}]", mark_of(service, "expose")
+    for index, port in enumerate(service.get("ports") or ()):
+        if port.get("host_ip"):
+            yield address, port["host_ip"], f"{at}.ports[{index}].host_ip", mark_of(port, "host_ip")
     for name, row in (service.get("networks") or {}).items():
         if row and row.get("ipv4_address"):
             yield ipv4, row["ipv4_address"], f"{at}.networks.{name}.ipv4_address", mark_of(row, "ipv4_address")

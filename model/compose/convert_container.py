@@ -201,10 +201,11 @@ def _attachment(network: str, options: _Json, mac_address: str | None) -> Attach
 def _ports(service: _Json) -> tuple[Port, ...]:
     if service.get("network_mode") in ("host", "none"):
         return ()
-    return tuple(_port(port, service.get(INGRESS) or "cluster") for port in service.get("ports") or ())
+    return tuple(port_spec(port, service.get(INGRESS) or "cluster") for port in service.get("ports") or ())
 
 
-def _port(port: _Json, ingress: str) -> Port:
+def port_spec(port: _Json, ingress: str) -> Port:
+    """One long form; `ingress`: what the service says of all its ports."""
     low, dash, high = str(port.get("published") or "0").partition("-")
     mode: Literal["ingress", "host"] = "host" if port.get("mode") == "host" else "ingress"
     return Port(

@@ -33,6 +33,14 @@ def ipv4(text: str) -> str:
         raise BadInput(f"address {text!r}: expected an IPv4 address such as 10.1.2.3") from None
 
 
+def address(text: str) -> str:
+    """An IPv4 or IPv6 address as it is written shortest."""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise BadInput(f"address {text!r}: expected an IP address such as 10.1.2.3") from None
+
+
 def subnet_version(text: str) -> int:
     """4 or 6."""
     try:

@@ -25,8 +25,10 @@ RUN: dict[str, Any] = {
     "image": "busybox:1", "command": ("sleep", "1"), "entrypoint": None, "env_files": (), "env": ("A=1",), "labels": (),
     "workdir": "", "user": "", "hostname": "", "init": False, "tty": False, "interactive": False, "read_only": False,
     "privileged": False, "cap_add": (), "cap_drop": (), "cpus": 0.0, "memory": "64M", "pids_limit": 0,
-    "volumes": ("data:/d:ro", "/x"), "tmpfs": ("/t",), "network": "bridge", "restart": "on-failure:3", "stop_signal": "",
+    "volumes": ("data:/d:ro", "/x"), "tmpfs": ("/t",), "restart": "on-failure:3", "stop_signal": "",
     "stop_timeout": 10.0, "pull": "missing", "name": "", "node": "n2", "auto_remove": True,
+    "publish": (), "publish_all": False, "expose": (), "networks": (), "aliases": (), "ip": "", "links": (), "dns": (),
+    "dns_search": (), "dns_option": (), "add_host": (), "domainname": "", "mac_address": "",
 }  # fmt: skip
 
 

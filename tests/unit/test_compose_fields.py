@@ -169,6 +169,7 @@ def test_words_of_a_network_that_are_left_aside(text: str, warnings: list[str]) 
     ("text", "path"),
     [
         ("expose: [http]", "services.a.expose[0]"),
+        ("ports: ['1.2.3:80:80']", "services.a.ports[0].host_ip"),
         ("networks: {n: {ipv4_address: 10.0.0.300}}", "services.a.networks.n.ipv4_address"),
         ("networks: [m]", "networks.m.ipam.config[0].subnet"),
     ],
