@@ -83,7 +83,8 @@ class EndpointBook:
             elif change.kind == "services":
                 names[change.name] = change.old
             elif change.kind == "svcplans":
-                ids[(change.new or change.old).id] = None
+                planned = snapshot.of("services").get(change.name)
+                ids.update({planned.id: None} if planned is not None else {})
             elif change.kind == "netplans":
                 touched += self._set_prefix(snapshot, change.name)
             elif change.kind == "networks" and change.name in self._networks:

@@ -20,7 +20,8 @@ LATE_S: Final = 5.0
 class FloorBook:
     """`settle` after each change of anything else."""
 
-    def __init__(self) -> None:
+    def __init__(self, late_s: float = LATE_S) -> None:
+        self._late_s = late_s
         self._behind: dict[NodeSession, tuple[int, float]] = {}
         """What it follows and since when: in the order of `since`."""
         self._lowest: list[tuple[int, int, NodeSession]] = []
@@ -66,7 +67,7 @@ class FloorBook:
         """Moves the floor; the sessions that have to be told of it now (`session.floor`)."""
         while self._behind:
             session, (_, since_s) = next(iter(self._behind.items()))
-            if now_s < since_s + LATE_S:
+            if now_s < since_s + self._late_s:
                 break
             self.excuse(session)
         self.number = max(self.number, self._reached(newest))
@@ -80,7 +81,7 @@ class FloorBook:
     def wake_at_s(self) -> float | None:
         """When `settle` excuses the next one; None: nobody is behind."""
         first = next(iter(self._behind.values()), None)
-        return None if first is None else first[1] + LATE_S
+        return None if first is None else first[1] + self._late_s
 
     def _enter(self, session: NodeSession, follows: int, now_s: float) -> None:
         self._behind[session] = (follows, now_s)

@@ -24,7 +24,7 @@ from grpc import aio
 from controller.certificates import Peer, read_peer
 from controller.decide.types import Session
 from controller.dispatch.books import Books, News
-from controller.dispatch.floor import FloorBook
+from controller.dispatch.floor import LATE_S, FloorBook
 from controller.dispatch.session import NodeSession, goodbye, redirect
 from controller.dispatch.status import NodeStatus
 from controller.dispatch.status_writer import StatusWriter
@@ -67,6 +67,7 @@ class Dispatch:
         on_facts: Callable[[str], None],
         on_events: Callable[[Sequence[Event]], None],
         guarded: Iterable[str] = (),
+        late_s: float = LATE_S,
     ) -> None:
         self._picture = picture
         self._clock = clock
@@ -85,7 +86,8 @@ class Dispatch:
         """The last facts of nodes whose session broke: their silence counts from the last word, not from the break."""
         self._reign: Reign | None = None
         self._books = Books(picture, guarded)
-        self._floor = FloorBook()
+        self._late_s = late_s
+        self._floor = FloorBook(late_s)
         self._late: asyncio.TimerHandle | None = None
         self.writer = StatusWriter(picture, clock, self._status_of)
 
@@ -110,7 +112,7 @@ class Dispatch:
 
     def open(self, reign: Reign) -> None:
         self._books.reload(reign.epoch)
-        self._floor = FloorBook()
+        self._floor = FloorBook(self._late_s)
         self._ended.clear()
         self._reign = reign
 

@@ -19,7 +19,7 @@ from model.documents import (
     StatusDoc,
     VolumeDoc,
 )
-from model.spec import ContainerSpec, Mount, NetworkSpec, ServiceSpec, VolumeSpec
+from model.spec import Attachment, ContainerSpec, Mount, NetworkSpec, ServiceSpec, VolumeSpec
 from protos import node_pb2 as pb
 
 WEB = ServiceDoc("id1", ServiceSpec("web", ContainerSpec("busybox", mounts=(Mount("volume", "/data", "data"),))), 2, version=3)
@@ -98,6 +98,40 @@ def test_a_stop_reaches_the_node_without_a_new_generation() -> None:
     assert message.services[0].stopped
 
 
+def test_live_connections_reach_the_node_without_a_new_generation() -> None:
+    from dataclasses import replace
+
+    wire = Wire()
+    first = wire.say(facts())
+    assert first is not None
+    assert not first.services[0].rewired
+    message = wire.say(facts(service=replace(WEB, networks=(Attachment("net", ("front",), "10.1.0.9"),))))
+    assert message is not None
+    (row,) = message.services
+    assert (row.rewired, [(item.network, list(item.aliases), item.ipv4_address) for item in row.networks]) == (
+        True,
+        [("net", ["front"], "10.1.0.9")],
+    )
+    message = wire.say(facts(service=replace(WEB, networks=())))
+    assert message is not None
+    assert (message.services[0].rewired, len(message.services[0].networks)) == (True, 0), "disconnected from all of them"
+
+
+def test_fixed_addresses_and_the_ipv6_prefix_travel_with_the_network() -> None:
+    from dataclasses import replace
+
+    wire = Wire()
+    wire.peers.set_underlay("n2", "192.0.2.2")
+    snapshot = facts()
+    fixed = replace(PLAN, prefix6="fd00:1::/96", fixed=(("10.1.9.1", "n1"), ("10.1.9.2", "n2")))
+    documents = {**snapshot.documents, "netplans": {"net": fixed}}
+    message = wire.say(Snapshot(documents, {}, 1))
+    assert message is not None
+    (network,) = message.networks
+    assert (network.prefix6, list(network.addresses)) == ("fd00:1::/96", ["10.1.9.1"])
+    assert [list(peer.addresses) for peer in network.peers] == [["10.1.9.2"]]
+
+
 def test_a_slot_whose_spec_is_nowhere_is_left_out_and_comes_with_the_next_version() -> None:
     wire = Wire()
     first = wire.say(facts(version=2))
@@ -150,11 +184,13 @@ def replica(slot: int, state: str = "running", **more: Any) -> pb.Replica:
 
 def test_whole_replaces_and_a_difference_adds_and_removes() -> None:
     status = NodeStatus(StatusDoc("n1"))
-    status.merge(pb.Status(whole=True, replicas=[replica(2), replica(1)], volumes=["b", "a"]))
+    ports = [pb.Port(target="80/tcp", published="0.0.0.0:32768")]
+    status.merge(pb.Status(whole=True, replicas=[replica(2), replica(1, ports=ports)], volumes=["b", "a"]))
     document = status.document(None, 99)
     assert document is not None
     assert status.whole
     assert ([row.slot for row in document.replicas], document.volumes, document.reported_ms) == ([1, 2], ("a", "b"), 99)
+    assert document.replicas[0].ports == (("80/tcp", "0.0.0.0:32768"),)
     gone = pb.ReplicaKey(service_id="id1", slot=2, created_ms=7)
     status.merge(pb.Status(replicas=[replica(1, "failed", exit_code=0)], gone=[gone]))
     after = status.document(document, 100)

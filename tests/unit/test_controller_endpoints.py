@@ -5,19 +5,24 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from controller.dispatch.endpoint_rows import is_ready
+from controller.dispatch.endpoint_rows import ingress_networks, is_ready
 from controller.dispatch.endpoints import TOMBSTONES_MAX, EndpointBook
 from controller.loops.picture import KINDS, Change, Snapshot
 from model.documents import (
+    INGRESS,
     Assigned,
     AssignedService,
     AssignmentDoc,
+    NetworkDoc,
+    NetworkPlanDoc,
     NodeHealthDoc,
+    NodeInfo,
     ReplicaStatus,
     ServiceDoc,
+    ServicePlanDoc,
     StatusDoc,
 )
-from model.spec import Attachment, ContainerSpec, ServiceSpec
+from model.spec import Attachment, ContainerSpec, NetworkSpec, Port, ServiceSpec
 
 NET = "shop_default"
 
@@ -147,3 +152,111 @@ def test_a_status_that_says_the_same_again_tells_nobody() -> None:
     cluster.put("services", "shop_web", service())
     cluster.run("n1", status())
     assert cluster.put("status", "n1", StatusDoc("n1", reported_ms=9, replicas=(status(),))) == []
+
+
+# ---- services' addresses, published ports, numbers
+
+
+def plan(*ports: Port, ident: str = "id1", vip: str = "10.64.192.1") -> ServicePlanDoc:
+    return ServicePlanDoc(ident, "shop_web", ((NET, vip),), ports)
+
+
+def published(cluster: Cluster, since: int | None = None) -> Any:
+    return cluster.book.message(INGRESS, since)[0]
+
+
+def test_a_service_has_its_own_address_as_soon_as_it_is_planned() -> None:
+    cluster = Cluster()
+    cluster.put("services", "shop_web", service())
+    assert cluster.put("svcplans", "shop_web", plan()) == [NET]
+    assert cluster.told()[0].services[0].vip == "10.64.192.1"
+    assert cluster.put("svcplans", "shop_web", plan(ident="of an older one")) == [NET]
+    assert cluster.told()[0].services[0].vip == ""
+
+
+def test_the_prefix_of_a_network_is_told_with_it() -> None:
+    cluster = Cluster()
+    cluster.put("services", "shop_web", service())
+    _, number = cluster.told()
+    assert cluster.put("netplans", NET, NetworkPlanDoc("n", NET, 5000, "10.64.0.0/16", prefix6="fd00:1::/96")) == [NET]
+    message, _ = cluster.told(number)
+    assert (message.prefix6, len(message.services), message.whole) == ("fd00:1::/96", 0, False)
+
+
+def test_published_ports_are_told_to_everybody_with_the_nodes_address() -> None:
+    cluster = Cluster()
+    cluster.put("services", "shop_web", service())
+    cluster.run("n1", status())
+    assert published(cluster).services == []
+    ports = (Port(80, 8080), Port(53, 5353, "udp", local=True), Port(90, 9090, mode="host"))
+    assert sorted(cluster.put("svcplans", "shop_web", plan(*ports))) == [INGRESS, NET]
+    (row,) = published(cluster).services
+    assert [(port.published, port.target, port.protocol, port.local) for port in row.ports] == [
+        (8080, 80, "tcp", False),
+        (5353, 53, "udp", True),
+    ]
+    (endpoint,) = row.endpoints
+    assert (endpoint.address, endpoint.network, endpoint.underlay) == ("10.64.0.1", NET, "")
+    known = StatusDoc("n1", NodeInfo(underlay="192.0.2.1"), replicas=(status(),))
+    assert cluster.put("status", "n1", known) == [INGRESS], "its network does not care where it runs"
+    assert published(cluster).services[0].endpoints[0].underlay == "192.0.2.1"
+
+
+def test_published_ports_go_by_the_first_network_that_has_a_way_out() -> None:
+    inside, bridge = Attachment("inside"), Attachment("bridge")
+    spec = service().spec
+    both = replace(service(), spec=replace(spec, container=replace(spec.container, networks=(inside, bridge))))
+    networks = {"inside": NetworkDoc("i", NetworkSpec("inside", internal=True))}
+    assert list(ingress_networks(both, networks)) == ["bridge"]
+    assert list(ingress_networks(both, {})) == ["inside", "bridge"]
+    bare = replace(spec, container=replace(spec.container, networks=()))
+    assert list(ingress_networks(replace(both, spec=bare), {})) == ["bridge"], "as the agent does it"
+    assert list(ingress_networks(replace(both, networks=()), {})) == [], "disconnected from all"
+    host = replace(spec, container=replace(spec.container, networks=(Attachment("host"),)))
+    assert list(ingress_networks(replace(both, spec=host), {})) == []
+
+
+def test_a_live_connection_counts_instead_of_what_the_spec_says() -> None:
+    cluster = Cluster()
+    cluster.put("services", "shop_web", service())
+    _, number = cluster.told()
+    moved = replace(service(), networks=(Attachment("other", ("there",)),))
+    assert sorted(cluster.put("services", "shop_web", moved)) == sorted([NET, "other"])
+    assert list(cluster.told(number)[0].removed) == ["id1"]
+    message, _ = cluster.book.message("other", None)
+    assert message is not None
+    assert "there" in message.services[0].names
+
+
+def test_a_service_that_is_stopped_gets_no_new_caller_at_once() -> None:
+    cluster = Cluster()
+    cluster.put("services", "shop_web", service())
+    cluster.run("n1", status())
+    cluster.book.lost()
+    assert cluster.put("services", "shop_web", replace(service(), stopped=True)) == [NET]
+    assert list(cluster.told()[0].services[0].endpoints) == []
+    assert cluster.book.lost() == {"n1": cluster.book.number}
+
+
+def test_a_node_that_lost_endpoints_is_named_once_with_the_number() -> None:
+    cluster = Cluster()
+    cluster.put("services", "shop_web", service())
+    cluster.run("n1", status())
+    assert cluster.book.lost() == {}
+    cluster.put("status", "n1", StatusDoc("n1", replicas=(status(health="unhealthy"),)))
+    assert cluster.book.lost() == {}, "it is still there, only not ready"
+    cluster.put("assignments", "n1", AssignmentDoc("n1", 2))
+    assert cluster.book.lost() == {"n1": cluster.book.number}
+    assert cluster.book.lost() == {}
+
+
+def test_news_is_found_without_looking_at_what_is_known() -> None:
+    cluster = Cluster()
+    for turn in range(2_000):
+        cluster.put("services", f"shop_{turn}", service(f"shop_{turn}", f"x{turn}"))
+    _, number = cluster.told()
+    assert not cluster.book.has_news(NET, number)
+    cluster.put("services", "shop_1", replace(service("shop_1", "x1"), networks=(Attachment(NET),)))
+    assert cluster.book.has_news(NET, number)
+    message, _ = cluster.told(number)
+    assert [row.service_id for row in message.services] == ["x1"]
