@@ -1,0 +1,39 @@
+"""`shoal port`: where the published ports of a container or service answer, as `docker port` prints it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from cli.client import Client
+from cli.connect import connected
+from cli.output import show
+from cli.ports import port_lines
+from model.errors import NotFound
+
+
+@click.command("port", help="Published ports of a container or service: all, or where PORT (80 or 53/udp) answers.")
+@click.argument("name", metavar="CONTAINER|SERVICE")
+@click.argument("port", default="", metavar="[PORT]")
+@click.option("-o", "--output", type=click.Choice(["text", "json", "yaml"]), default="text")
+def port_command(name: str, port: str, output: str) -> None:
+    with connected() as client:
+        rows = published(client, name)
+    if output != "text":
+        show(rows, output)
+        return
+    for line in port_lines(rows, port, name):
+        click.echo(line)
+
+
+def published(client: Client, name: str) -> list[Any]:
+    """Published ports of a service, or of one replica of it: those of its own node."""
+    try:
+        return list(client.get(f"/v1/services/{name}/ports"))
+    except NotFound:
+        rows = [row for row in client.get("/v1/replicas") if row["name"] == name and row["service"] != name]
+        if not rows:
+            raise
+    found = client.get(f"/v1/services/{rows[0]['service']}/ports")
+    return [port for port in found if port.get("node", "") in ("", rows[0]["node"])]
