@@ -75,7 +75,12 @@ class NameServer:
 
     def port_of(self, network: str) -> int:
         """The UDP port a network is served on (for port 0)."""
-        return int(self._sockets[network].udp.getsockname()[1])
+        return self.address_of(network)[1]
+
+    def address_of(self, network: str) -> tuple[str, int]:
+        """Where a network is served."""
+        host, port = self._sockets[network].udp.getsockname()[:2]
+        return str(host), int(port)
 
     async def _open(self, network: str, gateway: str) -> _Sockets:
         loop = asyncio.get_running_loop()

@@ -40,7 +40,7 @@ class NameBook:
 
     def __init__(self, file: Path, server: NameServer) -> None:
         self._file = file
-        self._server = server
+        self.server = server
         self._zones: dict[str, Zone] = {}
         self._served: frozenset[str] = frozenset()
         self._saver = _Saver(file)
@@ -54,7 +54,7 @@ class NameBook:
             saved = json.loads(self._file.read_text())
             self._zones = {name: Zone(codec.from_plain(NetworkNames, row)) for name, row in saved.items()}
         for name, zone in self._zones.items():
-            self._server.zones.set(name, zone)
+            self.server.zones.set(name, zone)
 
     def take(self, message: EndpointsMessage) -> None:
         """Answers follow at once."""
@@ -63,28 +63,28 @@ class NameBook:
         zone = self._zones.get(message.network)
         if zone is None:
             zone = self._zones[message.network] = Zone()
-            self._server.zones.set(message.network, zone)
+            self.server.zones.set(message.network, zone)
         if zone.take(message):
-            self._server.zones.changed()
+            self.server.zones.changed()
             self._save_soon()
 
     def client(self, sandbox: str, client: Client | None) -> None:
         """Who may ask from which addresses, for one container of this node; None: it is gone."""
-        self._server.zones.client(sandbox, client)
+        self.server.zones.client(sandbox, client)
 
     async def serve(self, gateways: Mapping[str, str], internal: Collection[str] = ()) -> None:
         """Listen on these networks' gateways; forget the names of networks that were served until now. `internal`: those of
         them that have no way out."""
         for gone in sorted(self._served - gateways.keys()):
             self._zones.pop(gone, None)
-            self._server.zones.set(gone, None)
+            self.server.zones.set(gone, None)
             self._save_soon()
         self._served = frozenset(gateways)
-        self._server.zones.internal(internal)
-        await self._server.serve(gateways)
+        self.server.zones.internal(internal)
+        await self.server.serve(gateways)
 
     async def close(self) -> None:
-        await self._server.close()
+        await self.server.close()
         if self._saving is not None:
             await self._saving
         if self._timer is not None:

@@ -10,13 +10,15 @@ that service is, however many there are beside it, and leave the same tables as 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from agent.plan.names import EndpointName, EndpointsMessage, NetworkNames, ServiceNames
 from model.addresses import embedded
 
-_PROTOCOLS = ("_tcp", "_udp", "_sctp")
+TASKS: Final = "tasks."
+_PROTOCOLS: Final = ("_tcp", "_udp", "_sctp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +34,8 @@ class Found:
         return tuple(embedded(self.prefix6, address) for address in self.addresses) if self.prefix6 else ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Share:
-    """What one service gives to a name."""
-
-    addresses: tuple[str, ...]
-    replicas: tuple[EndpointName, ...]
+_Table = dict[str, str | dict[str, None]]
+"""Name or address -> id of the service that has it, or the ids when several do."""
 
 
 class Zone:
@@ -46,8 +44,8 @@ class Zone:
     def __init__(self, names: NetworkNames | None = None) -> None:
         self.prefix6 = names.prefix6 if names else ""
         self.services: dict[str, ServiceNames] = {}
-        self._shares: dict[str, dict[str, _Share]] = {}
-        self._by_address: dict[str, dict[str, str]] = {}
+        self._by_name: _Table = {}
+        self._by_address: _Table = {}
         for service in names.services if names else ():
             self._put(service)
 
@@ -71,15 +69,15 @@ class Zone:
 
     def find(self, name: str) -> Found | None:
         """What is behind a name, with or without its final dot; None: there is no such name here."""
-        shares = self._shares.get(name.rstrip(".").lower())
-        if shares is None:
+        wanted = name.rstrip(".").lower()
+        keys = _keys(self._by_name.get(wanted))
+        if not keys:
             return None
-        if len(shares) == 1:
-            (share,) = shares.values()
-            return Found(share.addresses, share.replicas, self.prefix6)
-        parts = [shares[key] for key in sorted(shares)]
-        addresses = tuple(dict.fromkeys(address for part in parts for address in part.addresses))
-        return Found(addresses, tuple(row for part in parts for row in part.replicas), self.prefix6)
+        parts = [_found(self.services[key], wanted) for key in keys]
+        if len(parts) == 1:
+            return Found(*parts[0], self.prefix6)
+        addresses = tuple(dict.fromkeys(address for part in parts for address in part[0]))
+        return Found(addresses, tuple(row for part in parts for row in part[1]), self.prefix6)
 
     def has6(self, address6: str) -> bool:
         """Whether an address lies in the network's IPv6 prefix."""
@@ -89,8 +87,8 @@ class Zone:
         """The replica or service that has an address (IPv4, or IPv6 in the network's prefix); empty when it is none of ours."""
         if ":" in address:
             address = embedded_in(address) if self.has6(address) else ""
-        names = self._by_address.get(address)
-        return names[min(names)] if names else ""
+        keys = _keys(self._by_address.get(address))
+        return _owner(self.services[keys[0]], address) if keys else ""
 
     def _put(self, service: ServiceNames) -> bool:
         key = service.service_id
@@ -100,57 +98,79 @@ class Zone:
         if old is not None:
             self._drop(key)
         self.services[key] = service
-        for name, share in _shares(service).items():
-            self._shares.setdefault(name, {})[key] = share
-        for address, name in _reverse(service).items():
-            self._by_address.setdefault(address, {})[key] = name
+        for name in _names(service):
+            _add(self._by_name, name, key)
+        for address in _addresses_of(service):
+            _add(self._by_address, address, key)
         return True
 
     def _drop(self, key: str) -> bool:
         service = self.services.pop(key, None)
         if service is None:
             return False
-        for name in _shares(service):
-            _remove(self._shares, name, key)
-        for address in _reverse(service):
+        for name in _names(service):
+            _remove(self._by_name, name, key)
+        for address in _addresses_of(service):
             _remove(self._by_address, address, key)
         return True
 
 
-def _remove(table: dict[str, dict[str, _Share]] | dict[str, dict[str, str]], name: str, key: str) -> None:
-    row = table[name]
-    del row[key]
-    if not row:
+def _keys(entry: str | dict[str, None] | None) -> list[str]:
+    if entry is None:
+        return []
+    return [entry] if isinstance(entry, str) else sorted(entry)
+
+
+def _add(table: _Table, name: str, key: str) -> None:
+    entry = table.get(name)
+    if entry is None:
+        table[name] = key
+    elif isinstance(entry, str):
+        table[name] = {entry: None, key: None}
+    else:
+        entry[key] = None
+
+
+def _remove(table: _Table, name: str, key: str) -> None:
+    entry = table[name]
+    if isinstance(entry, str):
         del table[name]
+        return
+    del entry[key]
+    if len(entry) == 1:
+        table[name] = next(iter(entry))
 
 
-def _shares(service: ServiceNames) -> Mapping[str, _Share]:
-    """Everything the service and its replicas answer to. A replica's further name that is its service's too (`hostname: web`
-    of the service `web`) is the service's."""
-    rows = service.endpoints
-    ready = tuple(row for row in rows if row.ready)
-    own = _Share((service.vip,) if service.vip else _addresses(ready), ready)
-    tasks = _Share(_addresses(rows), rows)
-    found: dict[str, _Share] = {}
-    for name in service.names:
-        found[name.lower()] = own
-        found[f"tasks.{name}".lower()] = tasks
-    alone: dict[str, dict[str, EndpointName]] = {}
-    for row in rows:
-        for name in (row.replica, *row.names):
-            lower = name.lower()
-            if lower not in found or (name == row.replica and not service.vip):
-                alone.setdefault(lower, {})[row.replica] = row
-    for name, bearers in alone.items():
-        both = {row.replica: row for row in found[name].replicas} | bearers if name in found else bearers
-        found[name] = _Share(_addresses(both.values()), tuple(both.values()))
+def _names(service: ServiceNames) -> set[str]:
+    """Everything that the service and its replicas answer to."""
+    own = [name.lower() for name in service.names]
+    found = {*own, *(TASKS + name for name in own)}
+    for row in service.endpoints:
+        found.add(row.replica.lower())
+        found.update(name.lower() for name in row.names)
     return found
 
 
-def _reverse(service: ServiceNames) -> Mapping[str, str]:
-    """Addresses back to names."""
-    found = {row.address: row.replica for row in service.endpoints}
-    return found | {service.vip: service.name} if service.vip else found
+def _addresses_of(service: ServiceNames) -> set[str]:
+    return {row.address for row in service.endpoints} | ({service.vip} if service.vip else set())
+
+
+def _found(service: ServiceNames, wanted: str) -> tuple[tuple[str, ...], tuple[EndpointName, ...]]:
+    """Addresses and replicas that a name means in one service."""
+    own = [name.lower() for name in service.names]
+    if wanted in own:
+        # a host name that is the service's name too is the service's; a single container has its names ready or not
+        rows = [row for row in service.endpoints if row.ready or row.replica == service.name]
+        return (service.vip,) if service.vip else _addresses(rows), tuple(rows)
+    if wanted.startswith(TASKS) and wanted.removeprefix(TASKS) in own:
+        return _addresses(service.endpoints), service.endpoints
+    rows = [row for row in service.endpoints if wanted in (row.replica.lower(), *map(str.lower, row.names))]
+    return _addresses(rows), tuple(rows)
+
+
+def _owner(service: ServiceNames, address: str) -> str:
+    """The replica that has an address, or the service itself."""
+    return next((row.replica for row in service.endpoints if row.address == address), service.name)
 
 
 def _addresses(rows: Iterable[EndpointName]) -> tuple[str, ...]:

@@ -61,9 +61,10 @@ def test_a_host_name_that_all_replicas_bear_gives_all() -> None:
     assert addresses(Zone(NetworkNames((ServiceNames("i", "shop_db", ("db",), rows),))), "pg") == ("10.64.0.2", "10.64.0.3")
 
 
-def test_a_single_container_that_is_not_ready_has_its_name() -> None:
+def test_a_single_container_that_is_not_ready_has_its_names() -> None:
     single = ServiceNames("i", "c1", ("c1", "alias"), (EndpointName("c1", "10.64.0.2", ready=False),))
-    assert addresses(Zone(NetworkNames((single,))), "c1") == ("10.64.0.2",)
+    zone = Zone(NetworkNames((single,)))
+    assert addresses(zone, "c1") == addresses(zone, "alias") == ("10.64.0.2",)
 
 
 def test_ipv6_addresses_follow_from_the_prefix() -> None:
