@@ -29,7 +29,6 @@ from agent.core.tls import load_pki
 from agent.identity import JoinRequest, join, load_identity, save_controllers, wipe_identity
 from agent.plan.core import Core
 from agent.plan.mounts import volume_users
-from agent.plan.records import Desired
 from agent.settings import Settings
 from agent.volumes.copyup import sweep
 from agent.volumes.store import VolumeStore
@@ -167,7 +166,7 @@ async def _first_end(*tasks: asyncio.Future[None]) -> None:
 async def _leave(settings: Settings, runner: Runner, journal: Journal, ports: Ports, reason: str) -> None:
     """The node was removed: everything of the cluster goes, the images and named volumes stay."""
     log.warning("removed from the cluster (%s): stopping %d replicas", reason, len(runner.core.lives))
-    runner.desire(Desired())
+    runner.leave()
     try:
         async with asyncio.timeout(REMOVED_STOP_S):
             await runner.idle()

@@ -11,21 +11,23 @@ import signal
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from agent.core.attach import Attacher
+from agent.core.failure import failure_of
 from agent.core.ports import Ports
-from agent.network.port import AttachmentWanted
 from agent.plan import effects as fx
 from agent.plan.container import ContainerOrder, ExecRequest, HostMount
+from agent.plan.etc_facts import by_name, etc_facts
 from agent.plan.health import command
 from agent.plan.mounts import mount_plans
-from agent.plan.networks import attachments, name_servers
 from agent.plan.records import Desired, ImageFacts, Life, ReplicaId, WantedVolume
-from model.errors import RuntimeFailed
+from model.errors import RuntimeFailed, ShoalError
 
 if TYPE_CHECKING:
-    from agent.images.records import Image, PullPolicy
+    from pathlib import Path
+
+    from agent.images.records import Image, ImageConfig, PullPolicy
 
 _PROBE_OUTPUT_BYTES = 4096
-_HOST = "host"
 
 
 class Performer:
@@ -36,6 +38,7 @@ class Performer:
         self._desired = desired
         self._mounts: dict[ReplicaId, tuple[HostMount, ...]] = {}
         self._network_lock = asyncio.Lock()
+        self.attacher = Attacher(ports)
         self.pids: dict[str, int] = {}
 
     def hold(self, life: Life) -> None:
@@ -46,7 +49,7 @@ class Performer:
     async def pull(self, effect: fx.PullImage) -> fx.Stimulus:
         image = await self._ports.images.pull(effect.reference, policy=pull_policy(effect.policy))
         config = image.config
-        facts = ImageFacts(image.id, config.stop_signal, config.healthcheck, config.volumes)
+        facts = ImageFacts(image.id, config.stop_signal, config.healthcheck, config.volumes, config.exposed_ports)
         return fx.Pulled(effect.reference, effect.policy, facts)
 
     async def apply_networks(self, effect: fx.ApplyNetworks) -> fx.Stimulus:
@@ -75,30 +78,49 @@ class Performer:
         return found if found is not None else await self._ports.images.pull(life.spec.container.image)
 
     async def attach(self, effect: fx.AttachNetwork) -> fx.Stimulus:
-        wanted = [AttachmentWanted(item.network, item.ipv4_address) for item in attachments(effect.life)]
-        attached = await self._ports.network.attach(effect.life.sandbox, wanted)
-        return fx.Done(effect.replica, effect.token, attached.netns_path or _HOST, attached.addresses)
+        life = await self.attacher.attach(effect.life)
+        return fx.Done(effect.replica, effect.token, life.netns, life.addresses, life.ports)
+
+    async def rewire(self, effect: fx.Rewire) -> fx.Stimulus:
+        """What was reached is told also when the rest has failed."""
+        life, failure = await self.attacher.rewire(effect.life)
+        if life.container_id:
+            from agent.images.records import ImageConfig
+
+            try:
+                await self._ports.runtime.readdress(self._order(life, ImageConfig()))
+            except ShoalError as error:
+                failure = failure or failure_of(error)
+        return fx.Rewired(effect.replica, effect.token, life.addresses, life.ports, failure)
 
     async def create(self, effect: fx.CreateContainer) -> fx.Stimulus:
         life = effect.life
         image = await self._image(life)
         mounts = self._mounts.get(life.id)
-        order = ContainerOrder(
+        order = self._order(life, image.config, image.layers, mounts if mounts is not None else await self._prepare(life))
+        self._ports.images.hold(image.id, life.container_id)
+        self.pids[life.container_id] = await self._ports.runtime.create(order)
+        return fx.Done(effect.replica, effect.token)
+
+    def _order(
+        self, life: Life, config: ImageConfig, layers: tuple[Path, ...] = (), mounts: tuple[HostMount, ...] = ()
+    ) -> ContainerOrder:
+        etc = etc_facts(life, by_name(self._desired().networks))
+        return ContainerOrder(
             id=life.container_id,
             name=life.name,
             log_key=life.id.text,
             spec=life.spec.container,
-            image=image.config,
-            layers=image.layers,
+            image=config,
+            layers=layers,
             netns=life.netns,
-            addresses=tuple(address.split("/")[0] for _, address in life.addresses),
-            nameservers=name_servers(life),
-            mounts=mounts if mounts is not None else await self._prepare(life),
+            addresses=etc.addresses,
+            nameservers=etc.nameservers,
+            mounts=mounts,
             meta=(("replica", life.id.text),),
+            forwarder=etc.forwarder,
+            host_gateway=etc.host_gateway,
         )
-        self._ports.images.hold(image.id, life.container_id)
-        self.pids[life.container_id] = await self._ports.runtime.create(order)
-        return fx.Done(effect.replica, effect.token)
 
     async def start(self, effect: fx.StartContainer) -> fx.Stimulus:
         await self._ports.runtime.start(effect.container_id)
@@ -110,7 +132,7 @@ class Performer:
         self._ports.images.release(container_id)
 
     async def detach(self, effect: fx.DetachNetwork) -> fx.Stimulus:
-        await self._ports.network.detach(effect.sandbox)
+        await self.attacher.detach(effect.sandbox)
         return fx.Done(effect.replica, effect.token)
 
     async def release(self, effect: fx.ReleaseReplica) -> fx.Stimulus:
@@ -121,6 +143,11 @@ class Performer:
             await asyncio.to_thread(self._ports.volumes.release, anonymous)
         await self._ports.runtime.forget_logs(life.id.text)
         return fx.Done(effect.replica, effect.token)
+
+    async def drain(self, effect: fx.Drain) -> fx.Stimulus:
+        """However it ends, the stop goes on."""
+        await self._ports.balance.drained(effect.places, effect.within_s)
+        return fx.Drained(effect.replica, effect.token)
 
     async def kill(self, effect: fx.KillContainer) -> None:
         await self._ports.runtime.kill(effect.container_id, signal_number(effect.signal))

@@ -9,26 +9,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from agent.core.failure import failure_of
 from agent.core.journal import Journal
 from agent.core.perform import Performer
 from agent.core.ports import Ports
 from agent.core.report import Reporter
 from agent.plan import effects as fx
+from agent.plan.container import Found
 from agent.plan.core import Core
 from agent.plan.desired import used_specs
 from agent.plan.mounts import named_volumes, volume_users
-from agent.plan.records import Desired, Failure, Life, ReplicaId
+from agent.plan.records import Desired, Failure, Life, ReplicaId, sandbox_of
 from model.documents import Event
-from model.errors import NotFound, ShoalError
+from model.errors import ShoalError
 from model.ports import Clock
 
 log = logging.getLogger(__name__)
-REPAIR_S = 30.0
-_NEVER = frozenset({"image_not_found", "registry_refused", "bad_input"})
+REPAIR_S = 10.0
 
 
 class Runner:
@@ -47,18 +48,21 @@ class Runner:
         self._timer_at: float | None = None
         self._moved = asyncio.Event()
         self._unsaved: dict[ReplicaId, Life] = {}
+        self._unpublished: set[ReplicaId] = set()
 
     async def recover(self) -> None:
         """Take over what the last agent left. Call once, before `run`."""
         found = await self.ports.runtime.recover()
         saved = self._journal.load()
         desired = used_specs(self._journal.load_desired())
-        await self.ports.network.recover([life.sandbox for life in saved if life.attached])
+        await self.ports.network.recover(_sandboxes(saved, found))
         self._take(self.core.recover(desired, saved, found, self._clock.now()))
         for item in found:
             self.performer.pids[item.container_id] = item.pid
         for life in self.core.lives.values():
             self.performer.hold(life)
+            if life.stage == "running":
+                self._publish_again(life)
         running = sum(1 for life in self.core.lives.values() if life.stage == "running")
         log.info("recovered: %d replicas in the journal, %d containers found, %d running", len(saved), len(found), running)
 
@@ -73,13 +77,26 @@ class Runner:
                 self._begin(effect)
             self._arm()
 
-    def desire(self, desired: Desired) -> None:
-        """A new desired state; kept for a restart without the controller."""
+    def _publish_again(self, life: Life) -> None:
+        """A port that another program took while no agent held it is asked for until it is free."""
+        self._unpublished.discard(life.id)
+        try:
+            self.performer.attacher.recover(life)
+        except ShoalError as error:
+            log.warning("%s: %s", life.name, error)
+            self._unpublished.add(life.id)
+
+    def leave(self) -> None:
+        """Nothing is to run here any more, and nobody is there to say when the last connection has ended."""
+        self.desire(Desired(), drain=False)
+
+    def desire(self, desired: Desired, *, drain: bool = True) -> None:
+        """A new desired state; kept for a restart without the controller. `drain`: who must stop ends its connections first."""
         try:
             self._journal.save_desired(used_specs(desired))
         except OSError as error:
             log.error("journal: the desired state cannot be written: %s", error.strerror)
-        self.give(fx.DesiredArrived(desired))
+        self.give(fx.DesiredArrived(desired, drain))
 
     def give(self, stimulus: fx.Stimulus) -> None:
         """Tell the core and perform what it answers."""
@@ -149,7 +166,7 @@ class Runner:
         try:
             outcome = await self._do(effect)
         except ShoalError as error:
-            outcome = _failure(effect, _reason(error))
+            outcome = _failure(effect, failure_of(error))
         except Exception as error:
             log.exception("%s failed", type(effect).__name__)
             outcome = _failure(effect, Failure(f"{type(effect).__name__}: {type(error).__name__}: {error}".split("\n")[0]))
@@ -177,6 +194,8 @@ class Runner:
             fx.PullImage: self.performer.pull,
             fx.ApplyNetworks: self.performer.apply_networks,
             fx.AttachNetwork: self.performer.attach,
+            fx.Rewire: self.performer.rewire,
+            fx.Drain: self.performer.drain,
             fx.CreateContainer: self.performer.create,
             fx.StartContainer: self.performer.start,
             fx.DetachNetwork: self.performer.detach,
@@ -222,12 +241,21 @@ class Runner:
         """Compare what is there with what should be; put right what differs and say so."""
         for life in list(self._unsaved.values()):
             self._save(life)
-        for sentence in await self.ports.network.repair():
+        for life in [life for key, life in self.core.lives.items() if key in self._unpublished and life.stage == "running"]:
+            self._publish_again(life)
+        for sentence in (*await self.ports.network.repair(), *await self.ports.balance.repair()):
             log.warning("repaired: %s", sentence)
             self.say("repaired", f"node/{self.core.node}", sentence)
         running = [life.container_id for life in self.core.lives.values() if life.stage == "running"]
         missing = [container_id for container_id in running if await self.ports.runtime.usage(container_id) is None]
         self.give(fx.Compared(tuple(missing)))
+
+
+def _sandboxes(saved: Iterable[Life], found: Iterable[Found]) -> list[str]:
+    """Whose networks must stay: of lives in the journal, and of running containers that were never written down."""
+    kept = [life.sandbox for life in saved if life.attached]
+    running = (dict(item.meta).get("replica", "") for item in found if item.state == "running")
+    return list(dict.fromkeys([*kept, *(sandbox_of(text) for text in running if text)]))
 
 
 @contextmanager
@@ -239,11 +267,6 @@ def _tried_again(what: str) -> Iterator[None]:
         log.warning("%s: %s", what, error)
 
 
-def _reason(error: ShoalError) -> Failure:
-    permanent = bool(getattr(error, "permanent", False)) or error.code in _NEVER or isinstance(error, NotFound)
-    return Failure(str(error).split("\n")[0], permanent, getattr(error, "exit_code", None))
-
-
 def _failure(effect: fx.Effect, failure: Failure) -> fx.Stimulus | None:
     match effect:
         case fx.PullImage(reference, policy):
@@ -252,6 +275,8 @@ def _failure(effect: fx.Effect, failure: Failure) -> fx.Stimulus | None:
             return fx.NetworksApplied(token, failure)
         case fx.Probe(replica, container_id, _):
             return fx.Probed(replica, container_id, False, failure.message)
+        case fx.Drain(replica, token):
+            return fx.Drained(replica, token)
         case fx.KillContainer(container_id, signal):
             log.warning("%s to container %s: %s", signal, container_id[:12], failure.message)
             return None

@@ -142,7 +142,8 @@ class AgentService(node_pb2_grpc.AgentServicer):
         image = self._ports.images.get(life.image.id) if life.image else None
         pid = self._runner.performer.pids.get(life.container_id, 0)
         mounts = await asyncio.to_thread(self._runner.performer.mounts_of, life)
-        return _json(inspected(life, image.config if image else ImageConfig(), pid, mounts))
+        networks = self._runner.core.desired.networks
+        return _json(inspected(life, image.config if image else ImageConfig(), pid, mounts, networks))
 
     async def Stats(self, request: pb.Empty, context: Context) -> pb.Json:
         return _json(await stats(self._runner))
@@ -264,7 +265,7 @@ async def _admit(context: Context) -> None:
 
 _METHODS = (
     "Logs", "Exec", "Attach", "Inspect", "Images", "PullImage", "RemoveImage", "LoadImage", "Volumes", "RemoveVolume",
-    "PruneVolumes", "Stats",
+    "PruneVolumes", "Stats", "Traffic",
 )  # fmt: skip
 
 

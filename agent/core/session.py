@@ -16,6 +16,7 @@ import grpc
 from grpc import aio
 
 from agent.core import wire
+from agent.core.news import EndpointNews, Guard
 from agent.core.report import Reporter
 from agent.core.runner import Runner
 from agent.core.tls import NodePki
@@ -80,6 +81,7 @@ class SessionClient:
         self._epoch = 0
         self._opened = False
         self._problem = ""
+        self._guard = Guard(runner.ports.network, clock)
 
     async def run(self) -> None:
         failures, turn = 0, 0
@@ -137,11 +139,14 @@ class SessionClient:
         log.info("session with controller %s, epoch %d", address, welcome.epoch)
         self._opened, self._problem = True, ""
         lock = asyncio.Lock()
+        news = EndpointNews(self._runner.ports)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._report(call, lock))
                 tasks.create_task(self._beat(call, lock, welcome.heartbeat_s))
-                tasks.create_task(self._read(call, lock, max(1.0, 3 * welcome.heartbeat_s)))
+                tasks.create_task(self._acknowledge(call, lock, news))
+                tasks.create_task(self._guard.keep())
+                tasks.create_task(self._read(call, lock, news, max(1.0, 3 * welcome.heartbeat_s)))
         except BaseExceptionGroup as group:  # not `except*`: up to Python 3.11.3 what it raises is wrapped again
             ends, others = group.split((Removed, Closed, aio.AioRpcError, asyncio.InvalidStateError, aio.UsageError))
             if ends is None or others is not None:
@@ -174,7 +179,9 @@ class SessionClient:
 
     # reading
 
-    async def _read(self, call: aio.StreamStreamCall[pb.FromNode, pb.ToNode], lock: asyncio.Lock, silence_s: float) -> None:
+    async def _read(
+        self, call: aio.StreamStreamCall[pb.FromNode, pb.ToNode], lock: asyncio.Lock, news: EndpointNews, silence_s: float
+    ) -> None:
         while True:
             try:
                 async with asyncio.timeout(silence_s):
@@ -187,7 +194,11 @@ class SessionClient:
                 case "desired":
                     await self._take_desired(call, lock, message.desired)
                 case "endpoints":
-                    self._runner.ports.names.take(wire.endpoints_message(message.endpoints))
+                    news.take(wire.endpoints_message(message.endpoints))
+                case "floor":
+                    self._runner.ports.balance.floor(message.floor.number)
+                case "guarded":
+                    self._guard.take(message.guarded.whole, message.guarded.added, message.guarded.removed)
                 case "redirect":
                     self._next = message.redirect.dispatch
                     raise Closed("no longer the leader")
@@ -216,6 +227,14 @@ class SessionClient:
             sequence += 1
             async with lock:
                 await call.write(pb.FromNode(heartbeat=pb.Heartbeat(sequence=sequence)))
+
+    async def _acknowledge(
+        self, call: aio.StreamStreamCall[pb.FromNode, pb.ToNode], lock: asyncio.Lock, news: EndpointNews
+    ) -> None:
+        while True:
+            number = await news.followed()
+            async with lock:
+                await call.write(pb.FromNode(endpoints_ack=pb.EndpointsAck(number=number)))
 
     async def _report(self, call: aio.StreamStreamCall[pb.FromNode, pb.ToNode], lock: asyncio.Lock) -> None:
         events = self._reporter.restart()

@@ -13,7 +13,7 @@ from agent.plan.network import NetworkWanted, PeerWanted
 from agent.plan.records import Desired, ReplicaId, Slot, WantedService, WantedSpec, WantedVolume
 from model import codec
 from model.documents import Event, ReplicaStatus
-from model.spec import ServiceSpec
+from model.spec import Attachment, Port, ServiceSpec
 from protos import node_pb2 as pb
 
 
@@ -34,7 +34,8 @@ def desired_message(message: pb.Desired) -> DesiredMessage:
 
 def _service(item: pb.Service) -> WantedService:
     slots = tuple(Slot(slot.slot, slot.version, slot.created_ms) for slot in item.slots)
-    return WantedService(item.service_id, item.name, slots, item.stopped)
+    networks = tuple(Attachment(row.network, tuple(row.aliases), row.ipv4_address) for row in item.networks)
+    return WantedService(item.service_id, item.name, slots, item.stopped, networks if item.rewired else None)
 
 
 def _specs(item: pb.Service) -> Iterable[WantedSpec]:
@@ -46,18 +47,29 @@ def _specs(item: pb.Service) -> Iterable[WantedSpec]:
 
 
 def _network(item: pb.Network) -> NetworkWanted:
-    peers = tuple(PeerWanted(peer.node, peer.underlay, peer.slice) for peer in item.peers)
-    return NetworkWanted(item.name, item.vni, item.subnet, item.slice, peers, item.internal)
+    peers = tuple(PeerWanted(peer.node, peer.underlay, peer.slice, tuple(peer.addresses)) for peer in item.peers)
+    return NetworkWanted(
+        item.name, item.vni, item.subnet, item.slice, peers, item.internal, item.prefix6, tuple(item.addresses)
+    )
 
 
 def endpoints_message(message: pb.Endpoints) -> EndpointsMessage:
     services = tuple(_service_names(item) for item in message.services)
-    return EndpointsMessage(message.network, message.whole, services, tuple(message.removed))
+    return EndpointsMessage(
+        message.network, message.whole, services, tuple(message.removed), message.number, message.prefix6
+    )
 
 
 def _service_names(item: pb.ServiceEndpoints) -> ServiceNames:
-    endpoints = tuple(EndpointName(row.replica, row.address, row.node, row.ready, tuple(row.names)) for row in item.endpoints)
-    return ServiceNames(item.service_id, item.name, tuple(item.names), endpoints)
+    endpoints = tuple(_endpoint(row) for row in item.endpoints)
+    ports = tuple(
+        Port(row.target, row.published, row.protocol or "tcp", "ingress", row.host_ip, local=row.local) for row in item.ports
+    )
+    return ServiceNames(item.service_id, item.name, tuple(item.names), endpoints, item.vip, ports)
+
+
+def _endpoint(row: pb.Endpoint) -> EndpointName:
+    return EndpointName(row.replica, row.address, row.node, row.ready, tuple(row.names), row.network, row.underlay)
 
 
 def _volume(item: pb.Volume) -> WantedVolume:
@@ -85,6 +97,7 @@ def replica(status: ReplicaStatus) -> pb.Replica:
         message=status.message,
         addresses=[pb.Address(network=network, address=address) for network, address in status.addresses],
         health=status.health,
+        ports=[pb.Port(target=target, published=published) for target, published in status.ports],
     )
 
 

@@ -7,10 +7,10 @@ cleaned up and begun again.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
 
 from agent.plan.container import Found
 from agent.plan.life import exited, vanished
+from agent.plan.quick import replace
 from agent.plan.records import Life
 from model import states
 

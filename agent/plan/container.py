@@ -44,7 +44,9 @@ class ContainerOrder:
     layers: unpacked read-only image layers, BOTTOM first; one empty directory is a legal image.
     netns: path of a network namespace file, `host`, or empty for a namespace of its own without any link.
     addresses: the container's own addresses without prefix length, for /etc/hosts.
-    nameservers: what /etc/resolv.conf names when the spec says no `dns`; empty: the host's file is copied.
+    nameservers: our own name server; empty: what the spec's `dns` says, else the host's file is copied.
+    forwarder: who is asked instead of host's servers that answer only on the host itself.
+    host_gateway: the address `host-gateway` stands for in `extra_hosts`.
     mounts: the host side of `spec.mounts`, in the same order (tmpfs included).
     meta: anything; `recover` gives it back. It is the agent's only record of which replica a container belongs to.
     """
@@ -60,6 +62,8 @@ class ContainerOrder:
     nameservers: tuple[str, ...] = ()
     mounts: tuple[HostMount, ...] = ()
     meta: Pairs = ()
+    forwarder: str = ""
+    host_gateway: str = ""
 
 
 @dataclass(frozen=True, slots=True)

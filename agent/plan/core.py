@@ -8,11 +8,10 @@ identical `DesiredArrived` yields nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from heapq import heappop, heappush
 
+from agent.plan import drain, health, rewire
 from agent.plan import effects as fx
-from agent.plan import health
 from agent.plan import life as lives_of
 from agent.plan.adopt import adopted, unrecorded
 from agent.plan.container import Found
@@ -20,6 +19,7 @@ from agent.plan.desired import changes, replica_name
 from agent.plan.ledger import Ledger
 from agent.plan.life import START_STEPS, Need
 from agent.plan.networks import Networks, attachments
+from agent.plan.quick import replace
 from agent.plan.records import Desired, Failure, Goal, Life, ReplicaId
 from agent.plan.starts import Starts
 from agent.plan.status import replica_status
@@ -98,6 +98,8 @@ class Core:
         while (key := self._next()) is not None:
             if key in self.lives:
                 self._advance(key, now)
+        while self._timers and self._timer_of.get(self._timers[0][1]) != self._timers[0][0]:
+            heappop(self._timers)  # replaced by another one
         self._flush()
         out, self._out = self._out, []
         return out
@@ -112,14 +114,14 @@ class Core:
 
     def _take(self, stimulus: fx.Stimulus, now: float) -> None:
         match stimulus:
-            case fx.DesiredArrived(desired):
-                self._take_desired(desired, now)
-            case fx.Done(replica, token, netns, addresses):
+            case fx.DesiredArrived(desired, drains):
+                self._take_desired(desired, drains, now)
+            case fx.Done(replica, token) | fx.Failed(replica, token) | fx.Rewired(replica, token):
                 if (life := self._in_flight(replica, token)) is not None:
-                    self._put(lives_of.done(life, netns, addresses, now))
-            case fx.Failed(replica, token, failure):
-                if (life := self._in_flight(replica, token)) is not None:
-                    self._take_failure(life, failure, now)
+                    self._take_outcome(life, stimulus, now)
+            case fx.Drained(replica, token):
+                if replica in self.lives:
+                    self._put(drain.over(self.lives[replica], token))
             case fx.Pulled(reference, policy, image):
                 for life in self._waiting_for(reference, policy):
                     self._put(lives_of.pulled(life, image))
@@ -138,13 +140,15 @@ class Core:
             case fx.Compared(missing):
                 self._take_comparison(missing, now)
 
-    def _take_desired(self, desired: Desired, now: float) -> None:
+    def _take_desired(self, desired: Desired, drains: bool, now: float) -> None:
         self.desired = desired
         wanted = changes(desired, self.lives)
         for key, goal in wanted.goals:
-            self._put(lives_of.want(self.lives[key], goal, now))
+            self._put(lives_of.want(self.lives[key], goal, now, drains=drains))
         for key, spec, goal in wanted.begin:
             self._begin_new(key, spec, goal, now)
+        for key, networks in wanted.networks:
+            self._put(rewire.want_networks(self.lives[key], networks))
         self._want_networks()
 
     def _begin_new(self, key: ReplicaId, spec: ServiceSpec, goal: Goal, now: float) -> None:
@@ -158,12 +162,36 @@ class Core:
         life = self.lives.get(replica)
         return life if life is not None and life.busy and life.token == token else None
 
+    def _take_outcome(self, life: Life, outcome: fx.Done | fx.Failed | fx.Rewired, now: float) -> None:
+        match outcome:
+            case fx.Done(_, _, netns, addresses, ports):
+                self._put(lives_of.done(life, netns, addresses, ports, now))
+            case fx.Failed(_, _, failure):
+                self._take_failure(life, failure, now)
+            case fx.Rewired():
+                self._take_rewired(life, outcome, now)
+
     def _take_failure(self, life: Life, failure: Failure, now: float) -> None:
         after = lives_of.failed(life, failure, now)
         self._put(after)
+        self._tell_failure(life, after, failure, now)
+
+    def _take_rewired(self, life: Life, outcome: fx.Rewired, now: float) -> None:
+        life = replace(life, addresses=outcome.addresses, ports=outcome.ports)
+        if outcome.failure is not None:
+            self._take_failure(life, outcome.failure, now)
+        else:
+            self._put(rewire.rewired(life))
+        self._want_networks()
+
+    def _tell_failure(self, life: Life, after: Life, failure: Failure, now: float) -> None:
+        """What is only tried again is told once."""
         if life.busy in ("delete", "detach", "release"):
             if after.cleanup_failures == 1:
                 self._say(life, "cleanup-failed", f"{life.name}: {failure.message}; tried again")
+        elif life.busy == "rewire" and after.stage in ("running", "exited"):
+            if after.wiring.failures == 1:
+                self._say(life, "network-failed", f"{life.name}: {failure.message}; tried again")
         else:
             self._say(life, "replica-failed", f"{life.name}: {failure.message}{what_next(after, now)}")
 
@@ -211,6 +239,8 @@ class Core:
         if not self._networks.applied(token, problem, now):
             return
         for life in self.lives.values():
+            if life.goal == "run" and life.stage == "running" and rewire.differs(life):
+                self._todo[life.id] = None
             if life.goal == "run" and life.stage not in ("running", "exited"):
                 self._todo[life.id] = None
                 if problem is not None and attachments(life) and not life.busy:
@@ -247,9 +277,11 @@ class Core:
         while True:
             life = self.lives[key]
             step = lives_of.need(life, now)
+            if step == "rewire" and life.stage == "running" and self._networks.missing(life) is not None:
+                step = lives_of.need(life, now, rewires=False)
             if step == "forget":
                 return self._forget(life)
-            if step == "nothing" or (step in START_STEPS and not self._may_start(life, step, now)):
+            if step == "nothing" or (_starts(life, step) and not self._may_start(life, step, now)):
                 break
             self._token += 1
             after = lives_of.taking(life, step, self._token, now)
@@ -260,11 +292,11 @@ class Core:
 
     def _settle(self, life: Life, step: Need, now: float) -> None:
         """After a life has moved: give its permit on, wake who waited for its slot, set its timer."""
-        if step not in START_STEPS and life.busy not in START_STEPS:
+        if not (_starts(life, step) or _starts(life, life.busy)):
             self._starts.leave(life.id)
         if life.goal == "remove" and not life.may_run():
             self._todo |= {other: None for other in self._places[life.id.place] if other != life.id and self._waits(other)}
-        at = lives_of.wake_at(life)
+        at = lives_of.wake_at(life, now)
         if at is not None and at > now and self._timer_of.get(life.id) != at:
             self._timer_of[life.id] = at
             heappush(self._timers, (at, life.id))
@@ -274,18 +306,20 @@ class Core:
         return life.goal == "run" and not life.busy and not life.container_id
 
     def _may_start(self, life: Life, step: Need, now: float) -> bool:
-        """Image, slot, networks and a permit: asked in this order, so that a slow pull holds no permit."""
+        """Image, slot, networks and a permit: asked in this order, so that a slow pull holds no permit. A change of networks
+        that are not there yet gives it back."""
         if not life.may_run():
             life = lives_of.preparing(life, now)
             self._set(life)
         if step == "image":
             self._pull(life)
             return False
-        if self._starts.holds(life.id):
+        holds = self._starts.holds(life.id)
+        if holds and step != "rewire":
             return True
         missing = self._networks.missing(life)
-        if missing is None and not self._slot_taken(life):
-            return self._starts.take(life.id)
+        if missing is None and (holds or not self._slot_taken(life)):
+            return holds or self._starts.take(life.id)
         self._starts.leave(life.id)
         if missing is not None and not life.message:
             self._set(replace(life, message=f"waits for network {missing} on this node"))
@@ -328,3 +362,8 @@ class Core:
             first += self._ledger.news(life) if life is not None else self._ledger.gone(key)
         self._touched.clear()
         self._out[:0] = first
+
+
+def _starts(life: Life, step: str) -> bool:
+    """Whether `step` is part of a start."""
+    return step in START_STEPS or (step == "rewire" and life.stage != "running")

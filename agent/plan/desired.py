@@ -21,7 +21,7 @@ from agent.plan.records import (
     WantedVolume,
 )
 from model.errors import ShoalError
-from model.spec import ServiceSpec
+from model.spec import Attachment, ServiceSpec
 
 
 class DesiredMismatch(ShoalError):
@@ -93,27 +93,33 @@ def used_specs(desired: Desired) -> Desired:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """`begin`: lives that are not there yet; `goals`: lives that want something else from now on."""
+    """`begin`: lives that are not there yet; `goals`: lives that want something else from now on; `networks`: lives, also those
+    of `begin`, that are to be attached to something else than was known."""
 
     begin: tuple[tuple[ReplicaId, ServiceSpec, Goal], ...] = ()
     goals: tuple[tuple[ReplicaId, Goal], ...] = ()
+    networks: tuple[tuple[ReplicaId, tuple[Attachment, ...] | None], ...] = ()
 
 
 def changes(desired: Desired, lives: Mapping[ReplicaId, Life]) -> Changes:
     """What must change for `lives` to become `desired`; empty when they agree already."""
     specs = {(spec.service_id, spec.version): spec.spec for spec in desired.specs}
-    wanted: dict[ReplicaId, tuple[ServiceSpec, Goal]] = {}
+    wanted: dict[ReplicaId, tuple[ServiceSpec, Goal, tuple[Attachment, ...] | None]] = {}
     for service in desired.services:
         goal: Goal = "stop" if service.stopped else "run"
         for slot in service.slots:
-            wanted[replica_id(service.id, slot)] = (specs[service.id, slot.version], goal)
-    begin = tuple((key, spec, goal) for key, (spec, goal) in wanted.items() if key not in lives)
+            wanted[replica_id(service.id, slot)] = (specs[service.id, slot.version], goal, service.networks)
+    begin = tuple((key, spec, goal) for key, (spec, goal, _) in wanted.items() if key not in lives)
+    networks = [(key, wanted[key][2]) for key, _, _ in begin if wanted[key][2] is not None]
     goals: list[tuple[ReplicaId, Goal]] = []
     for key, life in lives.items():
-        goal = wanted[key][1] if key in wanted else "remove"
+        row = wanted.get(key)
+        goal = row[1] if row is not None else "remove"
         if goal != life.goal:
             goals.append((key, goal))
-    return Changes(begin, tuple(goals))
+        if row is not None and row[2] != life.networks:
+            networks.append((key, row[2]))
+    return Changes(begin, tuple(goals), tuple(networks))
 
 
 def replica_id(service_id: str, slot: Slot) -> ReplicaId:

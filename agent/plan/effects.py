@@ -1,6 +1,6 @@
 """What the core asks its shell to do, and what it is told: effects out, stimuli in.
 
-Rules: frozen data. Every effect with a `replica` ends in exactly one `Done` or `Failed` of the same `token`; an outcome whose
+Rules: frozen data. Every effect with a `replica` ends in exactly one outcome of the same `token`; an outcome whose
 token is not the life's newest is ignored. Effects may be performed in any order except `Save`, `Drop` and `Report`, which the
 shell takes at once and in order, before it starts the others: the journal knows of a container before it exists.
 """
@@ -45,7 +45,7 @@ class PrepareVolumes:
 
 @dataclass(frozen=True, slots=True)
 class AttachNetwork:
-    """Outcome: Done with `netns` and `addresses`."""
+    """Outcome: Done with `netns`, `addresses` and `ports`."""
 
     replica: ReplicaId
     token: int
@@ -64,6 +64,26 @@ class StartContainer:
     replica: ReplicaId
     token: int
     container_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rewire:
+    """Attach the replica to what `life` is to be attached to now, while its container runs. Outcome: Rewired."""
+
+    replica: ReplicaId
+    token: int
+    life: Life
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Wait until nobody connects to these places any more and open connections have ended. Outcome: Drained."""
+
+    replica: ReplicaId
+    token: int
+    container_id: str
+    places: Pairs
+    within_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,16 +167,28 @@ class Say:
 
 
 ReplicaEffect = (
-    PrepareVolumes | AttachNetwork | CreateContainer | StartContainer | DeleteContainer | DetachNetwork | ReleaseReplica
+    PrepareVolumes
+    | AttachNetwork
+    | CreateContainer
+    | StartContainer
+    | Rewire
+    | DeleteContainer
+    | DetachNetwork
+    | ReleaseReplica
 )
-Effect = ReplicaEffect | PullImage | ApplyNetworks | KillContainer | DeleteOrphan | Probe | Save | Drop | Report | Gone | Say
+Effect = (
+    ReplicaEffect | PullImage | ApplyNetworks | Drain | KillContainer | DeleteOrphan | Probe | Save | Drop | Report | Gone | Say
+)
 
 # Stimuli
 
 
 @dataclass(frozen=True, slots=True)
 class DesiredArrived:
+    """`drain` False: whoever has to stop need not wait for its connections."""
+
     desired: Desired
+    drain: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +197,24 @@ class Done:
     token: int
     netns: str = ""
     addresses: Pairs = ()
+    ports: Pairs = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rewired:
+    """How the replica is attached now; `failure`: not yet as wanted."""
+
+    replica: ReplicaId
+    token: int
+    addresses: Pairs = ()
+    ports: Pairs = ()
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    replica: ReplicaId
+    token: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,5 +274,16 @@ class Compared:
 
 
 Stimulus = (
-    DesiredArrived | Done | Failed | Pulled | PullFailed | NetworksApplied | ContainerExited | Probed | TimerDue | Compared
+    DesiredArrived
+    | Done
+    | Rewired
+    | Drained
+    | Failed
+    | Pulled
+    | PullFailed
+    | NetworksApplied
+    | ContainerExited
+    | Probed
+    | TimerDue
+    | Compared
 )

@@ -5,15 +5,18 @@ Rules: pure; Docker's names and meanings. What shoal adds stands under `Shoal`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from agent.images.records import ImageConfig
 from agent.plan.container import HostMount
+from agent.plan.inspect_network import network_settings, port_bindings
 from agent.plan.life import stop_signal
 from agent.plan.mounts import mount_plans
+from agent.plan.network import NetworkWanted
 from agent.plan.networks import attachments
+from agent.plan.publish import exposed
 from agent.plan.records import Life
 from model.spec import ContainerSpec
 
@@ -21,8 +24,11 @@ _STATUS = {"created": "created", "running": "running", "exited": "exited"}
 _NEVER = "0001-01-01T00:00:00Z"
 
 
-def inspected(life: Life, config: ImageConfig, pid: int, mounts: Sequence[HostMount]) -> dict[str, Any]:
-    """Docker's inspect of the replica's present container. `mounts`: the host side of its mounts, in their order."""
+def inspected(
+    life: Life, config: ImageConfig, pid: int, mounts: Sequence[HostMount], networks: Iterable[NetworkWanted] = ()
+) -> dict[str, Any]:
+    """Docker's inspect of the replica's present container. `mounts`: the host side of its mounts, in their order. `networks`:
+    those of the node."""
     command = _command(life.spec.container, config)
     return {
         "Id": life.container_id,
@@ -35,7 +41,7 @@ def inspected(life: Life, config: ImageConfig, pid: int, mounts: Sequence[HostMo
         "RestartCount": life.attempts.restarts,
         "Config": _config(life, config),
         "HostConfig": _host_config(life),
-        "NetworkSettings": {"Networks": _networks(life)},
+        "NetworkSettings": network_settings(life, config.exposed_ports, networks),
         "Mounts": _mounts(life, mounts),
         "Shoal": {
             "ServiceId": life.id.service_id,
@@ -94,7 +100,9 @@ def _config(life: Life, config: ImageConfig) -> dict[str, Any]:
         "Volumes": {plan.mount.target: {} for plan in mount_plans(life) if plan.anonymous},
         "Labels": labels,
         "StopSignal": stop_signal(life),
-        "ExposedPorts": {port: {} for port in config.exposed_ports},
+        "ExposedPorts": {
+            f"{target}/{protocol}": {} for text in (*config.exposed_ports, *spec.expose) for target, protocol in exposed(text)
+        },
     }
 
 
@@ -102,7 +110,10 @@ def _host_config(life: Life) -> dict[str, Any]:
     spec, limits = life.spec.container, life.spec.container.limits
     policy = {"any": "always", "on-failure": "on-failure", "none": "no"}[spec.restart.condition]
     return {
-        "NetworkMode": attachments(life)[0].network,
+        "NetworkMode": next((item.network for item in attachments(life)), "none"),
+        "PortBindings": port_bindings(spec.ports),
+        "PublishAllPorts": spec.publish_all,
+        "Links": [f"/{target}:/{life.name}/{alias}" for target, alias in spec.links] or None,
         "RestartPolicy": {"Name": policy, "MaximumRetryCount": spec.restart.max_attempts or 0},
         "NanoCpus": round(limits.cpus * 1e9),
         "Memory": limits.memory_bytes,
@@ -120,22 +131,11 @@ def _host_config(life: Life) -> dict[str, Any]:
         "Ulimits": [{"Name": item.name, "Soft": item.soft, "Hard": item.hard} for item in spec.ulimits],
         "ExtraHosts": [f"{name}:{address}" for name, address in spec.extra_hosts],
         "Dns": list(spec.dns),
+        "DnsOptions": list(spec.dns_opt),
+        "DnsSearch": list(spec.dns_search),
         "ShmSize": spec.shm_size_bytes or 64 << 20,
         "OomScoreAdj": spec.oom_score_adj or 0,
     }
-
-
-def _networks(life: Life) -> dict[str, Any]:
-    held = dict(life.addresses)
-    networks: dict[str, Any] = {}
-    for item in attachments(life):
-        address, _, prefix = held.get(item.network, "").partition("/")
-        networks[item.network] = {
-            "IPAddress": address,
-            "IPPrefixLen": int(prefix) if prefix else 0,
-            "Aliases": list(item.aliases) or None,
-        }
-    return networks
 
 
 def _mounts(life: Life, mounts: Sequence[HostMount]) -> list[dict[str, Any]]:

@@ -7,14 +7,14 @@ go beside it. States follow model.states.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from hashlib import sha256
 from typing import Final, Literal
 
-from agent.plan import restart
+from agent.plan import drain, restart, rewire
 from agent.plan.container import Exited
 from agent.plan.health import first_probe_at, health_check
-from agent.plan.records import Attempts, Failure, Goal, Health, ImageFacts, Life, ReplicaId, Stage
+from agent.plan.quick import replace
+from agent.plan.records import Attempts, Drain, Failure, Goal, Health, ImageFacts, Life, ReplicaId, Stage, Wiring
 from model import states
 from model.spec import Pairs, ServiceSpec
 
@@ -25,6 +25,8 @@ Need = Literal[
     "network",
     "create",
     "start",
+    "rewire",
+    "drain",
     "kill",
     "force",
     "probe",
@@ -36,6 +38,8 @@ Need = Literal[
 START_STEPS: Final[frozenset[str]] = frozenset({"image", "volumes", "network", "create", "start"})
 CLEANUP_BACKOFF_MAX_S: Final = 30.0
 KILL_AGAIN_S: Final = 10.0
+_NO_DRAIN: Final = Drain()
+_WIRED: Final = Wiring()
 
 
 def begin(replica: ReplicaId, spec: ServiceSpec, name: str, goal: Goal, now: float) -> Life:
@@ -44,11 +48,12 @@ def begin(replica: ReplicaId, spec: ServiceSpec, name: str, goal: Goal, now: flo
     return Life(replica, spec, name, goal, state=state, since=now)
 
 
-def want(life: Life, goal: Goal, now: float) -> Life:
-    """The life with another goal."""
+def want(life: Life, goal: Goal, now: float, *, drains: bool = True) -> Life:
+    """The life with another goal. A drain that was begun holds for every goal but `run`."""
     if goal == life.goal:
         return life
-    life = replace(life, goal=goal, not_before=0.0, cleanup_at=0.0, ended=False)
+    draining = _NO_DRAIN if goal == "run" else life.drain if drains else drain.UNWANTED
+    life = replace(life, goal=goal, not_before=0.0, cleanup_at=0.0, ended=False, drain=draining)
     if goal == "run":
         life = replace(life, attempts=Attempts(restarts=life.attempts.restarts))
         return life if life.may_run() else preparing(life, now)
@@ -57,13 +62,15 @@ def want(life: Life, goal: Goal, now: float) -> Life:
     return _in_state(life, states.SHUTDOWN, now)
 
 
-def need(life: Life, now: float) -> Need:
-    """The next thing to do for this life at `now`."""
+def need(life: Life, now: float, *, rewires: bool = True) -> Need:
+    """The next thing to do for this life at `now`. `rewires` False: its networks are not there yet, what comes beside them?"""
     if life.busy:
         return "nothing"
     if life.goal != "run":
         return _need_to_stop(life, now)
     if life.stage == "running":
+        if rewires and rewire.due(life, now):
+            return "rewire"
         return "probe" if _probe_due(life, now) else "nothing"
     if life.dirty:
         return _need_cleaning(life, now, keep_exited=False) or "nothing"
@@ -79,15 +86,19 @@ def need(life: Life, now: float) -> Need:
 def _need_to_start(life: Life) -> Need:
     if life.image is None:
         return "image"
+    if life.stage in ("network", "created") and rewire.differs(life):
+        return "rewire"
     steps: dict[Stage, Need] = {"none": "volumes", "volumes": "network", "network": "create", "created": "start"}
     return steps.get(life.stage, "nothing")
 
 
 def _need_to_stop(life: Life, now: float) -> Need:
     if life.stage == "running":
-        if not life.stopping:
-            return "kill"
-        return "force" if now >= life.kill_at else "nothing"
+        if life.stopping:
+            return "force" if now >= life.kill_at else "nothing"
+        if drain.due(life):
+            return "drain"
+        return "nothing" if now < life.drain.until else "kill"
     found = _need_cleaning(life, now, keep_exited=life.goal == "stop")
     if found is not None:
         return found
@@ -111,12 +122,13 @@ def _probe_due(life: Life, now: float) -> bool:
     return bool(life.health.status) and not life.health.probing and now >= life.health.next_at
 
 
-def wake_at(life: Life) -> float | None:
-    """When `need` may answer differently without anything happening; None: never."""
+def wake_at(life: Life, now: float) -> float | None:
+    """When `need` may answer differently than at `now` without anything happening; None: never."""
     if life.goal != "run" and life.stage == "running":
-        return life.kill_at if life.stopping else None
+        return life.kill_at if life.stopping else life.drain.until or None
     if life.stage == "running":
-        return life.health.next_at if life.health.status and not life.health.probing else None
+        probe_at = life.health.next_at if life.health.status and not life.health.probing else 0.0
+        return min((at for at in (probe_at, life.wiring.retry_at) if at > now), default=None)
     if life.busy or (life.ended and not life.cleanup_at):
         return None
     if life.goal != "run" or life.dirty or life.ended:
@@ -142,8 +154,13 @@ def taking(life: Life, step: Need, token: int, now: float) -> Life:
         return _deleting(life, token, now)
     if step in ("start", "release"):
         return replace(life, busy=step, token=token)
+    if step == "rewire":
+        return replace(life, busy="rewire", token=token, wiring=replace(life.wiring, begun=True, retry_at=0.0))
+    if step == "drain":
+        return drain.begun(life, token, now)
     if step == "kill":
-        return replace(life, stopping=True, kill_at=now + life.spec.container.stop_grace_period_s)
+        kill_at = life.kill_at if life.drain.token > 0 else now + life.spec.container.stop_grace_period_s
+        return replace(life, stopping=True, kill_at=kill_at)
     if step == "force":
         return replace(life, kill_at=now + KILL_AGAIN_S)
     if step == "probe":
@@ -177,20 +194,20 @@ def pulled(life: Life, image: ImageFacts) -> Life:
     return replace(life, image=image)
 
 
-def done(life: Life, netns: str, addresses: Pairs, now: float) -> Life:
+def done(life: Life, netns: str, addresses: Pairs, ports: Pairs, now: float) -> Life:
     """The effect in flight has succeeded."""
-    after = _done(life, netns, addresses, now)
+    after = _done(life, netns, addresses, ports, now)
     unwanted = after.goal != "run" and not after.may_run()
     return _in_state(after, states.SHUTDOWN, now, keep_message=True) if unwanted else after
 
 
-def _done(life: Life, netns: str, addresses: Pairs, now: float) -> Life:
+def _done(life: Life, netns: str, addresses: Pairs, ports: Pairs, now: float) -> Life:
     step = life.busy
     life = replace(life, busy="", cleanup_failures=0, cleanup_at=0.0)
     if step == "volumes":
         return replace(life, stage="volumes")
     if step == "network":
-        return replace(life, stage="network", netns=netns, addresses=addresses)
+        return replace(life, stage="network", netns=netns, addresses=addresses, ports=ports, wiring=_WIRED)
     if step == "create":
         return _in_state(replace(life, stage="created"), states.STARTING, now, keep_message=True)
     if step == "start":
@@ -200,7 +217,7 @@ def _done(life: Life, netns: str, addresses: Pairs, now: float) -> Life:
         return _cleaned(replace(life, container_id="", stage=stage, early_exit=None, health=Health()))
     if step == "detach":
         stage = life.stage if life.container_id else "none"
-        return _cleaned(replace(life, attached=False, netns="", addresses=(), stage=stage))
+        return _cleaned(replace(life, attached=False, netns="", addresses=(), stage=stage, wiring=_WIRED))
     return replace(life, volumes=False, stage="none") if step == "release" else life
 
 
@@ -214,7 +231,7 @@ def _started(life: Life, now: float) -> Life:
     health = Health("starting", 0, first_probe_at(check, now)) if check else Health()
     life = replace(
         life, stage="running", ran=True, started_at=now, finished_at=0.0, exit_code=None, oom=False, stopping=False,
-        health=health, attempts=replace(life.attempts, restarts=restarts),
+        drain=_NO_DRAIN, health=health, attempts=replace(life.attempts, restarts=restarts),
     )  # fmt: skip
     life = _in_state(life, states.RUNNING, now)
     early = life.early_exit
@@ -229,6 +246,8 @@ def failed(life: Life, failure: Failure, now: float) -> Life:
         failures = life.cleanup_failures + 1
         wait = min(CLEANUP_BACKOFF_MAX_S, 2.0 ** min(failures - 1, 5))
         return replace(life, cleanup_failures=failures, cleanup_at=now + wait, message=failure.message)
+    if step == "rewire" and life.stage in ("running", "exited"):
+        return rewire.rewire_failed(life, now)
     return start_failed(life, failure, now)
 
 

@@ -7,29 +7,29 @@ it. `host`, `none` and the node's own `bridge` need nothing here: the driver mak
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import ip_interface
 
 from agent.plan.network import LOCAL_BRIDGE, NetworkWanted
 from agent.plan.records import Failure, Life
 from model.spec import Attachment
 
-_BUILT_IN = ("host", "none", LOCAL_BRIDGE)
+HOST = "host"
+BUILT_IN = (HOST, "none", LOCAL_BRIDGE)
 _RETRY_MAX_S = 30.0
+_BRIDGED = (Attachment(LOCAL_BRIDGE),)
 
 
 def attachments(life: Life) -> tuple[Attachment, ...]:
-    """What the replica is attached to; without a word about networks the node's own bridge, as Docker does."""
-    return life.spec.container.networks or (Attachment(LOCAL_BRIDGE),)
-
-
-def name_servers(life: Life) -> tuple[str, ...]:
-    """The gateways of its user networks, which answer for names; none on the built-in networks."""
-    rows = (ip_interface(address).network for network, address in life.addresses if network not in _BUILT_IN)
-    return tuple(str(net.network_address + 1) for net in rows)
+    """What the replica is to be attached to; without a word about networks the node's own bridge, as Docker does."""
+    return life.networks if life.networks is not None else life.spec.container.networks or _BRIDGED
 
 
 def _names(life: Life) -> Iterable[str]:
-    return (item.network for item in attachments(life) if item.network not in _BUILT_IN)
+    return (item.network for item in attachments(life) if item.network not in BUILT_IN)
+
+
+def _used(life: Life) -> Iterable[str]:
+    """Networks it is to be attached to, and those it still is."""
+    return (*_names(life), *(name for name, _ in life.addresses if name not in BUILT_IN))
 
 
 class Networks:
@@ -47,8 +47,8 @@ class Networks:
         """Take note of what is wanted; True when it must be applied; so it is the first time: something may be left."""
         wanted = {network.name: network for network in desired}
         for life in lives:
-            for name in _names(life):
-                if name not in wanted and life.attached and name in self._wanted:
+            for name in _used(life) if life.attached else ():
+                if name not in wanted and name in self._wanted:
                     wanted[name] = self._wanted[name]
         self._wanted = dict(sorted(wanted.items()))
         return self._wanted != self._asked

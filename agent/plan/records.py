@@ -14,13 +14,13 @@ from urllib.parse import quote
 from agent.plan.container import Exited
 from agent.plan.network import NetworkWanted
 from model import states
-from model.spec import Healthcheck, Pairs, ServiceSpec
+from model.spec import Attachment, Healthcheck, Pairs, ServiceSpec
 
 Goal = Literal["run", "stop", "remove"]
 Stage = Literal["none", "volumes", "network", "created", "running", "exited"]
 """How far the present container is: nothing yet, volumes prepared, network attached, created, running, ended."""
 
-Busy = Literal["", "volumes", "network", "create", "start", "delete", "detach", "release"]
+Busy = Literal["", "volumes", "network", "create", "start", "rewire", "delete", "detach", "release"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -52,12 +52,14 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class WantedService:
-    """All replicas of one service on this node. `stopped`: keep them, without a running container."""
+    """All replicas of one service on this node. `stopped`: keep them, without a running container. `networks`: what they are
+    attached to instead of what their spec says (network connect and disconnect); None: as the spec says."""
 
     id: str
     name: str
     slots: tuple[Slot, ...] = ()
     stopped: bool = False
+    networks: tuple[Attachment, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ class ImageFacts:
     stop_signal: str = ""
     healthcheck: Healthcheck | None = None
     volumes: tuple[str, ...] = ()
+    exposed_ports: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +128,32 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
+class Drain:
+    """How far a stop is that lets connections end first. `token`: number of the effect, 0: not begun, -1: not wanted. `until`:
+    when it is over at the latest."""
+
+    token: int = 0
+    until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """Changes of networks while the replica is attached. `begun`: one was begun and has not succeeded yet."""
+
+    begun: bool = False
+    failures: int = 0
+    retry_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Life:
     """One replica: what is wanted of it, how far its present container is, and what became of the last one.
 
     `container_id` is set before the container is made and empty once nothing of it is left; `attached` and `volumes` in
     the same way: they say what may exist and must be cleaned. `ended`: not to be started again. `dirty`: a start failed
     and is being cleaned up. `ran`: a process of it has run before. `busy` is the effect in flight, `token` its number.
-    `early_exit` came before its start's outcome.
+    `early_exit` came before its start's outcome. `networks` holds instead of the spec's own, if it is said. `ports` are those
+    published on this node, as (`80/tcp`, `0.0.0.0:32768`); they stay known when taken back: the same are asked for again.
     """
 
     id: ReplicaId
@@ -166,6 +188,10 @@ class Life:
     busy: Busy = ""
     token: int = 0
     early_exit: Exited | None = None
+    networks: tuple[Attachment, ...] | None = None
+    ports: Pairs = ()
+    drain: Drain = Drain()
+    wiring: Wiring = Wiring()
 
     @property
     def sandbox(self) -> str:
@@ -179,4 +205,9 @@ class Life:
 
 def sandbox_id(replica: ReplicaId) -> str:
     """64 hex digits that stand for the replica as long as it is on this node."""
-    return sha256(f"sandbox {replica.text}".encode()).hexdigest()
+    return sandbox_of(replica.text)
+
+
+def sandbox_of(text: str) -> str:
+    """The same from the text of a replica's id."""
+    return sha256(f"sandbox {text}".encode()).hexdigest()

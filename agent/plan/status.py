@@ -5,16 +5,18 @@ Rules: pure. Two lives that would be reported alike compare equal here, so nothi
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from agent.plan.mounts import mount_plans
-from agent.plan.records import Health, Life
+from agent.plan.quick import replace
+from agent.plan.records import Drain, Health, Life, Wiring
 from model import states
 from model.documents import ReplicaStatus
+
+_NO_DRAIN, _WIRED, _BEGUN = Drain(), Wiring(), Wiring(begun=True)
 
 
 def replica_status(life: Life) -> ReplicaStatus:
     """The life as the controller and people see it."""
+    attached = life.stage in ("network", "created", "running")
     return ReplicaStatus(
         service_id=life.id.service_id,
         slot=life.id.slot,
@@ -26,8 +28,9 @@ def replica_status(life: Life) -> ReplicaStatus:
         restarts=life.attempts.restarts,
         exit_code=life.exit_code,
         message=life.message,
-        addresses=life.addresses if life.stage in ("network", "created", "running") else (),
+        addresses=life.addresses if attached else (),
         health=life.health.status,
+        ports=life.ports if attached and life.addresses else (),
     )
 
 
@@ -41,7 +44,10 @@ def kept(life: Life) -> Life | None:
     if not (life.container_id or life.ended or life.attempts.failures or anonymous):
         return None
     health = Health(life.health.status) if life.health.status else Health()
-    life = replace(life, busy="", token=0, early_exit=None, health=health, cleanup_failures=0, cleanup_at=0.0)
+    life = replace(
+        life, busy="", token=0, early_exit=None, health=health, cleanup_failures=0, cleanup_at=0.0, drain=_NO_DRAIN,
+        wiring=_BEGUN if life.wiring.begun else _WIRED,
+    )  # fmt: skip
     if life.stage in ("volumes", "network", "created"):
         life = replace(life, stage="none", state=states.PREPARING, since=0.0, message="")
     return life

@@ -5,6 +5,7 @@ Rules: pure.
 
 from __future__ import annotations
 
+from agent.plan import drain
 from agent.plan import effects as fx
 from agent.plan.health import health_check
 from agent.plan.life import Need, stop_signal
@@ -22,6 +23,10 @@ def effect_of(life: Life, step: Need) -> fx.Effect:
             return fx.CreateContainer(life.id, life.token, life)
         case "start":
             return fx.StartContainer(life.id, life.token, life.container_id)
+        case "rewire":
+            return fx.Rewire(life.id, life.token, life)
+        case "drain":
+            return fx.Drain(life.id, life.drain.token, life.container_id, drain.places(life), drain.within_s(life))
         case "delete":
             return fx.DeleteContainer(life.id, life.token, life.container_id)
         case "detach":

@@ -12,6 +12,7 @@ Nothing is deleted before its mounts are gone, and deleting never crosses a moun
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -189,17 +190,30 @@ def _mount(order: ContainerOrder, paths: Paths) -> None:
 
 
 def _etc(order: ContainerOrder, paths: Paths, cgroup: str) -> BundlePlace:
-    name = hostname(order)
-    spec = order.spec
-    texts = {
-        "hosts": etc_files.hosts(name, spec.domainname, order.addresses, spec.extra_hosts),
-        "hostname": f"{name}\n",
-        "resolv.conf": etc_files.resolv_conf(spec, order.nameservers, _host_resolv_conf()),
-    }
-    for file, text in texts.items():
+    for file, text in {**_addressed(order), "hostname": f"{hostname(order)}\n"}.items():
         _write(paths.directory / file, text)
     own = str(paths.directory)
     return BundlePlace(str(paths.rootfs), f"{own}/hosts", f"{own}/hostname", f"{own}/resolv.conf", cgroup)
+
+
+def _addressed(order: ContainerOrder) -> dict[str, str]:
+    """The files that depend on the container's networks."""
+    spec = order.spec
+    return {
+        "hosts": etc_files.hosts(hostname(order), spec.domainname, order.addresses, spec.extra_hosts, order.host_gateway),
+        "resolv.conf": etc_files.resolv_conf(spec, order.nameservers, _host_resolv_conf(), order.forwarder),
+    }
+
+
+def rewrite_etc(order: ContainerOrder, paths: Paths) -> None:
+    """In place: the container has these very files mounted. Whoever reads meanwhile never finds them empty."""
+    for file, text in _addressed(order).items():
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(paths.directory / file, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                os.ftruncate(descriptor, os.pwrite(descriptor, text.encode(), 0))
+            finally:
+                os.close(descriptor)
 
 
 def _root_facts(order: ContainerOrder, rootfs: Path) -> RootFacts:

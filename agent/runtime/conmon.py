@@ -248,6 +248,16 @@ class ConmonRuntime:
         if container is not None and container.exit is None and container.process is not None:
             container.process.signal(signal)
 
+    async def readdress(self, order: ContainerOrder) -> None:
+        container = self._containers.get(order.id)
+        if container is None:
+            return
+        async with container.lock:
+            try:
+                await asyncio.to_thread(bundle.rewrite_etc, order, container.paths)
+            except OSError as error:
+                raise bundle.disk_problem(error, order.name) from None
+
     async def delete(self, container_id: str) -> None:
         container = self._containers.get(container_id)
         if container is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from agent.plan.container import ContainerOrder, ExecRequest, Exited, Found, LogLine, Usage
@@ -117,6 +117,14 @@ class MemoryRuntime:
         container = self._containers.get(container_id)
         if container is not None and signal in _FATAL:
             self.end(container_id, 128 + signal)
+
+    async def readdress(self, order: ContainerOrder) -> None:
+        container = self._containers.get(order.id)
+        if container is not None:
+            container.order = replace(
+                container.order, addresses=order.addresses, nameservers=order.nameservers, forwarder=order.forwarder,
+                host_gateway=order.host_gateway,
+            )  # fmt: skip
 
     async def delete(self, container_id: str) -> None:
         if container_id in self._containers:

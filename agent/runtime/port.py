@@ -74,6 +74,11 @@ class ContainerRuntime(Protocol):
         """Send a signal to the container's first process; SIGKILL ends all of them. Fine if it has ended."""
         ...
 
+    async def readdress(self, order: ContainerOrder) -> None:
+        """Its networks are others now: /etc/hosts and /etc/resolv.conf are written anew, in place, as `create` would write
+        them; image and mounts of the order do not matter. Fine if the container is gone."""
+        ...
+
     async def delete(self, container_id: str) -> None:
         """End it if it runs, then remove its cgroups, mounts and files; its log stays until `forget_logs`.
 

@@ -116,6 +116,9 @@ class PretendRuntime:
             self.ends[container_id] = Exited(container_id, code, False, RealClock().now(), f"exited with code {code}")
             self.queue.put_nowait(self.ends[container_id])
 
+    async def readdress(self, order: ContainerOrder) -> None:
+        self.orders[order.id] = order
+
     async def delete(self, container_id: str) -> None:
         self.containers.pop(container_id, None)
 

@@ -16,11 +16,13 @@ from agent.plan import effects as fx
 from agent.plan.container import Exited, Found
 from agent.plan.core import Core
 from agent.plan.network import NetworkWanted
+from agent.plan.networks import attachments
 from agent.plan.records import Desired, Failure, ImageFacts, Life, ReplicaId, Slot, WantedService, WantedSpec
 from model import states
-from model.spec import Attachment, ContainerSpec, Mount, RestartPolicy, ServiceSpec
+from model.spec import Attachment, ContainerSpec, Mount, Pairs, RestartPolicy, ServiceSpec
 
 NET = NetworkWanted("shop_default", 7, "10.0.0.0/16", "10.0.1.0/24")
+OTHER = NetworkWanted("other", 8, "10.1.0.0/16", "10.1.1.0/24")
 
 
 @dataclass
@@ -34,7 +36,8 @@ class Node:
     containers: dict[str, str] = field(default_factory=dict)
     owners: dict[str, ReplicaId] = field(default_factory=dict)
     ends: dict[str, Exited] = field(default_factory=dict)
-    attached: set[str] = field(default_factory=set)
+    attached: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Networks of each sandbox."""
     volumes: set[ReplicaId] = field(default_factory=set)
     journal: dict[ReplicaId, Life] = field(default_factory=dict)
     reported: dict[ReplicaId, str] = field(default_factory=dict)
@@ -92,23 +95,44 @@ class Node:
                 self.containers.pop(container_id, None)
             case fx.Probe(replica, container_id, _):
                 self.give(fx.Probed(replica, container_id, not bad))
+            case fx.Drain(replica, token):
+                if not bad:
+                    self.give(fx.Drained(replica, token))
             case fx.Save() | fx.Drop() | fx.Report() | fx.Gone() | fx.Say():
                 raise AssertionError(effect)
             case _:
                 if bad and self.random.random() < 0.5:
                     return self.give(fx.Failed(effect.replica, effect.token, failure))
                 self.do(effect)
-                self.give(
-                    fx.Failed(effect.replica, effect.token, failure) if bad else fx.Done(effect.replica, effect.token, "ns")
-                )
+                self.give(self.outcome(effect, failure if bad else None))
         return None
+
+    def outcome(self, effect: fx.ReplicaEffect, failure: Failure | None) -> fx.Stimulus:
+        if isinstance(effect, fx.Rewire):
+            missing = len(self.attached[effect.life.sandbox]) < len(attachments(effect.life))
+            failure = failure or (Failure("half of it") if missing else None)
+            return fx.Rewired(effect.replica, effect.token, self.addresses(effect.life), failure=failure)
+        if failure is not None:
+            return fx.Failed(effect.replica, effect.token, failure)
+        if isinstance(effect, fx.AttachNetwork):
+            return fx.Done(effect.replica, effect.token, "ns", self.addresses(effect.life))
+        return fx.Done(effect.replica, effect.token)
+
+    def addresses(self, life: Life) -> Pairs:
+        return tuple((network, f"10.0.1.{life.id.slot}/16") for network in self.attached.get(life.sandbox, ()))
 
     def do(self, effect: fx.ReplicaEffect) -> None:
         match effect:
             case fx.PrepareVolumes(replica):
                 self.volumes.add(replica)
             case fx.AttachNetwork(_, _, life):
-                self.attached.add(life.sandbox)
+                self.attached[life.sandbox] = tuple(item.network for item in attachments(life))
+            case fx.Rewire(replica, _, life):
+                assert life.sandbox in self.attached, "only what is attached is rewired"
+                wanted = [item.network for item in attachments(life)]
+                cut = self.random.randrange(len(wanted) + 1) if self.random.random() < self.failing else len(wanted)
+                held = self.attached[life.sandbox]
+                self.attached[life.sandbox] = tuple(dict.fromkeys([*(n for n in held if n in wanted), *wanted[:cut]]))
             case fx.CreateContainer(replica, _, life):
                 assert life.container_id not in self.containers
                 self.containers[life.container_id] = "created"
@@ -121,7 +145,7 @@ class Node:
             case fx.DeleteContainer(_, _, container_id):
                 self.containers.pop(container_id, None)
             case fx.DetachNetwork(_, _, sandbox):
-                self.attached.discard(sandbox)
+                self.attached.pop(sandbox, None)
             case fx.ReleaseReplica(replica):
                 self.volumes.discard(replica)
 
@@ -159,7 +183,8 @@ class Node:
             for c, state in self.containers.items()
         ]
         desired = self.core.desired
-        self.attached &= {life.sandbox for life in self.journal.values() if life.attached}
+        claimed = {life.sandbox for life in self.journal.values() if life.attached}
+        self.attached = {sandbox: held for sandbox, held in self.attached.items() if sandbox in claimed}
         self.core = Core("n1")
         self.take(self.core.recover(desired, list(self.journal.values()), found, self.now))
 
@@ -168,12 +193,20 @@ ANY, NEVER = RestartPolicy("any"), RestartPolicy("none")
 
 
 def service(
-    sid: str, count: int, *, version: int = 1, created: int = 1, stopped: bool = False, policy: RestartPolicy = ANY
+    sid: str,
+    count: int,
+    *,
+    version: int = 1,
+    created: int = 1,
+    stopped: bool = False,
+    policy: RestartPolicy = ANY,
+    rewired: tuple[str, ...] | None = None,
 ) -> Desired:
     mounts, networks = (Mount("volume", "/data"),), (Attachment(NET.name),)
     spec = ServiceSpec(sid, ContainerSpec("web:1", mounts=mounts, networks=networks, restart=policy))
     slots = tuple(Slot(n, version, created) for n in range(1, count + 1))
-    return Desired(1, (WantedService(sid, sid, slots, stopped),), (WantedSpec(sid, version, spec),), (NET,))
+    wired = None if rewired is None else tuple(Attachment(name) for name in rewired)
+    return Desired(1, (WantedService(sid, sid, slots, stopped, wired),), (WantedSpec(sid, version, spec),), (NET, OTHER))
 
 
 WANTED = st.builds(
@@ -183,6 +216,7 @@ WANTED = st.builds(
     version=st.integers(1, 2),
     created=st.integers(1, 2),
     stopped=st.booleans(),
+    rewired=st.none() | st.sampled_from([(), (NET.name,), (OTHER.name,), (NET.name, OTHER.name)]),
 )
 
 
@@ -197,6 +231,9 @@ def check_reached(node: Node) -> None:
     assert set(node.reported.values()) <= {states.SHUTDOWN if stopped else states.RUNNING}
     if not stopped:
         assert len(node.attached) == len(node.containers) == len(node.volumes) == len(places)
+        for life in node.core.lives.values():
+            networks = {item.network for item in attachments(life)}
+            assert {network for network, _ in life.addresses} == set(node.attached[life.sandbox]) == networks
     else:
         assert not node.attached
 

@@ -9,8 +9,9 @@ from agent.plan import effects as fx
 from agent.plan.container import Exited, Found
 from agent.plan.core import Core
 from agent.plan.network import NetworkWanted
-from agent.plan.records import Desired, Failure, ImageFacts, Slot, WantedService, WantedSpec
-from model.spec import Attachment, ContainerSpec, Healthcheck, ServiceSpec
+from agent.plan.networks import attachments
+from agent.plan.records import Desired, Failure, ImageFacts, Life, Slot, WantedService, WantedSpec
+from model.spec import Attachment, ContainerSpec, Healthcheck, Pairs, ServiceSpec
 
 NET = NetworkWanted("shop_default", 7, "10.0.0.0/16", "10.0.1.0/24")
 PLAIN = ContainerSpec("web:1", networks=(Attachment("shop_default"),))
@@ -46,9 +47,24 @@ def done(core: Core, effects: list[fx.Effect], now: float) -> list[fx.Effect]:
                 fx.Save() | fx.Report() | fx.Drop() | fx.Gone() | fx.Say() | fx.KillContainer() | fx.Probe() | fx.DeleteOrphan()
             ):
                 pass
+            case fx.AttachNetwork(replica, token, life) | fx.Rewire(replica, token, life):
+                after += core.handle(attached(effect, given(life)), now)
+            case fx.Drain(replica, token):
+                after += core.handle(fx.Drained(replica, token), now)
             case _:
-                after += core.handle(fx.Done(effect.replica, effect.token, "ns"), now)
+                after += core.handle(fx.Done(effect.replica, effect.token), now)
     return after
+
+
+def given(life: Life) -> Pairs:
+    """An address on every network it is to be attached to."""
+    return tuple((item.network, f"10.0.1.{life.id.slot}/16") for item in attachments(life))
+
+
+def attached(effect: fx.AttachNetwork | fx.Rewire, addresses: Pairs) -> fx.Stimulus:
+    if isinstance(effect, fx.Rewire):
+        return fx.Rewired(effect.replica, effect.token, addresses)
+    return fx.Done(effect.replica, effect.token, "ns", addresses)
 
 
 def settle(core: Core, effects: list[fx.Effect], now: float) -> list[fx.Effect]:
@@ -92,7 +108,7 @@ def test_one_pull_for_all_and_four_starts_at_a_time() -> None:
 def test_stopping_asks_first_and_forces_after_the_grace_period() -> None:
     core = up(replace(PLAIN, stop_signal="SIGQUIT", stop_grace_period_s=5.0))
     (container_id,) = ids(core)
-    effects = core.handle(fx.DesiredArrived(Desired(2)), 100.0)
+    effects = done(core, core.handle(fx.DesiredArrived(Desired(2)), 100.0), 100.0)
     assert only(effects, fx.KillContainer).signal == "SIGQUIT"
     assert core.wake_at() == 105.0
     assert kinds(core.handle(fx.TimerDue(), 104.9)) == []
@@ -107,8 +123,8 @@ def test_a_replacement_starts_when_the_old_one_has_stopped() -> None:
     core = up()
     (old,) = ids(core)
     effects = core.handle(fx.DesiredArrived(desired(created=2)), 10.0)
-    assert kinds(effects) == ["KillContainer", "PullImage"]
-    assert kinds(done(core, effects, 10.0)) == []
+    assert kinds(effects) == ["Drain", "PullImage"]
+    assert kinds(done(core, effects, 10.0)) == ["KillContainer"]
     effects = core.handle(fx.ContainerExited(Exited(old, 0, False, 11.0)), 11.0)
     assert sorted(kinds(effects)) == ["DeleteContainer", "PrepareVolumes"]
     settle(core, effects, 11.0)
@@ -256,7 +272,7 @@ def test_a_detach_that_failed_half_way_is_followed_by_a_new_attachment() -> None
         effects = done(core, effects, 0.0)
     attach = only(effects, fx.AttachNetwork)
     core.handle(fx.DesiredArrived(desired(stopped=True)), 1.0)
-    detach = only(core.handle(fx.Done(attach.replica, attach.token, "ns"), 1.0), fx.DetachNetwork)
+    detach = only(core.handle(attached(attach, given(attach.life)), 1.0), fx.DetachNetwork)
     core.handle(fx.Failed(detach.replica, detach.token, Failure("busy")), 1.0)
     seen = settle(core, core.handle(fx.DesiredArrived(desired()), 2.0), 2.0)
     assert "AttachNetwork" in kinds(seen)

@@ -141,4 +141,24 @@ def test_etc_files() -> None:
     assert resolv_conf(spec, (), "nameserver 9.9.9.9\n") == "nameserver 9.9.9.9\n"
     assert resolv_conf(spec, ("10.0.0.1",), "nameserver 9.9.9.9\n") == "nameserver 10.0.0.1\noptions ndots:0\n"
     spec = ContainerSpec(image="x", dns=("1.1.1.1",), dns_search=("a.b", "c"), dns_opt=("ndots:2",))
-    assert resolv_conf(spec, ("10.0.0.1",), "") == "nameserver 1.1.1.1\nsearch a.b c\noptions ndots:2\n"
+    assert resolv_conf(spec, ("10.0.0.1",), "") == "nameserver 10.0.0.1\nsearch a.b c\noptions ndots:2\n"
+    assert resolv_conf(spec, (), "", "172.30.0.1") == "nameserver 1.1.1.1\nsearch a.b c\noptions ndots:2\n"
+
+
+@pytest.mark.parametrize(("host", "found"), [
+    ("nameserver 127.0.0.53\nsearch lan\n", "nameserver 172.30.0.1\nsearch lan\n"),
+    ("nameserver ::1\n# none\n", "nameserver 172.30.0.1\n"),
+    ("nameserver 127.0.0.53\nnameserver 9.9.9.9\n", "nameserver 127.0.0.53\nnameserver 9.9.9.9\n"),
+])  # fmt: skip
+def test_resolvers_that_answer_only_on_the_host_are_asked_by_the_node(host: str, found: str) -> None:
+    spec = ContainerSpec(image="x")
+    assert resolv_conf(spec, (), host, "172.30.0.1") == found
+    assert resolv_conf(spec, (), host) == host
+
+
+def test_host_gateway_is_the_node_as_the_container_sees_it() -> None:
+    extra = (("node", "host-gateway"), ("db", "10.0.0.9"))
+    assert "10.0.0.1\tnode\n" in hosts("web", "", ("10.0.0.2", "fd00::2"), extra, "10.0.0.1")
+    without = hosts("web", "", ("10.0.0.2", "fd00::2"), extra)
+    assert "\tnode\n" not in without
+    assert without.endswith("10.0.0.9\tdb\n10.0.0.2\tweb\nfd00::2\tweb\n")
