@@ -43,7 +43,7 @@ def _index(name: str) -> int:
 def routes() -> list[str]:
     """Every IPv4 route of the machine as CIDR."""
     with Netlink() as nl:
-        return [netlink.parse_route(payload)[0] for payload in nl.dump(netlink.dump_routes())]
+        return [route.destination for route in nl.routes()]
 
 
 def make_bridge(record: LabRecord) -> None:

@@ -8,215 +8,229 @@ way finds and removes what it began.
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Final
 
-from agent.network import kernel, namespaces
+from agent.network import kernel, mending, sysctls
+from agent.network.balance_port import Balancer
+from agent.network.containers import Containers
+from agent.network.leases import Leases
 from agent.network.names import NameBook
 from agent.network.nft import Nft
 from agent.network.port import Attached, AttachmentWanted
 from agent.network.rtnl import Netlink
-from agent.plan import firewall, ipam, netlink
-from agent.plan.network import (
-    LOCAL_BRIDGE,
-    LinkPlan,
-    NetworkWanted,
-    link_plan,
-    local_bridge,
-    mac_of,
-    overlap,
-    veth_name,
-)
+from agent.network.rules import Rules
+from agent.plan import attachment, entries, netlink
+from agent.plan.attachment import Interface
+from agent.plan.firewall import RulesWanted
+from agent.plan.network import LOCAL_BRIDGE, LinkPlan, NetworkWanted, link_plan, local_bridge, overlap
 from model.errors import RuntimeFailed
 
 _WITHOUT_LINKS: Final = ("none",)
-_CONTAINER_SYSCTLS: Final = (
-    ("net/ipv4/ping_group_range", "0 2147483647"),
-    ("net/ipv4/ip_unprivileged_port_start", "0"),
-)
-
-
-@dataclass(slots=True)
-class _Record:
-    """One attached container, as its file holds it: (network, address/prefix, host link)."""
-
-    interfaces: list[tuple[str, str, str]] = field(default_factory=list)
 
 
 class KernelNetwork:
-    """The real NetworkDriver. `underlay`: this node's address that VXLAN frames leave from; `run_dir` holds the records."""
+    """The real NetworkDriver. `underlay`: this node's address that VXLAN frames leave from; `run_dir` holds the records;
+    `forgotten(network, address)`: whether no node sends anything there any more; a released address waits for it."""
 
-    def __init__(self, run_dir: Path, underlay: str, names: NameBook | None = None) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        underlay: str,
+        names: NameBook | None = None,
+        *,
+        balance: Balancer | None = None,
+        forgotten: Callable[[str, str], bool] = lambda network, address: True,
+    ) -> None:
         self._names = names
-        self._dir = run_dir / "network"
-        self._netns = run_dir / "netns"
+        self._balance = balance
+        self._run_dir = run_dir
         self._underlay = underlay
         self._lock = asyncio.Lock()
+        self._leases = Leases(run_dir / "network", forgotten)
         self._plans: dict[str, LinkPlan] = {}
-        self._records: dict[str, _Record] = {}
-        self._last: dict[str, str] = {}
+        self._served: dict[str, LinkPlan] = {}
+        self._guarded: frozenset[str] = frozenset()
         self._leaving: dict[str, None] = {}
-        self._links: Netlink | None = None
-        self._nft: Nft | None = None
-        self._rules = ""
+        self._settled = False
+        self._nl: Netlink
+        self._nft: Nft
+        self._rules: Rules
+        self._containers: Containers
 
     async def open(self) -> None:
         """Make the directories, load the records, set the node's forwarding. Needs root."""
         await asyncio.to_thread(self._open)
 
     def _open(self) -> None:
-        for path in (self._dir, self._netns):
-            path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._links = Netlink()
-        self._nft = Nft()
-        kernel.prepare_node()
-        for file in sorted(self._dir.glob("*.json")):
-            try:
-                self._records[file.stem] = _Record([tuple(row) for row in json.loads(file.read_text())])
-            except (ValueError, TypeError):
-                file.unlink()
-
-    @property
-    def _nl(self) -> Netlink:
-        if self._links is None:
-            raise RuntimeFailed("network: not opened yet")
-        return self._links
+        self._leases.load()
+        self._nl, self._nft = Netlink(), Nft()
+        self._rules, self._containers = Rules(self._nft), Containers(self._nl, self._run_dir / "netns")
+        sysctls.hold(ipv6=False)
 
     async def apply(self, networks: Sequence[NetworkWanted]) -> None:
         async with self._lock:
             await asyncio.to_thread(self._apply, networks)
-            await self._serve_names()
+            await self._tell()
 
-    async def _serve_names(self) -> None:
-        """User networks have names, on their gateway's address; the node's own bridge has none."""
+    async def _tell(self) -> None:
+        """The name server listens on every gateway, and the balancer knows every network."""
         if self._names is not None:
             plans = self._plans.values()
-            gateways = {plan.name: plan.gateway.split("/")[0] for plan in plans if plan.vxlan}
+            gateways = {plan.name: plan.gateway.split("/")[0] for plan in plans}
             await self._names.serve(gateways, [plan.name for plan in plans if plan.internal])
+        if self._balance is not None and self._served != self._plans:
+            self._balance.networks(dict(self._plans))
+        self._served = dict(self._plans)
 
     def _apply(self, networks: Sequence[NetworkWanted]) -> None:
         mtu = kernel.underlay_mtu(self._nl, self._underlay)
         plans = {wanted.name: link_plan(wanted, mtu) for wanted in networks}
-        if LOCAL_BRIDGE in self._plans:
-            plans[LOCAL_BRIDGE] = self._plans[LOCAL_BRIDGE]
+        self._keep_local_bridge(plans)
         if clash := overlap(list(plans.values())):
             raise RuntimeFailed(f"networks {clash[0]} and {clash[1]} overlap: give one of them another subnet")
-        for name in [name for name in self._plans if name not in plans]:
-            self._remove_network(self._plans.pop(name))
-        for plan in plans.values():
-            before = self._plans.get(plan.name)
-            if before != plan:
-                if before is not None and (before.bridge, before.gateway) != (plan.bridge, plan.gateway):
-                    self._remove_network(before)
-                    before = None
-                kernel.make_network(self._nl, plan, before, self._underlay)
-                self._plans[plan.name] = plan
-        self._apply_rules()
+        before, self._plans = self._plans, plans
+        moved = [plan for plan in before.values() if not _same_place(plan, plans.get(plan.name))]
+        for plan in moved:
+            kernel.remove_network(self._nl, plan)
+        sysctls.hold(ipv6=any(plan.prefix6 for plan in plans.values()))
+        if not self._settled or any(plan.name in plans for plan in moved):
+            mending.settle(self._nl, self._containers, self._leases, plans, self._underlay)
+            self._settled = True
+        else:
+            for plan in plans.values():
+                self._make(plan, before.get(plan.name))
+        self._rules.apply(self._wanted())
 
-    def _remove_network(self, plan: LinkPlan) -> None:
-        names = [plan.bridge, plan.vxlan] if plan.vxlan else [plan.bridge]
-        self._nl.send([netlink.delete_link(name) for name in names])
+    def _make(self, plan: LinkPlan, before: LinkPlan | None) -> None:
+        if before == plan:
+            return
+        if before is None or (before.mtu, bool(before.prefix6)) != (plan.mtu, bool(plan.prefix6)):
+            kernel.make_links(self._nl, plan, {}, self._underlay)
+        kernel.change(self._nl, entries.wanted(before) if before else (), entries.wanted(plan))
 
-    def _apply_rules(self, *, force: bool = False) -> None:
-        text = firewall.ruleset(list(self._plans.values()))
-        if self._nft is not None and (force or text != self._rules):
-            self._nft.run(text)
-            self._rules = text
+    def _wanted(self) -> RulesWanted:
+        rows = (row for interfaces in self._leases.held.values() for row in attachment.rows(interfaces))
+        return RulesWanted(tuple(self._plans.values()), frozenset(rows), self._guarded)
+
+    def _keep_local_bridge(self, plans: dict[str, LinkPlan]) -> None:
+        """The node's own bridge makes room for a network that overlaps it, unless a container uses it."""
+        local = self._plans.get(LOCAL_BRIDGE)
+        in_use = any(found.network == LOCAL_BRIDGE for found in self._leases.interfaces())
+        if local is not None and (in_use or not overlap([*plans.values(), local])):
+            plans[LOCAL_BRIDGE] = local
 
     async def attach(self, container_id: str, networks: Sequence[AttachmentWanted]) -> Attached:
         if any(wanted.network == "host" for wanted in networks):
             return Attached("")
         async with self._lock:
-            return await asyncio.to_thread(self._attach, container_id, networks)
+            attached = await asyncio.to_thread(self._attach, container_id, networks)
+            await self._tell_new()
+            return attached
+
+    async def _tell_new(self) -> None:
+        """The node's own bridge may have come with a container."""
+        if self._plans.keys() != self._served.keys():
+            await self._tell()
 
     def _attach(self, container_id: str, networks: Sequence[AttachmentWanted]) -> Attached:
-        linked = [wanted for wanted in networks if wanted.network not in _WITHOUT_LINKS]
-        if any(wanted.network == LOCAL_BRIDGE for wanted in linked) and LOCAL_BRIDGE not in self._plans:
-            self._make_local_bridge()
         self._leaving.pop(container_id, None)
-        if container_id in self._records:
+        if container_id in self._leases.held:
             self._detach([container_id])
-        record = self._reserve(container_id, linked)
-        path = self._netns / container_id
+        interfaces: list[Interface] = []
+        for wanted in networks:
+            if wanted.network not in _WITHOUT_LINKS:
+                interfaces.append(self._leases.give(container_id, self._plan(wanted.network), wanted, interfaces))
+        self._leases.save(container_id, interfaces)
         try:
-            fd, inner = namespaces.create(path, _prepare_inside)
-            try:
-                with inner:
-                    self._connect(record, fd, inner)
-            finally:
-                os.close(fd)
+            self._rules.admit(attachment.rows(interfaces))
+            self._containers.build(container_id, interfaces, self._plans)
         except BaseException:
             self._detach([container_id])
             raise
-        first = self._plans[record.interfaces[0][0]] if record.interfaces else None
+        return self._attached(container_id)
+
+    def _plan(self, network: str) -> LinkPlan:
+        if network == LOCAL_BRIDGE and LOCAL_BRIDGE not in self._plans:
+            self._make_local_bridge()
+        plan = self._plans.get(network)
+        if plan is None:
+            raise RuntimeFailed(f"network {network} is not on this node yet")
+        return plan
+
+    def _attached(self, container_id: str) -> Attached:
+        interfaces = self._leases.held[container_id]
+        held = [(found, self._plans[found.network]) for found in interfaces if found.network in self._plans]
+        out, _ = attachment.ways_out(self._plans, interfaces)
         return Attached(
-            str(path),
-            tuple((network, address) for network, address, _ in record.interfaces),
-            first.gateway.split("/")[0] if first and not first.internal else "",
-            first.mtu if first else 0,
+            str(self._containers.path(container_id)),
+            tuple((plan.name, f"{found.address}/{attachment.length(plan.subnet)}") for found, plan in held),
+            self._plans[out.network].gateway.split("/")[0] if out else "",
+            held[0][1].mtu if held else 0,
+            tuple(
+                (plan.name, f"{found.address6}/{attachment.length(plan.subnet6)}")
+                for found, plan in held
+                if found.address6 and plan.prefix6
+            ),
         )
 
     def _make_local_bridge(self) -> None:
-        plan = link_plan(local_bridge(), kernel.underlay_mtu(self._nl, self._underlay))
-        if overlap([*self._plans.values(), plan]):
-            raise RuntimeFailed(f"the node's own bridge network {plan.subnet} overlaps another network: use a user network")
-        kernel.make_network(self._nl, plan, None, self._underlay)
+        subnet = self._leases.bridge_subnet([plan.subnet for plan in self._plans.values()], kernel.own_routes(self._nl))
+        plan = link_plan(local_bridge(subnet), kernel.underlay_mtu(self._nl, self._underlay))
         self._plans[LOCAL_BRIDGE] = plan
-        self._apply_rules()
-
-    def _reserve(self, container_id: str, networks: Sequence[AttachmentWanted]) -> _Record:
-        record = _Record()
-        for index, wanted in enumerate(networks):
-            plan = self._plans.get(wanted.network)
-            if plan is None:
-                raise RuntimeFailed(f"network {wanted.network} is not on this node yet")
-            slice_cidr, taken = kernel.slice_of(plan), self._taken(wanted.network)
-            if wanted.ipv4_address and (why := ipam.refusal(slice_cidr, taken, wanted.ipv4_address)):
-                raise RuntimeFailed(f"network {wanted.network}: address {wanted.ipv4_address} cannot be given: {why}")
-            address = wanted.ipv4_address or ipam.next_address(slice_cidr, taken, self._last.get(wanted.network, ""))
-            if address is None:
-                raise RuntimeFailed(f"network {wanted.network}: every address of this node's slice {slice_cidr} is taken")
-            self._last[wanted.network] = address
-            prefix = slice_cidr.split("/")[1]
-            record.interfaces.append((wanted.network, f"{address}/{prefix}", veth_name(container_id, index)))
-        self._records[container_id] = record
-        self._file(container_id).write_text(json.dumps(record.interfaces))
-        return record
-
-    def _taken(self, network: str) -> set[str]:
-        rows = (row for record in self._records.values() for row in record.interfaces)
-        return {address.split("/")[0] for name, address, _ in rows if name == network}
-
-    def _file(self, container_id: str) -> Path:
-        return self._dir / f"{container_id}.json"
-
-    def _connect(self, record: _Record, fd: int, inner: Netlink) -> None:
-        outside, inside = [], [netlink.set_up(1)]
-        for index, (network, address, link) in enumerate(record.interfaces):
-            plan, number = self._plans[network], index + 2
-            master = self._nl.index(plan.bridge)
-            mac = mac_of(address, plan.vni)
-            outside.append(netlink.add_veth(link, master, plan.mtu, f"eth{index}", number, mac, fd))
-            inside += [netlink.set_up(number), netlink.add_address(number, address)]
-            if plan.subnet != kernel.slice_of(plan):  # the slice itself is on the link
-                inside.append(netlink.put_route(plan.subnet, plan.gateway.split("/")[0], number))
-            if index == 0 and not plan.internal:
-                inside.append(netlink.put_route("0.0.0.0/0", plan.gateway.split("/")[0], number))
-        self._nl.send(outside)
-        inner.send(inside)
+        self._make(plan, None)
+        self._rules.apply(self._wanted())
 
     async def connect(self, container_id: str, wanted: AttachmentWanted) -> Attached:
-        raise RuntimeFailed("network connect: not built yet")
+        async with self._lock:
+            attached = await asyncio.to_thread(self._connect, container_id, wanted)
+            await self._tell_new()
+            return attached
+
+    def _connect(self, container_id: str, wanted: AttachmentWanted) -> Attached:
+        held = self._held(container_id)
+        told = attachment.rows(held)
+        found = next((found for found in held if found.network == wanted.network), None)
+        if found is None:
+            found = self._leases.give(container_id, self._plan(wanted.network), wanted, held)
+            self._leases.save(container_id, [*held, found])
+        elif self._nl.index(found.link):  # else the agent was killed after it had recorded it
+            return self._attached(container_id)
+        after = self._leases.held[container_id]
+        try:
+            self._rules.admit([row for row in attachment.rows(after) if row not in told])
+            self._containers.add(container_id, found, after, self._plans)
+        except BaseException:
+            self._disconnect(container_id, wanted.network)
+            raise
+        return self._attached(container_id)
+
+    def _held(self, container_id: str) -> tuple[Interface, ...]:
+        if container_id not in self._leases.held:
+            raise RuntimeFailed("the container has no network namespace of its own: start it on a network first")
+        return self._leases.held[container_id]
 
     async def disconnect(self, container_id: str, network: str) -> Attached:
-        raise RuntimeFailed("network disconnect: not built yet")
+        async with self._lock:
+            return await asyncio.to_thread(self._disconnect, container_id, network)
+
+    def _disconnect(self, container_id: str, network: str) -> Attached:
+        held = self._held(container_id)
+        left = [found for found in held if found.network != network]
+        going = [found for found in held if found.network == network]
+        if going:
+            self._leases.rest(going)
+            self._rules.dismiss(set(attachment.rows(held)) - set(attachment.rows(left)))
+            self._containers.unlink(going, self._plans)
+            self._containers.way_out(container_id, left, self._plans)
+            self._leases.save(container_id, left)
+        return self._attached(container_id)
 
     async def guard(self, addresses: Collection[str]) -> None:
-        """Not enforced yet."""
+        async with self._lock:
+            self._guarded = frozenset(addresses)
+            await asyncio.to_thread(lambda: self._rules.apply(self._wanted()))
 
     async def detach(self, container_id: str) -> None:
         """Whoever gets the lock takes all along that are waiting for it; if that fails, each tries again for itself."""
@@ -229,52 +243,40 @@ class KernelNetwork:
                     self._leaving.pop(done, None)
 
     def _detach(self, container_ids: Collection[str]) -> None:
-        records = [self._records[found] for found in container_ids if found in self._records]
-        self._nl.send(netlink.delete_links([link for record in records for _, _, link in record.interfaces]))
+        held = [self._leases.held[found] for found in container_ids if found in self._leases.held]
+        going = [found for interfaces in held for found in interfaces]
+        self._leases.rest(going)
+        self._rules.dismiss([row for interfaces in held for row in attachment.rows(interfaces)])
+        self._containers.unlink(going, self._plans)
+        self._containers.remove(container_ids)
         for container_id in container_ids:
-            self._records.pop(container_id, None)
-            namespaces.remove(self._netns / container_id)
-            self._file(container_id).unlink(missing_ok=True)
+            self._leases.drop(container_id)
 
     async def recover(self, container_ids: Collection[str]) -> None:
         async with self._lock:
             await asyncio.to_thread(self._recover, frozenset(container_ids))
 
     def _recover(self, keep: frozenset[str]) -> None:
-        self._detach(sorted({*self._records, *(path.name for path in self._netns.iterdir())} - keep))
-        for record in self._records.values():
-            for network, address, _ in record.interfaces:
-                self._last[network] = address.split("/")[0]
-        if any(network == LOCAL_BRIDGE for r in self._records.values() for network, _, _ in r.interfaces):
-            self._make_local_bridge()
-        known = {link for record in self._records.values() for _, _, link in record.interfaces}
+        self._detach(sorted({*self._leases.held, *self._containers.found()} - keep))
+        if any(found.network == LOCAL_BRIDGE for found in self._leases.interfaces()):
+            self._plan(LOCAL_BRIDGE)
+        known = {found.link for found in self._leases.interfaces()}
         stray = [name for name in sorted(self._nl.links()) if name.startswith("shv-") and name not in known]
         self._nl.send(netlink.delete_links(stray))
 
     async def repair(self) -> tuple[str, ...]:
         async with self._lock:
             sentences = await asyncio.to_thread(self._repair)
-            await self._serve_names()
+            await self._tell()
             return sentences
 
     def _repair(self) -> tuple[str, ...]:
-        sentences = []
-        for plan in self._plans.values():
-            gone = kernel.missing(self._nl, plan)
-            sentences += [f"network {plan.name}: {what} was gone and is back" for what in gone]
-            if gone:
-                kernel.make_network(self._nl, plan, None, self._underlay)
-                self._enslave(plan)
-        if self._rules and self._nft is not None and not kernel.table_present(self._nft):
-            self._apply_rules(force=True)
-            sentences.append("the nftables table was gone and is back")
-        return tuple(sentences)
-
-    def _enslave(self, plan: LinkPlan) -> None:
-        """A bridge made anew has lost its ports: put the containers' links back into it."""
-        master = self._nl.index(plan.bridge)
-        rows = (row for record in self._records.values() for row in record.interfaces)
-        self._nl.send([netlink.set_master(link, master) for network, _, link in rows if network == plan.name])
+        if not self._settled:
+            return ()
+        changed = sysctls.hold(ipv6=any(plan.prefix6 for plan in self._plans.values()))
+        said = [f"the node's setting {name} was changed and is set again" for name in changed]
+        said += mending.settle(self._nl, self._containers, self._leases, self._plans, self._underlay)
+        return (*said, *self._rules.repair(self._wanted()))
 
     async def close(self, *, remove: bool = False) -> None:
         async with self._lock:
@@ -284,19 +286,14 @@ class KernelNetwork:
 
     def _close(self, remove: bool) -> None:
         if remove:
-            self._detach(sorted(self._records))
+            self._detach(sorted(self._leases.held))
             for plan in self._plans.values():
-                self._remove_network(plan)
+                kernel.remove_network(self._nl, plan)
             self._plans.clear()
-            if self._nft is not None:
-                self._nft.run(firewall.removal())
-        if self._nft is not None:
-            self._nft.close()
-        if self._links is not None:
-            self._links.close()
+            self._rules.remove()
+        self._nft.close()
+        self._nl.close()
 
 
-def _prepare_inside() -> Netlink:
-    for name, value in _CONTAINER_SYSCTLS:
-        Path("/proc/sys", name).write_text(value)
-    return Netlink()
+def _same_place(one: LinkPlan, other: LinkPlan | None) -> bool:
+    return other is not None and (one.bridge, one.gateway, one.subnet) == (other.bridge, other.gateway, other.subnet)

@@ -12,8 +12,9 @@ import socket
 from collections.abc import Sequence
 from typing import Final
 
-from agent.plan import netlink
+from agent.plan import netlink, netlink_read
 from agent.plan.netlink import Request
+from agent.plan.netlink_read import Link, NeighbourRow, RouteRow
 from model.errors import RuntimeFailed
 
 _RECEIVE_BYTES: Final = 1 << 18
@@ -61,7 +62,7 @@ class Netlink:
         waiting = dict(batch)
         problems = []
         while waiting:
-            for kind, sequence, payload in netlink.messages(self._socket.recv(_RECEIVE_BYTES)):
+            for kind, sequence, payload in netlink_read.messages(self._socket.recv(_RECEIVE_BYTES)):
                 if kind != netlink.NLMSG_ERROR:
                     continue
                 request = waiting.pop(sequence, None)
@@ -76,7 +77,7 @@ class Netlink:
         self._socket.send(netlink.seal(request, self._sequence))
         found: list[bytes] = []
         while True:
-            for kind, sequence, payload in netlink.messages(self._socket.recv(_RECEIVE_BYTES)):
+            for kind, sequence, payload in netlink_read.messages(self._socket.recv(_RECEIVE_BYTES)):
                 if sequence != self._sequence:
                     continue
                 if kind == netlink.NLMSG_DONE:
@@ -86,13 +87,25 @@ class Netlink:
                     raise RuntimeFailed(f"network: {request.what}: {os.strerror(code)}")
                 found.append(payload)
 
-    def links(self) -> dict[str, netlink.Link]:
+    def links(self) -> dict[str, Link]:
         """Every link of the namespace, by name."""
-        parsed = (netlink.parse_link(payload) for payload in self.dump(netlink.dump_links()))
+        parsed = (netlink_read.parse_link(payload) for payload in self.dump(netlink.dump_links()))
         return {link.name: link for link in parsed}
 
+    def addresses(self, family: int = netlink.AF_INET) -> list[tuple[int, str]]:
+        """(link index, address/prefix) of the namespace; AF_UNSPEC gives both families."""
+        return [netlink_read.parse_address(payload) for payload in self.dump(netlink.dump_addresses(family))]
+
+    def routes(self, family: int = netlink.AF_INET) -> list[RouteRow]:
+        """Every route, of all tables."""
+        return [netlink_read.parse_route(payload) for payload in self.dump(netlink.dump_routes(family))]
+
+    def neighbours(self, family: int = netlink.AF_INET) -> list[NeighbourRow]:
+        """Neighbour entries; with AF_BRIDGE the forwarding tables."""
+        return [netlink_read.parse_neighbour(payload) for payload in self.dump(netlink.dump_neighbours(family))]
+
     def index(self, name: str) -> int:
-        """A link's index; 0 when there is none."""
+        """A link's index in the calling thread's namespace; 0 when there is none."""
         try:
             return socket.if_nametoindex(name)
         except OSError:

@@ -1,4 +1,4 @@
-"""Route netlink requests and answers as bytes.
+"""Route netlink requests as bytes; netlink_read has the answers.
 
 Rules: pure; sequence number and port are filled in by the transport (`seal`). Only what shoal needs. pyroute2 is the oracle
 in the contract tests and builds the lab's underlay; the agent does not load it, since it costs 27 MB and 0.3 s at start
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +17,7 @@ RTM_NEWLINK: Final = 16
 RTM_DELLINK: Final = 17
 RTM_GETLINK: Final = 18
 RTM_NEWADDR: Final = 20
+RTM_DELADDR: Final = 21
 RTM_GETADDR: Final = 22
 RTM_NEWROUTE: Final = 24
 RTM_DELROUTE: Final = 25
@@ -37,23 +38,40 @@ F_DUMP: Final = 0x300
 AF_UNSPEC: Final = 0
 AF_INET: Final = 2
 AF_BRIDGE: Final = 7
+AF_INET6: Final = 10
 IFF_UP: Final = 1
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO, IFLA_NET_NS_FD = 1, 3, 4, 10, 18, 28
-IFLA_GROUP: Final = 27
-IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
+IFLA_AF_SPEC, IFLA_GROUP, IFLA_EXT_MASK = 26, 27, 29
+IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
+IFLA_INET_CONF, IFLA_INET6_ADDR_GEN_MODE = 1, 8
+CONF_SEND_REDIRECTS, CONF_RP_FILTER = 6, 8
+ADDR_GEN_MODE_NONE, RP_FILTER_LOOSE = 1, 2
+BRPORT_LEARNING, BRPORT_UNICAST_FLOOD, BRPORT_MCAST_FLOOD, BRPORT_BCAST_FLOOD, BRPORT_ISOLATED = 8, 9, 27, 30, 33
 VETH_INFO_PEER = 1
 IFLA_VXLAN_ID, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING, IFLA_VXLAN_PORT = 1, 4, 7, 15
-IFA_ADDRESS, IFA_LOCAL = 1, 2
-RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
+IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
+IFA_F_NODAD, IFA_F_NOPREFIXROUTE = 0x02, 0x200
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_TABLE = 1, 4, 5, 6, 7, 15
 NDA_DST, NDA_LLADDR = 1, 2
 RTNH_F_ONLINK: Final = 4
-RT_TABLE_MAIN, RTPROT_SHOAL, RT_SCOPE_UNIVERSE, RTN_UNICAST = 254, 77, 0, 1
-NUD_PERMANENT: Final = 0x80
-NTF_SELF: Final = 0x02
+RT_TABLE_MAIN, RTPROT_SHOAL = 254, 77
+RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_NOWHERE = 0, 253, 255
+RTN_UNICAST, RTN_UNREACHABLE = 1, 7
+NUD_NOARP, NUD_PERMANENT = 0x40, 0x80
+NTF_SELF, NTF_MASTER = 0x02, 0x04
+RTEXT_FILTER_SKIP_STATS: Final = 1 << 3
 NESTED: Final = 0x8000
 GROUP_LEAVING: Final = 0x73686F6C
 """Links about to be removed; no other program uses this number."""
+METRIC_LAST: Final = 65_535
+"""Of the unreachable routes: every other route comes first."""
+CONTAINER_PORT: Final = {
+    BRPORT_ISOLATED: 1, BRPORT_LEARNING: 0, BRPORT_UNICAST_FLOOD: 0, BRPORT_MCAST_FLOOD: 0, BRPORT_BCAST_FLOOD: 0,
+}  # fmt: skip
+"""A container's port of a bridge gets frames meant for it and sends frames to the node, nothing else."""
+LINK_CONF: Final = {CONF_SEND_REDIRECTS: 0, CONF_RP_FILTER: RP_FILTER_LOOSE}
+"""IPv4 settings of our links. Loose: a container on two networks answers by its default route, whichever a request came by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +111,10 @@ def _ip(value: str) -> bytes:
     return ipaddress.ip_address(value).packed
 
 
+def _family(address: str) -> int:
+    return AF_INET6 if ":" in address else AF_INET
+
+
 def _ifinfo(index: int = 0, *, up: bool | None = None) -> bytes:
     flags = IFF_UP if up else 0
     change = IFF_UP if up is not None else 0
@@ -110,8 +132,17 @@ def _linkinfo(kind: str, data: bytes = b"") -> bytes:
     return attr(IFLA_LINKINFO | NESTED, body)
 
 
+def _conf(conf: Mapping[int, int], *, ipv6: bool) -> bytes:
+    """IPv4 settings of a link; with `ipv6` also: no address of its own making."""
+    values = b"".join(_u32(kind, value) for kind, value in conf.items())
+    body = attr(AF_INET | NESTED, attr(IFLA_INET_CONF | NESTED, values)) if values else b""
+    if ipv6:
+        body += attr(AF_INET6 | NESTED, attr(IFLA_INET6_ADDR_GEN_MODE, bytes([ADDR_GEN_MODE_NONE])))
+    return attr(IFLA_AF_SPEC | NESTED, body) if body else b""
+
+
 def add_bridge(name: str, mac: str, mtu: int) -> Request:
-    body = _ifinfo(up=True) + _text(IFLA_IFNAME, name) + attr(IFLA_ADDRESS, _mac(mac)) + _u32(IFLA_MTU, mtu)
+    body = _ifinfo() + _text(IFLA_IFNAME, name) + attr(IFLA_ADDRESS, _mac(mac)) + _u32(IFLA_MTU, mtu)
     return Request(RTM_NEWLINK, _NEW, body + _linkinfo("bridge"), (EEXIST,), f"bridge {name}")
 
 
@@ -123,15 +154,15 @@ def add_vxlan(name: str, mac: str, mtu: int, vni: int, local: str, port: int) ->
         + attr(IFLA_VXLAN_LEARNING, b"\0")
         + attr(IFLA_VXLAN_PORT, struct.pack(">H", port))
     )
-    body = _ifinfo(up=True) + _text(IFLA_IFNAME, name) + attr(IFLA_ADDRESS, _mac(mac)) + _u32(IFLA_MTU, mtu)
+    body = _ifinfo() + _text(IFLA_IFNAME, name) + attr(IFLA_ADDRESS, _mac(mac)) + _u32(IFLA_MTU, mtu)
     return Request(RTM_NEWLINK, _NEW, body + _linkinfo("vxlan", data), (EEXIST,), f"vxlan {name}")
 
 
 def add_veth(name: str, master: int, mtu: int, peer: str, peer_index: int, peer_mac: str, netns_fd: int) -> Request:
-    """A veth pair in one message: our end up and in the bridge, the other end named, numbered and in the namespace."""
+    """A veth pair in one message: our end in the bridge, the other end named, numbered (0: any) and in the namespace; down."""
     inner = _ifinfo(peer_index) + _text(IFLA_IFNAME, peer) + _u32(IFLA_MTU, mtu) + attr(IFLA_ADDRESS, _mac(peer_mac))
     data = attr(VETH_INFO_PEER, inner + _u32(IFLA_NET_NS_FD, netns_fd))
-    body = _ifinfo(up=True) + _text(IFLA_IFNAME, name) + _u32(IFLA_MTU, mtu) + _u32(IFLA_MASTER, master)
+    body = _ifinfo() + _text(IFLA_IFNAME, name) + _u32(IFLA_MTU, mtu) + _u32(IFLA_MASTER, master)
     return Request(RTM_NEWLINK, _NEW, body + _linkinfo("veth", data), (), f"veth {name}")
 
 
@@ -139,9 +170,29 @@ def set_up(index: int) -> Request:
     return Request(RTM_NEWLINK, _SET, _ifinfo(index, up=True), (), f"link {index} up")
 
 
+def set_link(name: str, mac: str, mtu: int, *, ipv6: bool) -> Request:
+    """One of our own devices (bridge, VXLAN) as it should be, and up."""
+    body = _ifinfo(up=True) + _text(IFLA_IFNAME, name) + attr(IFLA_ADDRESS, _mac(mac)) + _u32(IFLA_MTU, mtu)
+    return Request(RTM_NEWLINK, _SET, body + _conf(LINK_CONF, ipv6=ipv6), (), f"link {name} up")
+
+
+def set_inside(index: int, *, ipv6: bool) -> Request:
+    """A container's own end up."""
+    body = _ifinfo(index, up=True) + _conf({CONF_RP_FILTER: RP_FILTER_LOOSE}, ipv6=ipv6)
+    return Request(RTM_NEWLINK, _SET, body, (), f"link {index} up")
+
+
 def set_master(name: str, master: int) -> Request:
-    body = _ifinfo(up=True) + _text(IFLA_IFNAME, name) + _u32(IFLA_MASTER, master)
+    body = _ifinfo() + _text(IFLA_IFNAME, name) + _u32(IFLA_MASTER, master)
     return Request(RTM_NEWLINK, _SET, body, (ENODEV,), f"link {name} into bridge")
+
+
+def set_port(name: str, *, ipv6: bool) -> Request:
+    """The host end of a container's link, in its bridge already: isolated, and up."""
+    flags = b"".join(attr(kind, bytes([value])) for kind, value in CONTAINER_PORT.items())
+    info = _text(IFLA_INFO_SLAVE_KIND, "bridge") + attr(IFLA_INFO_SLAVE_DATA | NESTED, flags)
+    body = _ifinfo(up=True) + _text(IFLA_IFNAME, name) + attr(IFLA_LINKINFO | NESTED, info)
+    return Request(RTM_NEWLINK, _SET, body + _conf({}, ipv6=ipv6), (), f"port {name}")
 
 
 def delete_link(name: str) -> Request:
@@ -163,142 +214,89 @@ def delete_links(names: Sequence[str]) -> list[Request]:
     return [*(set_group(name, GROUP_LEAVING) for name in names), delete_group(GROUP_LEAVING)]
 
 
-def add_address(index: int, address: str) -> Request:
-    """`address` with prefix length."""
+def _address(index: int, address: str, flags: int) -> bytes:
     ip, _, length = address.partition("/")
-    body = struct.pack("=BBBBI", AF_INET, int(length), 0, 0, index) + attr(IFA_LOCAL, _ip(ip)) + attr(IFA_ADDRESS, _ip(ip))
-    return Request(RTM_NEWADDR, F_REQUEST | F_ACK | F_CREATE | F_REPLACE, body, (EEXIST,), f"address {address}")
+    body = struct.pack("=BBBBI", _family(ip), int(length), 0, 0, index) + attr(IFA_LOCAL, _ip(ip)) + attr(IFA_ADDRESS, _ip(ip))
+    return body + (_u32(IFA_FLAGS, flags) if flags else b"")
 
 
-def _route(destination: str, gateway: str, index: int, *, onlink: bool) -> bytes:
+def add_address(index: int, address: str, *, prefix_route: bool = True) -> Request:
+    """`address` with prefix length. Without `prefix_route` only the address itself is on the link."""
+    flags = (0 if prefix_route else IFA_F_NOPREFIXROUTE) | (IFA_F_NODAD if ":" in address else 0)
+    return Request(RTM_NEWADDR, _PUT, _address(index, address, flags), (EEXIST,), f"address {address}")
+
+
+def delete_address(index: int, address: str) -> Request:
+    return Request(RTM_DELADDR, _SET, _address(index, address, 0), (EADDRNOTAVAIL, ENODEV), f"remove address {address}")
+
+
+def _route(destination: str, gateway: str, index: int, flags: int, scope: int) -> bytes:
     net = ipaddress.ip_network(destination)
-    flags = RTNH_F_ONLINK if onlink else 0
-    head = (AF_INET, net.prefixlen, 0, 0, RT_TABLE_MAIN, RTPROT_SHOAL, RT_SCOPE_UNIVERSE, RTN_UNICAST, flags)
+    kind = RTN_UNICAST if index else RTN_UNREACHABLE
+    head = (_family(destination), net.prefixlen, 0, 0, RT_TABLE_MAIN, RTPROT_SHOAL, scope, kind, flags)
     body = struct.pack("=BBBBBBBBI", *head)
     if net.prefixlen:
         body += attr(RTA_DST, net.network_address.packed)
-    return body + attr(RTA_GATEWAY, _ip(gateway)) + _u32(RTA_OIF, index)
+    if gateway:
+        body += attr(RTA_GATEWAY, _ip(gateway))
+    return body + (_u32(RTA_OIF, index) if index else _u32(RTA_PRIORITY, METRIC_LAST))
 
 
-def put_route(destination: str, gateway: str, index: int, *, onlink: bool = False) -> Request:
-    body = _route(destination, gateway, index, onlink=onlink)
-    return Request(RTM_NEWROUTE, _PUT, body, (), f"route {destination} via {gateway}")
+def put_route(destination: str, gateway: str, index: int, *, onlink: bool = False, source: str = "") -> Request:
+    """By way of `gateway`; without one: on the link itself; without a link either: nowhere (unreachable)."""
+    direct = index and not gateway and ":" not in destination
+    body = _route(destination, gateway, index, RTNH_F_ONLINK if onlink else 0, RT_SCOPE_LINK if direct else RT_SCOPE_UNIVERSE)
+    body += attr(RTA_PREFSRC, _ip(source)) if source else b""
+    return Request(RTM_NEWROUTE, _PUT, body, (), f"route {destination} via {gateway or 'its link'}")
 
 
 def delete_route(destination: str, gateway: str, index: int) -> Request:
-    body = _route(destination, gateway, index, onlink=True)
+    body = _route(destination, gateway, index, 0, RT_SCOPE_NOWHERE)
     return Request(RTM_DELROUTE, _SET, body, (ESRCH, ENODEV, ENOENT), f"remove route {destination}")
 
 
-def _neighbour(family: int, index: int, flags: int, address: str, mac: str) -> bytes:
-    body = struct.pack("=BxxxiHBB", family, index, NUD_PERMANENT, flags, 0)
-    return body + attr(NDA_DST, _ip(address)) + (attr(NDA_LLADDR, _mac(mac)) if mac else b"")
+def _neighbour(family: int, index: int, flags: int, address: str, mac: str, state: int = NUD_PERMANENT) -> bytes:
+    body = struct.pack("=BxxxiHBB", family, index, state, flags, 0) + (attr(NDA_DST, _ip(address)) if address else b"")
+    return body + (attr(NDA_LLADDR, _mac(mac)) if mac else b"")
 
 
 def put_neighbour(address: str, mac: str, index: int) -> Request:
-    return Request(RTM_NEWNEIGH, _PUT, _neighbour(AF_INET, index, 0, address, mac), (), f"neighbour {address}")
+    return Request(RTM_NEWNEIGH, _PUT, _neighbour(_family(address), index, 0, address, mac), (), f"neighbour {address}")
 
 
 def delete_neighbour(address: str, index: int) -> Request:
-    return Request(RTM_DELNEIGH, _SET, _neighbour(AF_INET, index, 0, address, ""), (ENOENT, ENODEV), f"remove {address}")
+    body = _neighbour(_family(address), index, 0, address, "")
+    return Request(RTM_DELNEIGH, _SET, body, (ENOENT, ENODEV), f"remove neighbour {address}")
 
 
 def put_fdb(mac: str, destination: str, index: int) -> Request:
-    return Request(RTM_NEWNEIGH, _PUT, _neighbour(AF_BRIDGE, index, NTF_SELF, destination, mac), (), f"fdb {mac}")
+    """VXLAN device: frames for `mac` go to `destination`. Without one, a bridge's port: `mac` is behind it, and stays there."""
+    body = _fdb(mac, destination, index)
+    return Request(RTM_NEWNEIGH, _PUT, body, (), f"fdb {mac}")
 
 
 def delete_fdb(mac: str, destination: str, index: int) -> Request:
-    body = _neighbour(AF_BRIDGE, index, NTF_SELF, destination, mac)
-    return Request(RTM_DELNEIGH, _SET, body, (ENOENT, ENODEV), f"remove fdb {mac}")
+    return Request(RTM_DELNEIGH, _SET, _fdb(mac, destination, index), (ENOENT, ENODEV), f"remove fdb {mac}")
 
 
-def get_link(name: str) -> Request:
-    return Request(RTM_GETLINK, F_REQUEST, _ifinfo() + _text(IFLA_IFNAME, name), (), f"link {name}")
+def _fdb(mac: str, destination: str, index: int) -> bytes:
+    if destination:
+        return _neighbour(AF_BRIDGE, index, NTF_SELF, destination, mac)
+    return _neighbour(AF_BRIDGE, index, NTF_MASTER, "", mac, NUD_NOARP)
 
 
 def dump_links() -> Request:
-    return Request(RTM_GETLINK, F_REQUEST | F_DUMP, _ifinfo(), (), "links")
+    body = _ifinfo() + _u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+    return Request(RTM_GETLINK, F_REQUEST | F_DUMP, body, (), "links")
 
 
-def dump_addresses() -> Request:
-    return Request(RTM_GETADDR, F_REQUEST | F_DUMP, struct.pack("=BBBBI", AF_INET, 0, 0, 0, 0), (), "addresses")
+def dump_addresses(family: int = AF_INET) -> Request:
+    return Request(RTM_GETADDR, F_REQUEST | F_DUMP, struct.pack("=BBBBI", family, 0, 0, 0, 0), (), "addresses")
 
 
-def dump_routes() -> Request:
-    return Request(RTM_GETROUTE, F_REQUEST | F_DUMP, struct.pack("=BBBBBBBBI", AF_INET, *([0] * 8)), (), "routes")
+def dump_routes(family: int = AF_INET) -> Request:
+    return Request(RTM_GETROUTE, F_REQUEST | F_DUMP, struct.pack("=BBBBBBBBI", family, *([0] * 8)), (), "routes")
 
 
 def dump_neighbours(family: int) -> Request:
     return Request(RTM_GETNEIGH, F_REQUEST | F_DUMP, struct.pack("=BxxxiHBB", family, 0, 0, 0, 0), (), "neighbours")
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    index: int
-    name: str
-    mtu: int
-    up: bool
-    mac: str
-    master: int = 0
-
-
-def messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """(type, sequence, payload) of each message in one datagram."""
-    offset = 0
-    while offset + 16 <= len(data):
-        length, kind, _, sequence, _ = struct.unpack_from("=IHHII", data, offset)
-        if length < 16:
-            return
-        yield kind, sequence, data[offset + 16 : offset + length]
-        offset += (length + 3) & ~3
-
-
-def attributes(data: bytes) -> dict[int, bytes]:
-    found: dict[int, bytes] = {}
-    offset = 0
-    while offset + 4 <= len(data):
-        length, kind = struct.unpack_from("=HH", data, offset)
-        if length < 4:
-            break
-        found[kind & 0x3FFF] = data[offset + 4 : offset + length]
-        offset += (length + 3) & ~3
-    return found
-
-
-def parse_link(payload: bytes) -> Link:
-    _, _, index, flags, _ = struct.unpack_from("=BxHiII", payload)
-    found = attributes(payload[16:])
-    return Link(
-        index,
-        found.get(IFLA_IFNAME, b"").rstrip(b"\0").decode(),
-        int.from_bytes(found.get(IFLA_MTU, b""), "little"),
-        bool(flags & IFF_UP),
-        found.get(IFLA_ADDRESS, b"").hex(":"),
-        int.from_bytes(found.get(IFLA_MASTER, b""), "little"),
-    )
-
-
-def parse_address(payload: bytes) -> tuple[int, str]:
-    """(link index, address/prefix)."""
-    _, length, _, _, index = struct.unpack_from("=BBBBI", payload)
-    found = attributes(payload[8:])
-    ip = ipaddress.IPv4Address(found.get(IFA_LOCAL) or found[IFA_ADDRESS])
-    return index, f"{ip}/{length}"
-
-
-def parse_route(payload: bytes) -> tuple[str, str, int]:
-    """(destination CIDR, gateway or empty, link index)."""
-    length = payload[1]
-    found = attributes(payload[12:])
-    destination = ipaddress.IPv4Address(found[RTA_DST]) if RTA_DST in found else ipaddress.IPv4Address(0)
-    gateway = str(ipaddress.IPv4Address(found[RTA_GATEWAY])) if RTA_GATEWAY in found else ""
-    return f"{destination}/{length}", gateway, int.from_bytes(found.get(RTA_OIF, b""), "little")
-
-
-def parse_neighbour(payload: bytes) -> tuple[int, str, str]:
-    """(link index, address, MAC)."""
-    _, index, _, _, _ = struct.unpack_from("=BxxxiHBB", payload)
-    found = attributes(payload[12:])
-    raw = found.get(NDA_DST, b"")
-    address = str(ipaddress.ip_address(raw)) if len(raw) in (4, 16) else ""
-    return index, address, found.get(NDA_LLADDR, b"").hex(":")

@@ -10,7 +10,7 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from agent.plan import netlink
+from agent.plan import netlink, netlink_read
 from agent.plan.netlink import Request
 
 pytestmark = pytest.mark.contract
@@ -70,6 +70,6 @@ def test_we_read_what_pyroute2_writes() -> None:
     ]
     message["header"]["type"] = netlink.RTM_NEWLINK
     message.encode()
-    ((kind, _, payload),) = netlink.messages(bytes(message.data))
+    ((kind, _, payload),) = netlink_read.messages(bytes(message.data))
     assert kind == netlink.RTM_NEWLINK
-    assert netlink.parse_link(payload) == netlink.Link(12, "shb-4097", 1450, True, "0a:01:0a:4d:01:01", 3)
+    assert netlink_read.parse_link(payload) == netlink_read.Link(12, "shb-4097", 1450, True, "0a:01:0a:4d:01:01", 3)

@@ -100,8 +100,8 @@ def test_containers_on_different_nodes_reach_each_other_with_whole_datagrams(nod
     n2.apply("n1")
     a = n1("attach", id="a" * 64, networks=["shop_default"])
     b = n2("attach", id="b" * 64, networks=["shop_default"])
-    assert a["addresses"] == [["shop_default", "10.77.1.2/24"]]
-    assert b["addresses"] == [["shop_default", "10.77.2.2/24"]]
+    assert a["addresses"] == [["shop_default", "10.77.1.2/16"]]
+    assert b["addresses"] == [["shop_default", "10.77.2.2/16"]]
     assert n1.ping(a["netns_path"], "10.77.2.2")
     assert n1.ping(a["netns_path"], "10.77.2.2", "-s", "4000")
     assert n1.ping(a["netns_path"], "10.77.1.1")
@@ -156,10 +156,10 @@ def test_what_somebody_deletes_is_back_after_repair(nodes: dict[str, Node]) -> N
     n1.run("ip", "route", "del", SLICES["n2"])
     assert any("route" in sentence for sentence in n1("repair"))
     n1.run("ip", "link", "del", "shb-4097")
-    n1.run("nft", "delete", "table", "ip", "shoal")
+    n1.run("nft", "delete", "table", "inet", "shoal")
     sentences = n1("repair")
     assert any("shb-4097" in sentence for sentence in sentences)
-    assert any("nftables" in sentence for sentence in sentences)
+    assert any("inet shoal" in sentence for sentence in sentences)
     assert n1("repair") == []
     assert n1.ping(a["netns_path"], "10.77.2.2")
 

@@ -70,8 +70,12 @@ def test_a_full_slice_gives_none() -> None:
 
 
 def test_an_address_the_spec_asks_for_must_be_the_nodes_own_and_free() -> None:
-    assert ipam.refusal("10.1.2.0/29", {"10.1.2.2"}, "10.1.2.6") == ""
-    assert "another container" in ipam.refusal("10.1.2.0/29", {"10.1.2.2"}, "10.1.2.2")
+    pool = ipam.Pool("10.1.2.0/29", taken=("10.1.2.2", "10.9.9.8"), fixed=("10.9.9.8", "10.9.9.9"), elsewhere=("10.1.2.5",))
+    assert ipam.choose(pool, "10.1.2.6", "") == ("10.1.2.6", "")
+    assert ipam.choose(pool, "10.9.9.9", "") == ("10.9.9.9", "")
+    for address in ("10.1.2.2", "10.9.9.8"):
+        assert "another container on this node" in ipam.refusal(pool, address)
+    assert "on another node" in ipam.refusal(pool, "10.1.2.5")
     for address in ("10.1.2.0", "10.1.2.1", "10.1.2.7", "10.1.3.2"):
-        assert "not one of this node's addresses" in ipam.refusal("10.1.2.0/29", (), address)
-    assert ipam.refusal("10.1.2.0/29", (), "web") == "it is no IPv4 address"
+        assert "not one of this node's addresses" in ipam.refusal(pool, address)
+    assert ipam.refusal(pool, "web") == "it is no IPv4 address"

@@ -1,0 +1,113 @@
+"""Which container has which addresses on this node, kept in files over restarts of the agent.
+
+Rules: written BEFORE the kernel is touched, so that an agent killed half way finds and removes what it began. A released
+address rests until `forgotten` says that nobody sends there any more; that too outlives the agent.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+
+from agent.network.port import AttachmentWanted
+from agent.plan import ipam
+from agent.plan.attachment import Interface, interface, next_number
+from agent.plan.network import LOCAL_BRIDGE, LOCAL_SUBNETS, LinkPlan, free_subnet
+from model import codec
+from model.errors import RuntimeFailed, ShoalError
+
+log = logging.getLogger(__name__)
+
+
+class Leases:
+    """`load` once, then `give`, `save` and `release`."""
+
+    def __init__(self, directory: Path, forgotten: Callable[[str, str], bool]) -> None:
+        self._dir = directory
+        self._forgotten = forgotten
+        self._rest_file = directory / "resting"
+        self._resting: dict[str, dict[str, None]] = {}
+        self._last: dict[str, str] = {}
+        self.held: dict[str, tuple[Interface, ...]] = {}
+
+    def load(self) -> None:
+        """A record that cannot be read was being written when the agent was killed: nothing was made for it yet."""
+        self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for file in sorted(self._dir.glob("*.json")):
+            try:
+                self.held[file.stem] = tuple(codec.from_plain(Interface, row) for row in json.loads(file.read_text()))
+            except (ValueError, TypeError, ShoalError):
+                file.unlink()
+        try:
+            saved = json.loads(self._rest_file.read_text())
+            self._last = dict(saved["last"])
+            self._resting = {network: dict.fromkeys(rows) for network, rows in saved["resting"].items()}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            self._last = {found.network: found.address for found in self.interfaces()}
+
+    def interfaces(self) -> Iterator[Interface]:
+        return (found for interfaces in self.held.values() for found in interfaces)
+
+    def give(self, container_id: str, plan: LinkPlan, wanted: AttachmentWanted, beside: Sequence[Interface]) -> Interface:
+        """An interface with an address for a container that has those `beside` already; not saved yet."""
+        taken = {found.address for found in (*self.interfaces(), *beside) if found.network == plan.name}
+        pool = ipam.Pool(
+            ipam.network_of(plan.gateway),
+            taken,
+            self._still_resting(plan.name),
+            plan.fixed,
+            [address for remote in plan.remotes for address in remote.addresses],
+        )
+        address, why = ipam.choose(pool, wanted.ipv4_address, self._last.get(plan.name, ""))
+        if why:
+            raise RuntimeFailed(f"network {plan.name}: {why}")
+        if not wanted.ipv4_address:
+            self._last[plan.name] = address
+        return interface(container_id, next_number(beside), plan, address)
+
+    def _still_resting(self, network: str) -> Collection[str]:
+        rows = self._resting.get(network, {})
+        for address in [address for address in rows if self._forgotten(network, address)]:
+            del rows[address]
+        return rows
+
+    def save(self, container_id: str, interfaces: Sequence[Interface]) -> None:
+        """The container has these from now on."""
+        self._write(self._dir / f"{container_id}.json", [codec.to_plain(found) for found in interfaces])
+        self.held[container_id] = tuple(interfaces)
+
+    def rest(self, interfaces: Collection[Interface]) -> None:
+        """Nobody gets these addresses until all have forgotten them. The node's own bridge is known to nobody else."""
+        rows = [found for found in interfaces if found.network != LOCAL_BRIDGE]
+        for found in rows:
+            self._resting.setdefault(found.network, {})[found.address] = None
+        if rows:
+            for network in list(self._resting):
+                if not self._still_resting(network):
+                    del self._resting[network]
+            resting = {network: list(addresses) for network, addresses in self._resting.items()}
+            self._write(self._rest_file, {"last": self._last, "resting": resting})
+
+    def drop(self, container_id: str) -> None:
+        self.held.pop(container_id, None)
+        (self._dir / f"{container_id}.json").unlink(missing_ok=True)
+
+    def bridge_subnet(self, networks: Collection[str], routes: Collection[str]) -> str:
+        """Of the node's own bridge: the one it had, else the first that overlaps neither networks nor routes of the machine."""
+        file = self._dir / "bridge-subnet"
+        before = (file.read_text(),) if file.exists() else ()
+        subnet = free_subnet(before, networks) or free_subnet(LOCAL_SUBNETS, [*networks, *routes])
+        if subnet is None:
+            raise RuntimeFailed("the node's own bridge network has no free subnet: use a user network")
+        if (subnet,) != before:
+            log.info("the node's own bridge network has the subnet %s", subnet)
+            file.write_text(subnet)
+        return subnet
+
+    def _write(self, path: Path, value: object) -> None:
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(value))
+        os.replace(part, path)
