@@ -289,6 +289,22 @@ async def test_questions_that_nobody_answers_fail() -> None:
         await server.close()
 
 
+async def test_questions_that_wait_for_a_resolver_hold_up_nobody() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+        silent.bind(("127.0.0.1", 0))
+        server = NameServer(lambda: (f"127.0.0.1#{silent.getsockname()[1]}",), port=0)
+        server.zones.set("net", Zone(NAMES))
+        await server.serve({"net": "127.0.0.1"})
+        try:
+            for _ in range(300):
+                asker.sendto(bytes(DNSRecord.question("example.test").pack()), server.address_of("net"))
+                await asyncio.sleep(0)
+            assert addresses(await ask(server.port_of("net"), "db")) == ["10.64.0.2"]
+            assert addresses(await ask(server.port_of("net"), "db", tcp=True)) == ["10.64.0.2"]
+        finally:
+            await server.close()
+
+
 async def test_a_port_that_was_taken_is_had_at_a_later_call() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as owner:
         owner.bind(("127.0.0.1", 0))

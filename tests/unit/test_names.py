@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from agent.network.forward import Quota
 from agent.plan.names import EndpointName, EndpointsMessage, NetworkNames, ServiceNames, in_turn
 from agent.plan.zone import Zone, reversed_address, service_asked
 
@@ -131,3 +132,13 @@ def test_a_name_that_two_services_bear_gives_both() -> None:
 def test_callers_who_take_the_first_address_are_spread() -> None:
     assert [in_turn(("a", "b", "c"), turn)[0] for turn in range(4)] == ["a", "b", "c", "a"]
     assert in_turn((), 5) == ()
+
+
+def test_one_asker_cannot_use_up_what_all_share() -> None:
+    quota = Quota(3, 2)
+    with quota.use("a"), quota.use("a"):
+        assert quota.full("a")
+        assert not quota.full("b")
+        with quota.use("b"):
+            assert quota.full("c")
+    assert not quota.full("a")
