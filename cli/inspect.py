@@ -8,6 +8,7 @@ import click
 
 from cli.client import Client
 from cli.connect import connected
+from cli.network_words import inspected
 from cli.output import show
 from model.errors import NotFound
 
@@ -28,6 +29,8 @@ def find(client: Client, name: str, kinds: tuple[str, ...]) -> Any:
     """The first thing of that name."""
     for kind in kinds:
         try:
+            if kind == "networks":
+                return inspected(client, [name])[0]
             return client.get(f"/v1/{kind}/{name}")
         except NotFound:
             continue

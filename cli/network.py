@@ -87,12 +87,10 @@ def list_networks(quiet: bool, filters: tuple[str, ...], no_trunc: bool, output:
 @click.argument("network", nargs=-1, required=True)
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), default="json")
 def inspect_network(network: tuple[str, ...], output: str) -> None:
-    from cli.network_words import docker_network
+    from cli.network_words import inspected
 
     with connected() as client:
-        found = [client.get(f"/v1/networks/{name}") for name in network]
-        replicas = client.get("/v1/replicas")
-    show([docker_network(row, replicas) for row in found], output)
+        show(inspected(client, network), output)
 
 
 @network_command.command("rm", help="Remove networks; refused while a container is on them.")

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from cli.client import Client
 from cli.output import Row
-from model.errors import BadInput, Unavailable
+from model.errors import BadInput, NotFound, Unavailable
 from model.spec import NetworkSpec, Pairs
 
 OWN: Final = (("bridge", "bridge"), ("host", "host"), ("none", "null"))
@@ -116,6 +116,22 @@ def docker_network(row: Row, replicas: Iterable[Row]) -> dict[str, Any]:
         "Labels": dict(row.get("labels") or {}),
         "Shoal": {"VNI": row.get("vni") or 0, "Stack": row.get("stack") or "", "Slices": dict(row.get("slices") or {})},
     }
+
+
+def inspected(client: Client, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Docker's inspect of the networks. Raises NotFound."""
+    found = [_network(client, name) for name in names]
+    replicas = client.get("/v1/replicas")
+    return [docker_network(row, replicas) for row in found]
+
+
+def _network(client: Client, name: str) -> Any:
+    try:
+        return client.get(f"/v1/networks/{name}")
+    except NotFound:
+        if name not in dict(OWN):
+            raise
+        return next(row for row in with_own(()) if row["name"] == name)
 
 
 def connect_body(container: str, aliases: Sequence[str], ip: str, links: Sequence[str]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from cli import context as contexts
 from cli.client import Client
 from lab import cgroups, images, layout, machines, underlay
 from lab.layout import CONTROLLER, REGISTRY, LabPaths, LabRecord, MachineRecord
+from lab.published import Published, published
 from model import codec
 from model.errors import Conflict, NotFound, ShoalError, Unavailable
 
@@ -261,11 +262,14 @@ class Lab:
     # -- status -------------------------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
-        """`name, subnet, api, registry, context, ready, nodes, machines` as plain JSON; node states when the API answers."""
+        """`name, subnet, api, registry, context, ready, nodes, machines, ports` as plain JSON; node states and published ports
+        when the API answers."""
         record = self.record()
         states: dict[str, Any] = {}
+        ports: list[Published] = []
         with contextlib.suppress(ShoalError, OSError), self.client() as client:
             states = {row["name"]: row for row in client.get("/v1/nodes")}
+            ports = _published(client, record, states)
         rows = [self._row(record, machine, states.get(machine.name, {})) for machine in record.machines]
         return {
             "name": self.name,
@@ -276,6 +280,7 @@ class Lab:
             "ready": record.ready and all(row["state"] == "ready" for row in rows if row["role"] == "node"),
             "nodes": [row for row in rows if row["role"] == "node"],
             "machines": [row for row in rows if row["role"] != "node"],
+            "ports": [port.plain() for port in ports],
             "logs": str(self.paths.state / "*.log"),
         }
 
@@ -292,6 +297,16 @@ class Lab:
             "memory_bytes": machine.memory_bytes,
             "replicas": node.get("replicas", 0),
         }
+
+
+def _published(client: Client, record: LabRecord, states: dict[str, Any]) -> list[Published]:
+    """Where published ports answer from here."""
+    with_ports = [row["name"] for row in client.get("/v1/services") if row["ports"]]
+    if not with_ports:
+        return []
+    ports = {name: client.get(f"/v1/services/{name}/ports") for name in with_ports}
+    nodes = {m.name: record.address(m) for m in record.nodes() if states.get(m.name, {}).get("state") == "ready"}
+    return published(ports, client.get("/v1/replicas"), nodes)
 
 
 def names() -> list[str]:

@@ -37,6 +37,10 @@ def _labels(words: tuple[str, ...]) -> list[tuple[str, str]]:
     return [(key, value) for key, _, value in rows]
 
 
+def _named(name: str) -> str:
+    return "" if name == "lab" else f" --name {name}"
+
+
 @click.group(
     "lab", help="A whole cluster on this machine: every node a network, mount and process namespace with its own share."
 )
@@ -56,6 +60,9 @@ def up(name: str, nodes: int, node_cpus: float, node_memory: str, node_timeout: 
     lab.ready_s = timeout
     record = lab.up(nodes, cpus=node_cpus, memory_bytes=_bytes(node_memory), node_timeout_s=node_timeout)
     click.echo(f"lab {name} is up: {nodes} node{'' if nodes == 1 else 's'}, registry {record.registry}, context {name}")
+    if record.nodes():
+        first = record.address(record.nodes()[0])
+        click.echo(f"published ports answer at the nodes' addresses, such as {first}: see `shoal lab status{_named(name)}`")
 
 
 @lab_command.command("down", help="Take a lab away, whole; also after a crash half way through `up`.")
@@ -92,6 +99,15 @@ def status(name: str, output: str) -> None:
         memory = f"{row['memory_bytes'] >> 20}M" if row["memory_bytes"] else "-"
         cells = (row["name"], row["role"], row["address"], row["power"], row["state"], row["cpus"] or "-", memory)
         click.echo(line.format(*map(str, cells), row["replicas"]))
+
+
+    if found["ports"]:
+        from lab.published import Published, lines
+
+        ports = [Published(row["service"], row["port"], tuple(row["places"])) for row in found["ports"]]
+        click.echo("published ports, from this machine:")
+        for text in lines(ports):
+            click.echo(f"  {text}")
 
 
 @lab_command.command("add-node", help="One more node.")
