@@ -42,6 +42,7 @@ def written(view: View, plan: Plan) -> View:
     assignments = {**view.assignments, **{doc.node: doc for doc in plan.assignments}}
     return replace(
         view, assignments=assignments, netplans={**view.netplans, **{doc.name: doc for doc in plan.netplans}},
+        svcplans={**view.svcplans, **{doc.name: doc for doc in plan.svcplans}},
         decisions={**view.decisions, **{doc.name: doc for doc in plan.decisions}},
         statuses={name: _running(name, assignments.get(name, AssignmentDoc(name))) for name in view.statuses},
     )  # fmt: skip

@@ -1,8 +1,9 @@
-"""Which VNI, subnet and node slices a network gets.
+"""Which VNI, subnet, IPv6 prefix and node slices a network gets.
 
 Rules: always the lowest free one, so that the same facts give the same addresses. VNIs begin at 4097. A subnet never overlaps
 another network's or one that is to be avoided. A slice is as large as leaves room for twice the nodes that have none yet,
-between the configured prefix and /28; it is kept until its node or its network goes.
+between the configured prefix and /28; it is kept until its node or its network goes. The last quarter of a subnet is for the
+addresses of services (no slice there), but for subnets from /29 on, which have no room for any.
 """
 
 from __future__ import annotations
@@ -10,12 +11,17 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from ipaddress import IPv4Network, ip_network
+from hashlib import sha256
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final
+
+from model.addresses import service_range
 
 VNI_FIRST: Final = 4097
 VNI_LAST: Final = (1 << 24) - 1
 SLICE_PREFIX_MAX: Final = 28
+SERVED_PREFIX_MAX: Final = 28
+"""Subnets longer than this have no addresses for services."""
 
 Range = tuple[int, int]
 """First address and the one after the last, as numbers."""
@@ -44,16 +50,24 @@ def range_of(subnet: str) -> Range:
     return int(network.network_address), int(network.broadcast_address) + 1
 
 
+def is_subnet(text: str, version: int = 4) -> bool:
+    """Whether it can be read as one: what people and machines wrote must not stop a decision."""
+    try:
+        return ip_network(text, strict=False).version == version
+    except ValueError:
+        return False
+
+
 def lowest_subnet(pool: str, prefix: int, taken: Iterable[str]) -> str:
     """The lowest subnet of `/prefix` in the pool that touches none of `taken`."""
     found = _lowest_free(range_of(pool), prefix, sorted(_ranges(taken)))
     if found is None:
-        raise Exhausted(f"pool {pool} has no free /{prefix} left")
+        raise Exhausted(f"pool {pool} has no free /{prefix} left: remove a network, or ask for a subnet of your own")
     return found
 
 
 def claimed_subnet(subnet: str, taken: Iterable[tuple[str, str]]) -> str:
-    """A subnet that a person asked for, unless it overlaps one of `taken` (what has it, subnet)."""
+    """A subnet that a person asked for, unless it overlaps one of `taken` (who has it, subnet): ` of network shop_default`."""
     try:
         low, high = range_of(subnet)
     except ValueError as error:
@@ -63,17 +77,51 @@ def claimed_subnet(subnet: str, taken: Iterable[tuple[str, str]]) -> str:
             continue
         first, end = range_of(other)
         if low < end and first < high:
-            raise Exhausted(f"its subnet {subnet} overlaps {other} of {what}")
+            raise Exhausted(f"its subnet {subnet} overlaps {other}{what}")
     return str(ip_network(subnet, strict=False))
 
 
+def claimed_prefix6(subnet6: str, taken: Iterable[tuple[str, str]]) -> str:
+    """The first /96 of an IPv6 subnet that a person asked for, unless it overlaps one of `taken` (who has it, prefix)."""
+    try:
+        network = ip_network(subnet6, strict=False)
+    except ValueError as error:
+        raise Exhausted(f"its subnet {subnet6} cannot be used: {error}") from None
+    if not isinstance(network, IPv6Network) or network.prefixlen > 96:
+        raise Exhausted(f"its subnet {subnet6} cannot be used: expected an IPv6 network of /96 or larger")
+    for what, other in taken:
+        if network.overlaps(IPv6Network(other, strict=False)):
+            raise Exhausted(f"its subnet {subnet6} overlaps {other}{what}")
+    return f"{network.network_address}/96"
+
+
+def own_prefix6(network_id: str, vni: int, taken: Iterable[str]) -> str:
+    """A unique local /96 that follows from the network; the VNI in it tells networks of the same beginning apart."""
+    others = [IPv6Network(other) for other in taken]
+    for salt in range(1_000):
+        head = int.from_bytes(sha256(f"{network_id}/{salt}".encode()).digest()[:7], "big")
+        prefix = IPv6Network((0xFD << 120 | head << 64 | vni << 32, 96))
+        if not any(prefix.overlaps(other) for other in others):
+            return str(prefix)
+    raise Exhausted("no IPv6 prefix is left")
+
+
+def service_addresses(subnet: str) -> range:
+    """The addresses services may have, as numbers: those of the range but for its first and the subnet's broadcast address."""
+    if ip_network(subnet, strict=False).prefixlen > SERVED_PREFIX_MAX:
+        return range(0)
+    low, end = range_of(service_range(subnet))
+    return range(low + 1, end - 1)
+
+
 class SliceBook:
-    """The slices of one network's subnet."""
+    """The slices of one network's subnet. `slices`: what is taken, fixed addresses (/32) too."""
 
     def __init__(self, subnet: str, slice_prefix: int, slices: Iterable[str]) -> None:
         self.subnet, self._whole = subnet, range_of(subnet)
-        self._taken = sorted(_ranges(slices))
         prefix = ip_network(subnet, strict=False).prefixlen
+        kept = [range_of(service_range(subnet))] if prefix <= SERVED_PREFIX_MAX else []
+        self._taken = _merged([*_ranges(slices), *kept])
         self._largest = max(slice_prefix, prefix)
         self._smallest = max(SLICE_PREFIX_MAX, min(30, prefix + 2))
         self._free = self._whole[1] - self._whole[0] - sum(high - low for low, high in self._taken)
@@ -99,6 +147,17 @@ class SliceBook:
         low, high = range_of(found)
         insort(self._taken, (low, high))
         self._free -= high - low
+
+
+def _merged(ranges: Iterable[Range]) -> list[Range]:
+    """Without overlaps: slices of older networks may lie among the services' addresses, fixed addresses in a slice."""
+    merged: list[Range] = []
+    for low, high in sorted(ranges):
+        if merged and low < merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(high, merged[-1][1]))
+        else:
+            merged.append((low, high))
+    return merged
 
 
 def _ranges(subnets: Iterable[str]) -> list[Range]:

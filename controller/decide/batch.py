@@ -11,9 +11,11 @@ from collections.abc import Collection, Iterable
 from controller.decide.draft import Draft
 from controller.decide.index import index_of
 from controller.decide.nets import Nets
+from controller.decide.ports import host_port
+from controller.decide.svcplans import ServicePlans
 from controller.decide.types import Plan, Settings, View
 from model.documents import DecisionDoc, Event, key
-from scheduler import ClusterView, Load, NodeFacts
+from scheduler import ClusterView, Load, NodeFacts, PortClaim
 
 SENTENCES_MAX = 20
 WAITING_MAX = 100
@@ -27,6 +29,7 @@ class Batch:
         self.index = index_of(view)
         self.draft = Draft(view)
         self.nets = Nets(view, settings)
+        self.answers = ServicePlans(view, self.index, self.nets)
         self.events: list[Event] = []
         self._decisions: dict[str, DecisionDoc] = {}
         self._deletes: set[str] = set()
@@ -36,7 +39,7 @@ class Batch:
     def names(self, dirty: Collection[str] | None) -> list[str]:
         """Services to decide about, sorted."""
         if dirty is None:
-            return sorted({*self.view.services, *self.index.placed, *self.view.decisions})
+            return sorted({*self.view.services, *self.index.placed, *self.view.decisions, *self.view.svcplans})
         on_gone = {name for name, nodes in self.index.placed.items() if self.gone & nodes.keys()} if self.gone else set()
         return sorted({*dirty, *on_gone})
 
@@ -53,14 +56,31 @@ class Batch:
     def facts(self, node: str) -> NodeFacts:
         return self.index.facts(self.view, self.view.nodes[node])
 
-    def cluster(self, volumes: Iterable[str]) -> ClusterView:
-        """For the scheduler: loads less what this pass has removed so far, `volumes` as bound so far."""
+    def cluster(self, volumes: Iterable[str], ports: bool) -> ClusterView:
+        """For the scheduler: loads less what this pass has removed so far, `volumes` as bound; with `ports` what is taken
+        on each node."""
         loads = dict(self.index.loads)
         for node, freed in self.draft.freed(self.index.amounts).items():
             load = loads.get(node, Load())
             loads[node] = Load(*(have - back for have, back in zip(load, freed, strict=True)))
         nodes = [self.facts(name) for name in sorted(self.view.nodes)]
-        return ClusterView(nodes, loads, {name: self.draft.nodes_of(name) for name in volumes})
+        places = {name: self.draft.nodes_of(name) for name in volumes}
+        return ClusterView(nodes, loads, places, self.ports() if ports else {})
+
+    def ports(self, without: str = "", on: str = "") -> dict[str, list[PortClaim]]:
+        """By node what is taken there now, by shoal itself too; `without` one service, `on` one node."""
+        taken: dict[str, list[PortClaim]] = {}
+        for node in [on] if on else self.view.nodes:
+            status = self.view.statuses.get(node)
+            number = host_port(status.info.address)[1] if status else 0
+            taken[node] = [PortClaim("tcp", number)] if number else []
+        for service, claims in self.index.claims.items():
+            if service == without:
+                continue
+            for node in self.draft.standing(service, self.index.placed.get(service, {})):
+                if node in taken:
+                    taken[node] += claims
+        return taken
 
     def wake(self, service: str, at_ms: int | None) -> None:
         """Decide about the service again at `at_ms` (its earliest wish counts)."""
@@ -92,11 +112,16 @@ class Batch:
     def plan(self) -> Plan:
         for name in self.nets.gone():
             self.delete("netplans", name)
+        for name in self.answers.deleted:
+            self.delete("svcplans", name)
         if self.gone:
             self.nets.drop_nodes(self.gone)
+        for name in self.index.with_fixed(self.view):
+            self.nets.drop_fixed(name, self.index.taken(self.view).fixed.get(name, {}))
         return Plan(
             assignments=self.draft.assignments(),
             netplans=self.nets.changed(),
+            svcplans=self.answers.changed(),
             places=self.draft.changed_places(),
             decisions=tuple(self._decisions[name] for name in sorted(self._decisions)),
             deletes=tuple(sorted(self._deletes)),

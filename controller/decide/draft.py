@@ -6,7 +6,7 @@ a document, replicas stand by slot and age.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from controller.decide.types import View
@@ -33,6 +33,17 @@ class Draft:
 
     def drop(self, node: str, service: str, replica: Assigned) -> None:
         self._dropped.setdefault(node, {}).setdefault(service, set()).add(replica)
+
+    def standing(self, service: str, entries: Mapping[str, AssignedService]) -> dict[str, int]:
+        """Replicas of the service per node after what was added and dropped; `entries` as the documents say."""
+        counts = {node: len(entry.replicas) for node, entry in entries.items()}
+        for node, services in self._dropped.items():
+            if service in services:
+                counts[node] = counts.get(node, 0) - len(services[service])
+        for node, added in self._added.items():
+            if service in added:
+                counts[node] = counts.get(node, 0) + len(added[service][1])
+        return {node: count for node, count in counts.items() if count > 0}
 
     def freed(self, amounts: Callable[[str], Amounts]) -> dict[str, Load]:
         """Per node what the drops so far give back: replicas, cpus, memory, pids."""

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from controller.decide.ports import host_claims
+from controller.decide.taken import Taken
 from model.documents import (
     AssignedService,
     AssignmentDoc,
+    NetworkPlanDoc,
     NodeDoc,
     NodeHealthDoc,
     NodeInfo,
@@ -20,7 +23,7 @@ from model.documents import (
     StatusDoc,
 )
 from model.spec import Resources
-from scheduler import Amounts, Load, NodeFacts, micro
+from scheduler import Amounts, Load, NodeFacts, PortClaim, micro
 
 if TYPE_CHECKING:
     from controller.decide.types import View
@@ -38,11 +41,16 @@ def amounts_of(reservations: Resources) -> Amounts:
 
 
 class Index:
-    """`placed[service name][node]`: the entry of the node's assignment document. `loads[node]`: what is given away there."""
+    """`placed[service name][node]`: the entry of the node's assignment document. `loads[node]`: what is given away there.
+    `claims[service name]`: the ports each of its replicas takes of its node; only of services that do."""
 
     def __init__(self) -> None:
         self.placed: dict[str, dict[str, AssignedService]] = {}
         self.loads: dict[str, Load] = {}
+        self.claims: dict[str, tuple[PortClaim, ...]] = {}
+        self._taken = Taken()
+        self._netplans: Mapping[str, NetworkPlanDoc] = {}
+        self._with_fixed: tuple[str, ...] = ()
         self._amounts: dict[str, Amounts] = {}
         self._services: Mapping[str, ServiceDoc] = {}
         self._assignments: Mapping[str, AssignmentDoc] = {}
@@ -87,6 +95,17 @@ class Index:
         self._facts[node.name] = (node, state, info, facts)
         return facts
 
+    def taken(self, view: View) -> Taken:
+        """What services have that nobody else may have."""
+        return self._taken.refresh(view)
+
+    def with_fixed(self, view: View) -> tuple[str, ...]:
+        """Networks whose plan holds addresses that were asked for."""
+        if view.netplans is not self._netplans:
+            self._netplans = view.netplans
+            self._with_fixed = tuple(sorted(name for name, plan in view.netplans.items() if plan.fixed))
+        return self._with_fixed
+
     def amounts(self, service: str) -> Amounts:
         return self._amounts.get(service, Amounts())
 
@@ -94,13 +113,23 @@ class Index:
         before = self._services
         for name, doc in services.items():
             old = before.get(name)
-            if old is doc or (old is not None and old.spec.reservations == doc.spec.reservations):
+            if old is doc:
                 continue
-            self._reprice(name, amounts_of(doc.spec.reservations))
+            if old is None or old.spec.reservations != doc.spec.reservations:
+                self._reprice(name, amounts_of(doc.spec.reservations))
+            if doc.spec.container.ports or name in self.claims:
+                self._claim(name, host_claims(doc))
         for name in before.keys() - services.keys():
+            self.claims.pop(name, None)
             if name not in self.placed:
                 self._amounts.pop(name, None)
         self._services = services
+
+    def _claim(self, name: str, claims: tuple[PortClaim, ...]) -> None:
+        if claims:
+            self.claims[name] = claims
+        else:
+            self.claims.pop(name, None)
 
     def _reprice(self, name: str, new: Amounts) -> None:
         old = self._amounts.get(name, Amounts())

@@ -12,6 +12,7 @@ from itertools import count as numbers
 
 from controller.decide import victims
 from controller.decide.batch import Batch
+from controller.decide.fixed import address_problem
 from controller.decide.rollout import next_step
 from controller.decide.standing import Held, Key
 from controller.decide.wording import counted, listed
@@ -19,6 +20,7 @@ from controller.decide.work import Work
 from model.documents import Assigned
 from scheduler import Load
 from scheduler.filters import static_passes
+from scheduler.ports import first_taken
 
 
 def find(batch: Batch, work: Work) -> None:
@@ -74,10 +76,22 @@ def _wire_networks(batch: Batch, work: Work) -> None:
         if why:
             work.blocked = why
             return
-        if fresh:
-            for slot in work.standing.slots.values():
-                for held in slot.holders:
-                    batch.nets.slice(network, held.node)
+        if fresh or work.doc.networks is not None:
+            _slice_where_held(batch, work, network)
+    for network, address in work.fixed:
+        why = address_problem(batch, work.doc, network, address)
+        if why:
+            work.blocked = why
+            return
+
+
+def _slice_where_held(batch: Batch, work: Work, network: str) -> None:
+    """For a network that came to running containers: nothing moves and nothing restarts for it."""
+    for slot in work.standing.slots.values():
+        for held in slot.holders:
+            why = "" if held.frozen else batch.nets.slice(network, held.node)
+            if why:
+                work.notes.append(f"{held.node}: {why}")
 
 
 def wire(batch: Batch, work: Work, node: str) -> str:
@@ -106,7 +120,7 @@ def _roll(batch: Batch, work: Work) -> None:
         work.notes.append(step.paused)
     if work.blocked:
         return
-    start_first = work.doc.spec.update.order == "start-first" and not work.everywhere and not work.tied
+    start_first = work.doc.spec.update.order == "start-first" and not (work.everywhere or work.tied or work.group.ports)
     for key in step.replace:
         held = slots[key].primary
         if start_first and isinstance(key, int):
@@ -129,6 +143,8 @@ def _fits_in_place(batch: Batch, work: Work, held: Held) -> bool:
     load, want = batch.index.loads.get(held.node, Load()), group.reserve
     crowded = (want.cpus and load.cpus > facts.total.cpus) or (want.memory and load.memory > facts.total.memory)
     if not static_passes(facts, group) or crowded:
+        return False
+    if group.ports and first_taken(group.ports, batch.ports(work.name, held.node)[held.node]):
         return False
     volumes = () if work.everywhere else group.volumes
     for volume in volumes:

@@ -1,25 +1,34 @@
 """Network plans of one pass: a VNI and a subnet when a network is first used, a slice when a node first uses it.
 
-Rules: plans only grow; a slice goes with its node, a plan with its network document. What cannot be had is a reason.
+Rules: plans only grow; a slice goes with its node, a plan with its network document. An address that a spec asks for is told
+with its node while it lies outside that node's slice, and goes with its replica. What cannot be had is a reason.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Final
 
-from controller.decide.addresses import Exhausted, SliceBook, claimed_subnet, lowest_subnet, lowest_vni
+from controller.decide.addresses import Exhausted, SliceBook, own_prefix6, range_of
+from controller.decide.attached import UNPLANNED, fixed_of, networks_of
+from controller.decide.subnets import Subnets, prefix6_of, subnet_of
 from controller.decide.types import Settings, View
 from model.documents import NetworkDoc, NetworkPlanDoc
-from model.spec import ServiceSpec
+from model.spec import NetworkSpec
 
-UNPLANNED: Final = frozenset({"host", "none", "bridge"})
+__all__ = ["UNPLANNED", "Nets", "fixed_of", "holds", "networks_of", "subnet_problem"]
 
 
-def networks_of(spec: ServiceSpec) -> list[str]:
-    """The user networks the service's containers are on; `service:` and `container:` modes have no plan."""
-    names = (attachment.network for attachment in spec.container.networks)
-    return [name for name in names if name not in UNPLANNED and ":" not in name]
+def subnet_problem(view: View, spec: NetworkSpec, settings: Settings) -> str:
+    """Why a network cannot be created beside what there is: its subnet is taken, or the pool has none left; else empty."""
+    subnets = Subnets(view, settings)
+    try:
+        subnet_of(subnets, spec, claims=True)
+        if spec.enable_ipv6 and spec.subnet6:
+            prefix6_of(subnets, spec, claims=True)
+    except Exhausted as error:
+        return f"network {spec.name}: {error}"
+    return ""
 
 
 class Nets:
@@ -27,8 +36,10 @@ class Nets:
         self._view, self._settings = view, settings
         self._plans: dict[str, NetworkPlanDoc] = {}
         self._slices: dict[str, dict[str, str]] = {}
+        self._fixed: dict[str, dict[str, str]] = {}
         self._books: dict[str, SliceBook] = {}
         self._shut: dict[str, tuple[int, frozenset[str]]] = {}
+        self._subnets = Subnets(view, settings)
 
     def ensure(self, name: str) -> tuple[str, bool]:
         """(why the network cannot be used or "", whether it was planned just now)."""
@@ -36,15 +47,23 @@ class Nets:
         if doc is None:
             return f"network {name} does not exist", False
         plan = self._plan(name)
-        if plan is not None and plan.id == doc.id:
+        fresh = plan is None or plan.id != doc.id
+        if plan is not None and not fresh and (plan.prefix6 or not doc.spec.enable_ipv6):
             return "", False
         try:
-            self._plans[name] = NetworkPlanDoc(doc.id, name, lowest_vni(self._vnis(name)), self._subnet(doc))
+            self._plans[name] = self._planned(doc, None if fresh else plan)
         except Exhausted as error:
             return f"network {name}: {error}", False
-        self._slices.pop(name, None)
-        self._books.pop(name, None)
-        return "", True
+        if fresh:
+            self._subnets.add(self._plans[name])
+            for rows in (self._slices, self._fixed, self._books):
+                rows.pop(name, None)
+        return "", fresh
+
+    def current(self, name: str) -> NetworkPlanDoc | None:
+        """The network's plan, when it is that of its document."""
+        doc, plan = self._view.networks.get(name), self._plan(name)
+        return plan if doc is not None and plan is not None and plan.id == doc.id else None
 
     def slice(self, name: str, node: str) -> str:
         """Why the node gets no slice of the network, or "" when it has one now. After `ensure`."""
@@ -58,6 +77,10 @@ class Nets:
         self._book(name).take(slices[node])
         return ""
 
+    def slices(self, name: str) -> dict[str, str]:
+        """By node."""
+        return self._slices_of(name)
+
     def shut_to(self, name: str) -> tuple[str, frozenset[str]] | None:
         """The nodes that get no slice any more, with the reason, when there are not enough for all. After `ensure`."""
         slices = self._slices_of(name)
@@ -70,21 +93,44 @@ class Nets:
             known = self._shut[name] = (len(slices), frozenset(others[left:]))
         return f"network {name}: {self._book(name).exhausted()}", known[1]
 
+    def fix(self, name: str, address: str, node: str) -> None:
+        """The container with that address is on the node; on none any more when `node` is empty."""
+        plan = self.current(name)
+        if plan is None:
+            return
+        fixed, before = self._fixed_of(name), self._fixed_of(name).get(address, "")
+        own = self._slices_of(name).get(node, "")
+        after = node if node and not (own and holds(own, address)) else ""
+        if after == before:
+            return
+        fixed.pop(address, None)
+        if after:
+            fixed[address] = after
+        self._books.pop(name, None)
+
+    def drop_fixed(self, name: str, wanted: Iterable[str]) -> None:
+        """Forget the addresses of the network that nobody asks for."""
+        for address in self._fixed_of(name).keys() - set(wanted):
+            self.fix(name, address, "")
+
     def drop_nodes(self, gone: set[str]) -> None:
         for name, plan in self._view.netplans.items():
-            if any(node in gone for node, _ in plan.slices):
-                slices = self._slices_of(name)
+            if any(node in gone for node, _ in plan.slices) or any(node in gone for _, node in plan.fixed):
+                slices, fixed = self._slices_of(name), self._fixed_of(name)
                 for node in gone:
                     slices.pop(node, None)
+                for address in [address for address, node in fixed.items() if node in gone]:
+                    del fixed[address]
                 self._books.pop(name, None)
 
     def changed(self) -> tuple[NetworkPlanDoc, ...]:
         plans = []
-        for name in sorted(self._slices.keys() | self._plans.keys()):
+        for name in sorted(self._slices.keys() | self._plans.keys() | self._fixed.keys()):
             plan = self._plan(name)
             if plan is None or name not in self._view.networks:
                 continue
-            after = replace(plan, slices=tuple(sorted(self._slices_of(name).items())))
+            slices, fixed = self._slices_of(name), self._fixed_of(name)
+            after = replace(plan, slices=tuple(sorted(slices.items())), fixed=tuple(sorted(fixed.items())))
             if after != self._view.netplans.get(name):
                 plans.append(after)
         return tuple(plans)
@@ -92,6 +138,16 @@ class Nets:
     def gone(self) -> list[str]:
         """Names of plans whose network no longer exists."""
         return sorted(name for name in self._view.netplans if name not in self._view.networks)
+
+    def _planned(self, doc: NetworkDoc, plan: NetworkPlanDoc | None) -> NetworkPlanDoc:
+        """A new plan, or the one there is with what it lacks. Raises Exhausted."""
+        spec = doc.spec
+        if plan is None:
+            plan = NetworkPlanDoc(doc.id, spec.name, self._subnets.vni(spec.name), subnet_of(self._subnets, spec))
+        if not spec.enable_ipv6:
+            return plan
+        own = prefix6_of(self._subnets, spec) if spec.subnet6 else ""
+        return replace(plan, prefix6=own or own_prefix6(doc.id, plan.vni, [row for _, row in self._subnets.taken6(spec.name)]))
 
     def _plan(self, name: str) -> NetworkPlanDoc | None:
         return self._plans.get(name) or self._view.netplans.get(name)
@@ -103,6 +159,13 @@ class Nets:
             slices = self._slices[name] = dict(plan.slices) if plan else {}
         return slices
 
+    def _fixed_of(self, name: str) -> dict[str, str]:
+        fixed = self._fixed.get(name)
+        if fixed is None:
+            plan = self._plan(name)
+            fixed = self._fixed[name] = dict(plan.fixed) if plan else {}
+        return fixed
+
     def _without(self, name: str) -> int:
         return max(1, len(self._view.nodes) - len(self._slices_of(name)))
 
@@ -111,20 +174,12 @@ class Nets:
         if book is None:
             plan = self._plan(name)
             assert plan is not None, "ensure comes first"
-            book = SliceBook(plan.subnet, self._settings.slice_prefix, self._slices_of(name).values())
-            self._books[name] = book
+            taken = [*self._slices_of(name).values(), *self._fixed_of(name)]
+            book = self._books[name] = SliceBook(plan.subnet, self._settings.slice_prefix, taken)
         return book
 
-    def _others(self, name: str) -> list[NetworkPlanDoc]:
-        plans = {**self._view.netplans, **self._plans}
-        return [plans[other] for other in sorted(plans) if other != name and other in self._view.networks]
 
-    def _vnis(self, name: str) -> list[int]:
-        return [plan.vni for plan in self._others(name)]
-
-    def _subnet(self, doc: NetworkDoc) -> str:
-        others = [(f"network {plan.name}", plan.subnet) for plan in self._others(doc.spec.name)]
-        taken = [*others, *(("the machines' own networks", subnet) for subnet in self._settings.avoid)]
-        if doc.spec.subnet:
-            return claimed_subnet(doc.spec.subnet, taken)
-        return lowest_subnet(self._settings.pool, self._settings.network_prefix, [subnet for _, subnet in taken])
+def holds(cidr: str, address: str) -> bool:
+    """Whether the IPv4 address is in the network."""
+    (low, end), (at, _) = range_of(cidr), range_of(address)
+    return low <= at < end

@@ -43,6 +43,7 @@ class ReplicaRow:
     exit_code: int | None = None
     message: str = ""
     health: str = ""
+    ports: Pairs = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,7 @@ def _row(
         exit_code=told.exit_code,
         message=f"node {node} is down" if lost else told.message,
         health=told.health,
+        ports=told.ports,
     )
 
 

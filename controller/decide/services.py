@@ -20,6 +20,7 @@ from typing import Final
 
 from controller.decide import needs
 from controller.decide.batch import Batch
+from controller.decide.fixed import place_fixed
 from controller.decide.rollout import credible
 from controller.decide.standing import Held, has_ended
 from controller.decide.types import Plan, Settings, View
@@ -40,16 +41,25 @@ def decide_services(view: View, dirty: Collection[str] | None, settings: Setting
     """
     batch = Batch(view, settings, now_ms)
     names = batch.names(dirty)
-    works = [work for name in names if (work := _prepare(batch, name)) is not None]
-    if dirty is not None and batch.draft.frees:
+    works = _prepared(batch, names)
+    if dirty is not None and (batch.draft.frees or batch.answers.frees):
         others = sorted(set(batch.waiting_names()) - set(names))
-        works += [work for name in others if (work := _prepare(batch, name)) is not None]
+        works += _prepared(batch, others)
     _place(batch, works)
     for work in works:
+        if work.fixed:
+            place_fixed(batch, work)
         batch.say(work.name, _parts(batch, work), tuple(work.waiting), tuple(dict.fromkeys(work.notes)))
     if dirty is None:
         _drop_places(batch)
     return batch.plan()
+
+
+def _prepared(batch: Batch, names: list[str]) -> list[Work]:
+    works = [work for name in names if (work := _prepare(batch, name)) is not None]
+    for work in works:  # when the networks of all are planned
+        work.notes += batch.answers.settle(work.doc)
+    return works
 
 
 def _prepare(batch: Batch, name: str) -> Work | None:
@@ -76,6 +86,7 @@ def _remove(batch: Batch, name: str, sentence: str) -> None:
             count += 1
     if not sentence and count:
         sentence = f"{name} is removed with its {counted(count)}"
+    batch.answers.drop(name)
     batch.forget(name, sentence)
 
 
@@ -117,7 +128,8 @@ def _place(batch: Batch, works: list[Work]) -> None:
     if not asking:
         return
     volumes = dict.fromkeys(name for work in asking for name in work.group.volumes)
-    result = place(batch.cluster(volumes), [work.group for work in asking])
+    ports = any(work.group.ports for work in asking)
+    result = place(batch.cluster(volumes, ports), [work.group for work in asking])
     for work, pairs, refusal in zip(asking, result.assigned, result.refused, strict=True):
         _take(batch, work, pairs, refusal)
     for volume, nodes in result.volumes.items():

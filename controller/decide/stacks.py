@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal
 
-from controller.decide.nets import networks_of
+from controller.decide.attached import networks_of
 from controller.decide.types import View
 from controller.decide.wording import counted, listed, too_many
 from model.documents import NetworkDoc, ServiceDoc, StackDoc, VolumeDoc, key
@@ -204,7 +204,7 @@ def _drop_networks(view: View, stack: str, keep: set[str], gone: set[str], found
     replaced = {doc.spec.name: doc for doc in found.services}
     staying = [replaced.get(name, doc) for name, doc in sorted(view.services.items()) if name not in gone]
     for name in sorted(name for name, doc in view.networks.items() if doc.spec.stack == stack and name not in keep):
-        _drop(found, "network", name, [doc.spec.name for doc in staying if name in networks_of(doc.spec)])
+        _drop(found, "network", name, [doc.spec.name for doc in staying if name in networks_of(doc)])
 
 
 def _drop(found: StackChanges, kind: Kind, name: str, users: list[str]) -> None:

@@ -14,6 +14,7 @@ from typing import Literal
 from controller.decide.index import Index
 from model.documents import (
     AssignmentDoc,
+    ControllerDoc,
     DecisionDoc,
     Event,
     NetworkDoc,
@@ -57,6 +58,7 @@ class View:
     reign_started_ms: int = 0
     """When this leader began to lead: silence is counted from here at the earliest."""
     stacks: Mapping[str, StackDoc] = field(default_factory=dict)
+    controllers: Mapping[str, ControllerDoc] = field(default_factory=dict)
     index: Index | None = field(default=None, compare=False, repr=False)
     """A cache the shell keeps for its whole reign and puts into every view it makes (one `Index()` per thread): with it a
     pass costs what changed, without it the pass reads all assignments. Answers do not depend on it."""
@@ -72,7 +74,7 @@ class Settings:
     slice_prefix: int = 24
     strategy: Literal["spread", "pack"] = "spread"
     avoid: tuple[str, ...] = ()
-    """Subnets never handed out: the underlay's and those of the machines' own routes."""
+    """Subnets never handed out: those this machine has routes to. The nodes' own are in their status (NodeInfo.routes)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from controller.decide.attached import fixed_of, networks_of
 from controller.decide.batch import Batch
 from controller.decide.index import amounts_of
-from controller.decide.nets import networks_of
 from controller.decide.standing import Held, Key, Standing, has_ended, is_ok, settle
 from controller.decide.wording import replica_name
 from model.constraints import parse_constraints, parse_spread
@@ -34,6 +34,8 @@ class Work:
     blocked: str = ""
     volumes: tuple[str, ...] = ()
     networks: list[str] = field(default_factory=list)
+    fixed: list[tuple[str, str]] = field(default_factory=list)
+    """(network, address) that its spec asks for."""
     standing: Standing = field(default_factory=Standing)
     created_ms: int = 0
     missing: list[int] = field(default_factory=list)
@@ -59,8 +61,8 @@ class Work:
 
     @property
     def tied(self) -> bool:
-        """Cannot run beside itself somewhere else: its volume or its node is fixed, or it is a job."""
-        return bool(self.volumes or self.doc.spec.placement.node) or self.doc.spec.mode.endswith("job")
+        """Cannot run beside itself somewhere else: its volume, its node or its address is fixed, or it is a job."""
+        return bool(self.volumes or self.fixed or self.doc.spec.placement.node) or self.doc.spec.mode.endswith("job")
 
     def replica(self, slot: int, node: str = "") -> str:
         return replica_name(self.name, slot, node, everywhere=self.everywhere, single=self.doc.spec.single)
@@ -85,14 +87,15 @@ def local_volumes(doc: ServiceDoc, volumes: Mapping[str, VolumeDoc]) -> tuple[st
 def begin(batch: Batch, doc: ServiceDoc) -> Work:
     """The service's demands and standing."""
     spec = doc.spec
-    work = Work(doc, Group(spec.name), volumes=local_volumes(doc, batch.view.volumes), networks=networks_of(spec))
+    work = Work(doc, Group(spec.name), volumes=local_volumes(doc, batch.view.volumes), networks=networks_of(doc))
+    work.fixed = fixed_of(doc) if work.networks else []
     try:
         work.group = Group(
             service=spec.name, reserve=amounts_of(spec.reservations), constraints=parse_constraints(spec.placement.constraints),
             platform=spec.container.platform, node=spec.placement.node,
             spread=tuple(parse_spread(text) for text in spec.placement.spread),
             max_per_node=spec.placement.max_replicas_per_node, strategy=batch.settings.strategy,
-            volumes=work.volumes, everywhere=work.everywhere,
+            volumes=work.volumes, everywhere=work.everywhere, ports=batch.index.claims.get(spec.name, ()),
         )  # fmt: skip
     except BadInput as error:
         work.blocked = str(error)

@@ -16,14 +16,14 @@ EVERYTHING: Final = "*"
 """The key that stands for all services; no service can be called so."""
 EVERY_SERVICE: Final[frozenset[str]] = frozenset({"nodes", "health"})
 
-PLANNED: Final[frozenset[str]] = frozenset({"assignments", "netplans", "places"})
+PLANNED: Final[frozenset[str]] = frozenset({"assignments", "netplans", "svcplans", "places"})
 
 
 def dirty_services(changes: Iterable[Change], snapshot: Snapshot) -> list[str]:
     """Names of services, in the order of the changes."""
     names: dict[str, None] = {}
     for change in changes:
-        if change.kind == "services":
+        if change.kind == "services" or (change.kind == "svcplans" and not change.own):
             names[change.name] = None
         elif change.kind == "status":
             names.update(dict.fromkeys(_of_status(change, snapshot)))

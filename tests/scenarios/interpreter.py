@@ -121,6 +121,9 @@ class Player:
             lines += _difference(before.get(doc.node), doc)
         for net in plan.netplans:
             lines.append(f"  network {net.name}: vni {net.vni}, {net.subnet}, {' '.join('='.join(row) for row in net.slices)}")
+        for row in plan.svcplans:
+            ports = [f"{port.published}->{port.target}/{port.protocol}" for port in row.ports]
+            lines.append(f"  service {row.name}: {' '.join([*('='.join(vip) for vip in row.vips), *ports])}")
         lines += [f"  volume {place.name}: {', '.join(place.nodes)}" for place in plan.places]
         lines += [f"  delete {path.removeprefix('/shoal/v1/')}" for path in plan.deletes]
         return lines

@@ -100,7 +100,7 @@ class ModelCluster:
         return plan
 
     def apply(self, plan: Plan) -> None:
-        for kind in ("assignments", "netplans", "places", "health", "decisions"):
+        for kind in ("assignments", "netplans", "places", "health", "decisions", "svcplans"):
             for doc in getattr(plan, kind):
                 self.docs[kind][getattr(doc, "node", "") or doc.name] = doc
         for key in plan.deletes:
