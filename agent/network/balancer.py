@@ -1,0 +1,320 @@
+"""The node's load balancer in the kernel: services' addresses and published ports, by nftables maps changed by difference.
+
+Rules:
+- News are taken at once and applied soon: whatever arrives while a transaction runs goes with the next one, and only then is
+  its number given out. A refused transaction is answered by writing the whole table, again and again with growing pauses.
+- What an earlier agent wrote goes on working until the controller or the replicas were heard; counts go on, too.
+- UDP has no end of its own: what the kernel remembers of it is forgotten when its backend goes.
+- `localhost` answers for published ports by IPv4; `::1` does not, the kernel cannot translate it out of the loopback link.
+- A published port of one particular address (`host_ip`) is balanced again by no other node: a node that takes no part in the
+  service's network refuses it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Final, Protocol
+
+from agent.network.balance_port import LocalPort, Place, Traffic
+from agent.network.drift import Drift
+from agent.network.nft import Nft
+from agent.network.published import PublishedPorts
+from agent.plan import balance_held, balance_rules
+from agent.plan.balance import HostPort, Published, Row, Vip
+from agent.plan.balance_book import COUNTERS, BalanceBook, Change, Move
+from agent.plan.forget import Forgetting
+from agent.plan.names import EndpointsMessage
+from agent.plan.network import LinkPlan
+from agent.plan.nfnl import UDP
+from model.addresses import embedded
+from model.errors import RuntimeFailed
+from model.ports import Clock
+
+log = logging.getLogger(__name__)
+FORGOTTEN_WITHIN_S: Final = 2.0
+LOOK_EVERY_S: Final = 0.05
+RETRY_MAX_S: Final = 30.0
+_ROUTE_LOCALNET: Final = Path("/proc/sys/net/ipv4/conf/all/route_localnet")
+
+Say = Callable[[str, str, str], None]
+"""(kind, about, sentence)"""
+
+
+class Connections(Protocol):
+    """What is needed of `agent.network.nfnl.Conntrack`."""
+
+    def delete(
+        self,
+        protocol: int,
+        *,
+        reply_source: str,
+        reply_source_port: int = 0,
+        original_target: str = "",
+        original_target_port: int = 0,
+    ) -> int: ...
+
+    def open_connections(self, addresses: Iterable[str]) -> dict[str, int]: ...
+
+    def close(self) -> None: ...
+
+
+class KernelBalancer:
+    """The real Balancer. `open` first; `nft` may be shared with other tables of this agent."""
+
+    def __init__(self, nft: Nft, node: str, conntrack: Connections, clock: Clock, say: Say) -> None:
+        self._nft = nft
+        self._conntrack = conntrack
+        self._clock = clock
+        self._book = BalanceBook(node)
+        self._forgetting = Forgetting()
+        self._ports = PublishedPorts(self._book, say)
+        self._drift = Drift(nft)
+        self._lock = asyncio.Lock()
+        self._news = asyncio.Event()
+        self._done = asyncio.Event()
+        self._subnets: dict[str, ipaddress.IPv4Network] = {}
+        self._owed: list[Move] = []
+        self._shapes: set[balance_rules.Shape] = set()
+        self._broken = False
+        self._number = self._applied = 0
+        self._session = 0
+        self._task: asyncio.Task[None] | None = None
+        self._set_localnet = False
+
+    async def open(self) -> None:
+        """Take over the table of an earlier agent, or make one. Needs root."""
+        await asyncio.to_thread(self._take_over)
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="balancer")
+
+    def _take_over(self) -> None:
+        if (held := self._held()) is not None:
+            self._book.inherit(held.slots, held.members)
+        try:
+            self._write(held)
+        except RuntimeFailed as error:
+            log.warning("the load balancing of the last agent cannot be taken over: %s", error)
+            self._book.inherit_nothing()
+            self._write(None)
+        self._set_localnet = self._allow_localhost()
+
+    def _held(self) -> balance_held.Held | None:
+        try:
+            return balance_held.held(self._nft.run(f"list table {balance_rules.TABLE}"))
+        except RuntimeFailed:
+            return None
+
+    def _write(self, held: balance_held.Held | None) -> None:
+        """The whole table, with the counts of `held`."""
+        shapes = balance_rules.shapes_of(self._book.slots)
+        self._nft.run(self._text(shapes, held))
+        self._shapes = shapes
+        self._broken = False
+
+    def _text(self, shapes: set[balance_rules.Shape], held: balance_held.Held | None = None) -> str:
+        counts = held.counts if held else {}
+        return balance_rules.whole(self._book.slots, self._book.members, shapes, counts)
+
+    # -- news
+
+    def take(self, message: EndpointsMessage) -> None:
+        self._forgetting.take(message, self._clock.monotonic())
+        self._book.take(message)
+        self._number = max(self._number, message.number)
+        self._ports.ingress(self._book.ingress_ports())
+        self._news.set()
+
+    def networks(self, plans: Mapping[str, LinkPlan]) -> None:
+        for network in self._book.networks(plans):
+            self._forgetting.leave(network)
+        self._subnets = {name: ipaddress.IPv4Network(plan.subnet) for name, plan in plans.items()}
+        self._ports.ingress(self._book.ingress_ports())
+        self._news.set()
+
+    async def applied(self, beyond: int) -> int:
+        while self._applied <= beyond:
+            self._done.clear()
+            await self._done.wait()
+        return self._applied
+
+    def floor(self, number: int) -> None:
+        if number == 0:
+            self._number = self._applied = 0
+            self._session += 1
+        self._forgetting.floor(number)
+
+    def forgotten(self, network: str, address: str) -> bool:
+        return self._forgetting.forgotten((network, address), self._clock.monotonic())
+
+    async def drained(self, places: Collection[Place], within_s: float) -> None:
+        told = [place for place in places if self._forgetting.told(place)]
+        if not told:
+            return
+        begin = self._clock.monotonic()
+        forgotten_by = begin + min(FORGOTTEN_WITHIN_S, within_s)
+        while not all(self.forgotten(*place) for place in told) and self._clock.monotonic() < forgotten_by:
+            await self._clock.sleep(LOOK_EVERY_S)
+        addresses = [found for place in told for found in self._addresses(place)]
+        while self._clock.monotonic() < begin + within_s:
+            open_now = await asyncio.to_thread(self._conntrack.open_connections, addresses)
+            if not any(open_now.values()):
+                return
+            await self._clock.sleep(LOOK_EVERY_S)
+
+    def _addresses(self, place: Place) -> Iterator[str]:
+        network, address = place
+        yield address
+        if prefix6 := self._book.prefix6_of(network):
+            yield embedded(prefix6, address)
+
+    # -- applying
+
+    async def _run(self) -> None:
+        pause_s = 0.0
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            async with self._lock:
+                pause_s = await self._apply(pause_s)
+            if pause_s:
+                await self._clock.sleep(pause_s)
+                self._news.set()
+
+    async def _apply(self, paused_s: float) -> float:
+        """One transaction; gives how long to pause before the next attempt, 0: it worked."""
+        change, upto, session = self._book.change(), self._number, self._session
+        self._owed += change.moves
+        try:
+            await asyncio.to_thread(self._perform, change)
+        except (RuntimeFailed, OSError) as error:
+            log.warning("load balancing could not be changed: %s; the whole table is written", error)
+            self._broken = True
+            return min(RETRY_MAX_S, 2 * paused_s or 0.1)
+        if session == self._session:
+            self._applied = upto
+            self._done.set()
+        return 0.0
+
+    def _perform(self, change: Change) -> None:
+        if self._broken:
+            self._write(self._held())
+        else:
+            shapes = balance_rules.needed_shapes(change) - self._shapes
+            if text := balance_rules.transaction(change, sorted(shapes)):
+                self._nft.run(text)
+                self._shapes |= shapes
+        moves, self._owed = self._owed, []
+        for move in moves:
+            try:
+                self._forget_udp(move.frontend, move.lost, new=move.before is None)
+            except (RuntimeFailed, OSError) as error:
+                log.warning("connections cannot be forgotten: %s", error)
+
+    def _forget_udp(self, frontend: Vip | Published, lost: Iterable[tuple[str, int]], *, new: bool) -> None:
+        """Of a port that is new here also what came before it was translated."""
+        if isinstance(frontend, Vip):
+            for address, _ in lost:
+                self._conntrack.delete(UDP, reply_source=address, original_target=frontend.address)
+        elif frontend.protocol == "udp":
+            rows = [*lost, ("", frontend.published)] if new and frontend.family == 4 else lost
+            for address, port in rows:
+                self._conntrack.delete(
+                    UDP, reply_source=address, reply_source_port=port, original_target_port=frontend.published
+                )
+
+    # -- ports of mode host
+
+    def publish(self, sandbox: str, ports: Collection[LocalPort]) -> tuple[LocalPort, ...]:
+        chosen = self._ports.publish(sandbox, ports)
+        self._book.publish(sandbox, [self._host_port(port) for port in chosen])
+        self._ports.retry()
+        self._news.set()
+        return chosen
+
+    def _host_port(self, port: LocalPort) -> HostPort:
+        address = ipaddress.ip_address(port.address)
+        network = next((name for name, subnet in self._subnets.items() if address in subnet), "")
+        prefix6 = self._book.prefix6_of(network)
+        return HostPort(port.protocol, port.published, port.target, port.address, port.host_ip, prefix6)
+
+    # -- counts
+
+    async def traffic(self) -> tuple[Traffic, ...]:
+        async with self._lock:
+            rows = self._book.rows()
+            found = await asyncio.to_thread(self._counts, any(":" in address for address in rows))
+            self._book.read(rows)
+            self._news.set()
+        return tuple(_summed(rows, found))
+
+    def _counts(self, six: bool) -> dict[str, dict[str, tuple[int, int]]]:
+        found: dict[str, dict[str, tuple[int, int]]] = {}
+        for name in COUNTERS:
+            found[name] = {}
+            for which in (name, f"{name}6") if six else (name,):
+                with contextlib.suppress(RuntimeFailed):  # somebody removed the table; it is back soon
+                    found[name] |= balance_held.counts(self._nft.run(f"list set {balance_rules.TABLE} {which}"))
+        return found
+
+    # -- keeping
+
+    async def repair(self) -> tuple[str, ...]:
+        async with self._lock:
+            sentences = await asyncio.to_thread(self._repair)
+        sentences += self._ports.retry()
+        self._news.set()
+        return sentences
+
+    def _repair(self) -> tuple[str, ...]:
+        if self._broken:
+            return ()
+        table = balance_rules.TABLE
+        found = self._drift.repaired(lambda: {table: self._text(self._shapes)}, lambda: self._write(self._held()))
+        return (*found, "route_localnet was off and is on again") if self._allow_localhost() else found
+
+    def _allow_localhost(self) -> bool:
+        """Published ports answer on 127.0.0.1 of the node itself; from outside such packets are dropped by the table."""
+        off = _ROUTE_LOCALNET.read_text().strip() == "0"
+        if off:
+            _ROUTE_LOCALNET.write_text("1")
+        return off
+
+    async def close(self, *, remove: bool = False) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+        async with self._lock:
+            await asyncio.to_thread(self._close, remove)
+
+    def _close(self, remove: bool) -> None:
+        self._ports.close()
+        if remove:
+            self._nft.run(balance_rules.removal())
+            if self._set_localnet:
+                _ROUTE_LOCALNET.write_text("0")
+        self._conntrack.close()
+
+
+def _summed(rows: Mapping[str, Row], found: Mapping[str, Mapping[str, tuple[int, int]]]) -> Iterator[Traffic]:
+    """One row for each replica, of its addresses of both families together."""
+    by_replica: dict[Row, list[str]] = {}
+    for address, row in rows.items():
+        by_replica.setdefault(row, []).append(address)
+    for row, addresses in by_replica.items():
+        begun, to, back = ([found[name].get(address, (0, 0)) for address in addresses] for name in COUNTERS)
+        yield Traffic(
+            row.service_id,
+            row.service,
+            row.replica,
+            row.address,
+            connections=sum(packets for packets, _ in begun),
+            packets_in=sum(packets for packets, _ in to),
+            bytes_in=sum(size for _, size in to),
+            packets_out=sum(packets for packets, _ in back),
+            bytes_out=sum(size for _, size in back),
+        )

@@ -1,0 +1,223 @@
+"""The load balancer's nftables text: one table of our own, changed by single elements.
+
+Rules: pure. A service's address is looked up by the bridge a packet came in by, so it does not exist for other networks. A slot
+is chosen at random and carried in the packet's mark from one rule to the next, with a number of our own above it, and taken off
+again before routing. The second look-up, for slot 0, is for a packet that met the slots of before and the choice of after a
+change. Counted are translated packets only, in prerouting and postrouting, which each packet passes once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+from agent.plan.balance import Backend, Frontend, Member, Vip
+from agent.plan.balance_book import Change, Move, Slots
+
+TABLE: Final = "inet shoal-lb"
+MARK: Final = 0x53480000
+_NONE: Final = "none"
+_WITH_PORTS: Final = "meta l4proto { tcp, udp, sctp }"
+SETS: Final = {
+    "begun": "type ipv4_addr; counter;",
+    "begun6": "type ipv6_addr; counter;",
+    "to": "type ipv4_addr; counter;",
+    "to6": "type ipv6_addr; counter;",
+    "from": "type ipv4_addr; counter;",
+    "from6": "type ipv6_addr; counter;",
+    "own": "typeof ip saddr . ip daddr;",
+    "own6": "typeof ip6 saddr . ip6 daddr;",
+    "underlays": "type ipv4_addr;",
+    "inside": "typeof oifname . ip saddr; flags interval;",
+    "inside6": "typeof oifname . ip6 saddr; flags interval;",
+}
+_MAPS: Final = {
+    "vips": "typeof iifname . ip daddr : verdict;",
+    "vips6": "typeof iifname . ip6 daddr : verdict;",
+    "backends": "typeof ip daddr . meta mark : ip daddr;",
+    "backends6": "typeof ip6 daddr . meta mark : ip6 daddr;",
+    "ports": "typeof meta nfproto . meta l4proto . th dport : verdict;",
+    "ports-at": "typeof meta l4proto . ip daddr . th dport : verdict;",
+    "ports-at6": "typeof meta l4proto . ip6 daddr . th dport : verdict;",
+    "targets": "typeof meta l4proto . th dport . meta mark : ip daddr . th dport;",
+    "targets6": "typeof meta l4proto . th dport . meta mark : ip6 daddr . th dport;",
+    "targets-at": "typeof meta l4proto . ip daddr . th dport . meta mark : ip daddr . th dport;",
+    "targets-at6": "typeof meta l4proto . ip6 daddr . th dport . meta mark : ip6 daddr . th dport;",
+}
+_CHAINS: Final = f"""
+ chain {_NONE} {{ reject with icmpx type port-unreachable; }}
+ chain published {{
+  meta l4proto . ip daddr . th dport vmap @ports-at
+  meta l4proto . ip6 daddr . th dport vmap @ports-at6
+  meta nfproto . meta l4proto . th dport vmap @ports
+ }}
+ chain outsiders {{ type filter hook prerouting priority raw; policy accept;
+  iifname != "lo" ip daddr 127.0.0.0/8 drop
+  iifname != "lo" ip saddr 127.0.0.0/8 drop
+ }}
+ chain prerouting {{ type nat hook prerouting priority dstnat; policy accept;
+  iifname . ip daddr vmap @vips
+  iifname . ip6 daddr vmap @vips6
+  fib daddr type local goto published
+ }}
+ chain output {{ type nat hook output priority -100; policy accept;
+  ip6 daddr ::1 accept
+  fib daddr type local goto published
+ }}
+ chain arrived {{ type filter hook prerouting priority dstnat + 1; policy accept;
+  meta mark & 0xffff0000 == {MARK:#x} meta mark set 0
+  ct status dnat ct direction reply ip saddr @from
+  ct status dnat ct direction reply ip6 saddr @from6
+ }}
+ chain leaving {{ type filter hook postrouting priority srcnat - 2; policy accept;
+  ct status dnat ct direction original ip daddr @to
+  ct status dnat ct direction original ip6 daddr @to6
+ }}
+ chain postrouting {{ type nat hook postrouting priority srcnat - 1; policy accept;
+  ct status & dnat == 0 accept
+  ip daddr @begun
+  ip6 daddr @begun6
+  ip saddr 127.0.0.0/8 oifname "sh*" masquerade
+  ip saddr . ip daddr @own masquerade
+  ip6 saddr . ip6 daddr @own6 masquerade
+  oifname "shx-*" meta nfproto ipv4 oifname . ip saddr != @inside masquerade
+  oifname "shx-*" meta nfproto ipv6 oifname . ip6 saddr != @inside6 masquerade
+  oifname != "sh*" ip daddr @underlays masquerade
+ }}
+"""
+
+Shape = tuple[str, int]
+"""Kind of a chain and its number of slots."""
+
+
+def whole(
+    slots: Mapping[Frontend, Slots],
+    members: Iterable[Member],
+    shapes: Iterable[Shape] = (),
+    counts: Mapping[Member, str] | None = None,
+) -> str:
+    """The table with all it must hold, in the place of whatever was there. `shapes`: chains that are there though nothing needs
+    them now; `counts`: what counters begin with."""
+    rows: dict[str, list[str]] = {}
+    for frontend, backends in slots.items():
+        kind, key, value = _entry(frontend, backends)
+        rows.setdefault(kind, []).append(f"{key} : {value}")
+        for slot, backend in enumerate(backends):
+            kind, key, value = _slot(frontend, slot, backend)
+            rows.setdefault(kind, []).append(f"{key} : {value}")
+    for member in members:
+        rows.setdefault(member.of, []).append(f"{member.key} {counts.get(member, '') if counts else ''}")
+    lines = [f"add table {TABLE}", f"delete table {TABLE}", f"table {TABLE} {{"]
+    lines += [f" set {name} {{ {kind}{_elements(rows.get(name, ()))} }}" for name, kind in SETS.items()]
+    lines += [f" map {name} {{ {kind}{_elements(rows.get(name, ()))} }}" for name, kind in _MAPS.items()]
+    lines += [_chain(shape) for shape in sorted({*shapes, *shapes_of(slots)})]
+    return "\n".join([*lines, _CHAINS, "}"])
+
+
+def _elements(rows: Iterable[str]) -> str:
+    text = ", ".join(rows)
+    return f" elements = {{ {text} }}" if text else ""
+
+
+def transaction(change: Change, shapes: Iterable[Shape]) -> str:
+    """A difference; `shapes`: the chains that are needed and not there yet."""
+    gone: dict[str, list[str]] = {}
+    come: dict[str, list[str]] = {}
+    for member in (*change.went, *change.fresh):
+        gone.setdefault(member.of, []).append(member.key)
+    for member in (*change.came, *change.fresh):
+        come.setdefault(member.of, []).append(member.key)
+    for move in change.moves:
+        for kind, key in _gone(move):
+            gone.setdefault(kind, []).append(key)
+        for kind, key, value in _come(move):
+            come.setdefault(kind, []).append(f"{key} : {value}")
+    lines = [f"table {TABLE} {{ {_chain(shape)} }}" for shape in shapes]
+    lines += [f"delete element {TABLE} {kind} {{ {', '.join(keys)} }}" for kind, keys in gone.items()]
+    lines += [f"add element {TABLE} {kind} {{ {', '.join(rows)} }}" for kind, rows in come.items()]
+    return "\n".join(lines)
+
+
+def shapes_of(slots: Mapping[Frontend, Slots]) -> set[Shape]:
+    return {shape_of(frontend, len(backends)) for frontend, backends in slots.items() if backends}
+
+
+def needed_shapes(change: Change) -> set[Shape]:
+    return {shape_of(move.frontend, len(move.after)) for move in change.moves if move.after}
+
+
+def shape_of(frontend: Frontend, slots: int) -> Shape:
+    return ("lb" if isinstance(frontend, Vip) else "at" if frontend.host_ip else "in"), slots
+
+
+def removal() -> str:
+    """Takes the table away, also when there is none."""
+    return f"add table {TABLE}\ndelete table {TABLE}"
+
+
+def _gone(move: Move) -> Iterator[tuple[str, str]]:
+    before, after = move.before, move.after
+    if before is not None and (after is None or len(after) != len(before)):
+        kind, key, _ = _entry(move.frontend, before)
+        yield kind, key
+    for slot, backend in enumerate(before or ()):
+        if after is None or slot >= len(after) or after[slot] != backend:
+            kind, key, _ = _slot(move.frontend, slot, backend)
+            yield kind, key
+
+
+def _come(move: Move) -> Iterator[tuple[str, str, str]]:
+    before, after = move.before, move.after
+    if after is None:
+        return
+    for slot, backend in enumerate(after):
+        if before is None or slot >= len(before) or before[slot] != backend:
+            yield _slot(move.frontend, slot, backend)
+    if before is None or len(after) != len(before):
+        yield _entry(move.frontend, after)
+
+
+def _entry(frontend: Frontend, backends: Slots) -> tuple[str, str, str]:
+    """The map a packet is first looked up in, and where it goes on."""
+    kind, slots = shape_of(frontend, len(backends))
+    verdict = f"goto {kind}-{slots}" if slots else f"goto {_NONE}"
+    if isinstance(frontend, Vip):
+        return f"vips{_six(frontend.address)}", f'"{frontend.bridge}" . {frontend.address}', verdict
+    if frontend.host_ip:
+        key = f"{frontend.protocol} . {frontend.host_ip} . {frontend.published}"
+        return f"ports-at{_six(frontend.host_ip)}", key, verdict
+    return "ports", f"ipv{frontend.family} . {frontend.protocol} . {frontend.published}", verdict
+
+
+def _slot(frontend: Frontend, slot: int, backend: Backend) -> tuple[str, str, str]:
+    """The map with the slots."""
+    mark = f"{MARK + slot:#x}"
+    if isinstance(frontend, Vip):
+        return f"backends{_six(frontend.address)}", f"{frontend.address} . {mark}", backend.address
+    value = f"{backend.address} . {backend.port}"
+    if frontend.host_ip:
+        key = f"{frontend.protocol} . {frontend.host_ip} . {frontend.published} . {mark}"
+        return f"targets-at{_six(frontend.host_ip)}", key, value
+    return f"targets{'6' if frontend.family == 6 else ''}", f"{frontend.protocol} . {frontend.published} . {mark}", value
+
+
+def _six(address: str) -> str:
+    return "6" if ":" in address else ""
+
+
+def _chain(shape: Shape) -> str:
+    """One choice among `slots`, and where each leads."""
+    kind, slots = shape
+    match kind:
+        case "lb":
+            steps = ["dnat ip to ip daddr . meta mark map @backends", "dnat ip6 to ip6 daddr . meta mark map @backends6"]
+        case "in":
+            key = "meta l4proto . th dport . meta mark"
+            steps = [f"{_WITH_PORTS} dnat ip{six} to {key} map @targets{six}" for six in ("", "6")]
+        case _:
+            steps = [
+                f"{_WITH_PORTS} dnat ip{six} to meta l4proto . ip{six} daddr . th dport . meta mark map @targets-at{six}"
+                for six in ("", "6")
+            ]
+    rules = [f"meta mark set numgen random mod {slots} offset {MARK}", *steps, f"meta mark set {MARK}", *steps]
+    return f"chain {kind}-{slots} {{\n  " + "\n  ".join(rules) + "\n }"
