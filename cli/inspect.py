@@ -8,7 +8,7 @@ import click
 
 from cli.client import Client
 from cli.connect import connected
-from cli.network_words import inspected
+from cli.network_words import docker_network
 from cli.output import show
 from model.errors import NotFound
 
@@ -29,9 +29,8 @@ def find(client: Client, name: str, kinds: tuple[str, ...]) -> Any:
     """The first thing of that name."""
     for kind in kinds:
         try:
-            if kind == "networks":
-                return inspected(client, [name])[0]
-            return client.get(f"/v1/{kind}/{name}")
+            found = client.get(f"/v1/{kind}/{name}")
+            return docker_network(found) if kind == "networks" else found
         except NotFound:
             continue
     raise NotFound(f"{name}: nothing has this name (looked for {', '.join(kinds)})")

@@ -76,10 +76,10 @@ def create(name: str, **options: Any) -> None:
 @click.option("--no-trunc", is_flag=True, help="whole ids")
 @output_option
 def list_networks(quiet: bool, filters: tuple[str, ...], no_trunc: bool, output: str) -> None:
-    from cli.network_words import matching, with_own
+    from cli.network_words import matching
 
     with connected() as client:
-        rows = matching(with_own(client.get("/v1/networks")), filters)
+        rows = matching(client.get("/v1/networks"), filters)
     listing(rows, WHOLE_IDS if no_trunc else COLUMNS, output, quiet="name" if quiet else "")
 
 
@@ -87,10 +87,10 @@ def list_networks(quiet: bool, filters: tuple[str, ...], no_trunc: bool, output:
 @click.argument("network", nargs=-1, required=True)
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), default="json")
 def inspect_network(network: tuple[str, ...], output: str) -> None:
-    from cli.network_words import inspected
+    from cli.network_words import docker_network
 
     with connected() as client:
-        show(inspected(client, network), output)
+        show([docker_network(client.get(f"/v1/networks/{name}")) for name in network], output)
 
 
 @network_command.command("rm", help="Remove networks; refused while a container is on them.")
@@ -134,9 +134,9 @@ def connect(network: str, container: str, aliases: tuple[str, ...], ip: str, lin
     from cli.network_words import connect_body, until_rewired
 
     with connected() as client:
-        client.post(f"/v1/networks/{network}/connect", connect_body(container, aliases, ip, links))
+        done = client.post(f"/v1/networks/{network}/connect", connect_body(container, aliases, ip, links))
         if not no_wait:
-            until_rewired(client, network, container, connected=True)
+            until_rewired(client, done["network"], done["service"], connected=True)
 
 
 @network_command.command("disconnect", help="Take a running container (or a service's replicas) off a network.")
@@ -146,14 +146,8 @@ def connect(network: str, container: str, aliases: tuple[str, ...], ip: str, lin
 @click.option("--no-wait", is_flag=True, help="return at once")
 def disconnect(network: str, container: str, force: bool, no_wait: bool) -> None:
     from cli.network_words import until_rewired
-    from model.errors import Conflict, NotFound
 
     with connected() as client:
-        try:
-            client.post(f"/v1/networks/{network}/disconnect", {"container": container})
-        except (Conflict, NotFound):
-            if not force:
-                raise
-            return
+        done = client.post(f"/v1/networks/{network}/disconnect", {"container": container, "force": force})
         if not no_wait:
-            until_rewired(client, network, container, connected=False)
+            until_rewired(client, done["network"], done["service"], connected=False)

@@ -6,16 +6,16 @@ Rules: pure but for `until_rewired`, which asks again and again, a bounded time.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from cli.client import Client
 from cli.output import Row
-from model.errors import BadInput, NotFound, Unavailable
+from model.errors import BadInput, Unavailable
 from model.spec import NetworkSpec, Pairs
 
-OWN: Final = (("bridge", "bridge"), ("host", "host"), ("none", "null"))
-"""The networks that are always there, and their drivers."""
+OWN: Final = ("bridge", "host", "none")
+"""The networks that are always there."""
 DRIVERS: Final = ("bridge", "overlay")
 _FILTERS: Final = ("driver", "id", "label", "name", "scope", "type")
 _REWIRED_S: Final = 30.0
@@ -56,13 +56,6 @@ def _pairs(words: Sequence[str]) -> Pairs:
     return tuple(sorted(dict(word.partition("=")[::2] for word in words).items()))
 
 
-def with_own(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """All networks: the three that are always there first, then the others by name."""
-    found = {row["name"]: dict(row) for row in rows}
-    own = [found.pop(name, {"id": name, "name": name, "driver": driver}) for name, driver in OWN]
-    return [{"scope": "local", **row} for row in own] + [{"scope": "swarm", **found[name]} for name in sorted(found)]
-
-
 def matching(rows: Sequence[Row], filters: Sequence[str]) -> list[Row]:
     """Rows that fit every kind of filter; of several of one kind any (labels: all), as Docker has it."""
     wanted: dict[str, list[str]] = {}
@@ -78,7 +71,7 @@ def _fits(row: Row, key: str, values: list[str]) -> bool:
     if key == "label":
         return all(_has_label(row.get("labels") or {}, value) for value in values)
     if key == "type":
-        return ("builtin" if row["name"] in dict(OWN) else "custom") in values
+        return ("builtin" if row["name"] in OWN else "custom") in values
     if key == "name":
         return any(value in row["name"] for value in values)
     if key == "id":
@@ -91,47 +84,10 @@ def _has_label(labels: Mapping[str, str], word: str) -> bool:
     return name in labels and (not mark or labels[name] == value)
 
 
-def docker_network(row: Row, replicas: Iterable[Row]) -> dict[str, Any]:
-    """One network as `docker network inspect` prints it; what Docker has no word for stands below `Shoal`."""
-    name = row["name"]
-    spec = row.get("spec") or {}
-    subnets = [text for text in (row.get("subnet"), row.get("subnet6") or row.get("prefix6")) if text]
-    return {
-        "Name": name,
-        "Id": row.get("id") or name,
-        "Created": row.get("created") or "",
-        "Scope": row.get("scope") or ("local" if name in dict(OWN) else "swarm"),
-        "Driver": row["driver"],
-        "EnableIPv6": bool(spec.get("enable_ipv6") or row.get("enable_ipv6")),
-        "IPAM": {"Driver": "default", "Options": {}, "Config": [{"Subnet": text} for text in subnets]},
-        "Internal": bool(row.get("internal")),
-        "Attachable": True,
-        "Ingress": False,
-        "Containers": {
-            each["container_id"]: {"Name": each["name"], "IPv4Address": each["networks"][name], "Node": each["node"]}
-            for each in replicas
-            if name in each["networks"] and each["container_id"]
-        },
-        "Options": dict(spec.get("options") or ()),
-        "Labels": dict(row.get("labels") or {}),
-        "Shoal": {"VNI": row.get("vni") or 0, "Stack": row.get("stack") or "", "Slices": dict(row.get("slices") or {})},
-    }
-
-
-def inspected(client: Client, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Docker's inspect of the networks. Raises NotFound."""
-    found = [_network(client, name) for name in names]
-    replicas = client.get("/v1/replicas")
-    return [docker_network(row, replicas) for row in found]
-
-
-def _network(client: Client, name: str) -> Any:
-    try:
-        return client.get(f"/v1/networks/{name}")
-    except NotFound:
-        if name not in dict(OWN):
-            raise
-        return next(row for row in with_own(()) if row["name"] == name)
+def docker_network(row: Row) -> dict[str, Any]:
+    """The part of an answer that is in Docker's words; what Docker has no word for stands below `Shoal`."""
+    ours = {"VNI": row.get("vni") or 0, "Stack": row.get("stack") or "", "Slices": dict(row.get("slices") or {})}
+    return {**{key: value for key, value in row.items() if key[:1].isupper()}, "Shoal": ours}
 
 
 def connect_body(container: str, aliases: Sequence[str], ip: str, links: Sequence[str]) -> dict[str, Any]:
@@ -147,13 +103,13 @@ def connect_body(container: str, aliases: Sequence[str], ip: str, links: Sequenc
     }
 
 
-def until_rewired(client: Client, network: str, container: str, *, connected: bool) -> None:
-    """Until every running replica is on the network, or off it."""
+def until_rewired(client: Client, network: str, service: str, *, connected: bool) -> None:
+    """Until every running replica of the service is on the network, or off it."""
     end = time.monotonic() + _REWIRED_S
     client.index = 0
     while True:
         index = client.index
-        rows = client.get("/v1/replicas", service=container, index=index or None, wait=1 if index else None)
+        rows = client.get("/v1/replicas", service=service, index=index or None, wait=1 if index else None)
         left = [row["name"] for row in rows if row["state"] == "running" and (network in row["networks"]) != connected]
         if not left:
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import click
@@ -28,12 +29,10 @@ def port_command(name: str, port: str, output: str) -> None:
 
 
 def published(client: Client, name: str) -> list[Any]:
-    """Published ports of a service, or of one replica of it: those of its own node."""
+    """Published ports in force of a service, or of one replica of it."""
     try:
         return list(client.get(f"/v1/services/{name}/ports"))
     except NotFound:
-        rows = [row for row in client.get("/v1/replicas") if row["name"] == name and row["service"] != name]
-        if not rows:
-            raise
-    found = client.get(f"/v1/services/{rows[0]['service']}/ports")
-    return [port for port in found if port.get("node", "") in ("", rows[0]["node"])]
+        with contextlib.suppress(NotFound):
+            return list(client.get(f"/v1/replicas/{name}/ports"))
+        raise NotFound(f"{name}: no container, service or replica has this name: see `shoal ps`") from None

@@ -1,7 +1,7 @@
 """Published ports as words: the PORTS column as `docker ps` prints it, the lines of `shoal port`.
 
-Rules: pure. A port is a mapping with target, protocol, published (0: not chosen yet), host_ip and mode; one on a node
-only has its node too.
+Rules: pure. Ports are rows of the API: of a service as it asks for them (with the number it got), of a replica as words, and
+those in force (of mode host with their node).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from model.errors import BadInput, NotFound
 
 Port = Mapping[str, Any]
-_Key = tuple[str, str, str, bool]
+_Key = tuple[str, str, bool]
 
 
 def ports_column(ports: Iterable[Port]) -> list[str]:
@@ -28,7 +28,7 @@ def ports_column(ports: Iterable[Port]) -> list[str]:
 
 
 def _key(port: Port) -> _Key:
-    return (port.get("protocol") or "tcp", port.get("host_ip") or "", port.get("node") or "", bool(port.get("published")))
+    return (port.get("protocol") or "tcp", port.get("host_ip") or "", bool(port.get("published")))
 
 
 def _order(port: Port) -> tuple[Any, ...]:
@@ -41,7 +41,7 @@ def _follows(run: tuple[_Key, int, int, int], published: int, target: int) -> bo
 
 
 def _run(key: _Key, published: int, target: int, length: int) -> str:
-    protocol, host_ip, _, _ = key
+    protocol, host_ip, _ = key
     inner = f"{_range(target, length)}/{protocol}"
     return f"{place(host_ip, _range(published, length))}->{inner}" if published else inner
 
@@ -69,7 +69,7 @@ def port_lines(ports: Sequence[Port], only: str, name: str) -> list[str]:
 
 def _where(port: Port) -> str:
     node = f"{port['node']} " if port.get("node") else ""
-    return node + place(port.get("host_ip") or "", port["published"])
+    return f"{node}{port['address']}"
 
 
 def wanted_port(text: str) -> tuple[int, str]:
@@ -79,14 +79,12 @@ def wanted_port(text: str) -> tuple[int, str]:
     return int(number), protocol or "tcp"
 
 
-def of_status(pairs: Iterable[Sequence[str]], node: str) -> list[dict[str, Any]]:
-    """Ports of mode host as an agent reports them: (`80/tcp`, `0.0.0.0:32768`)."""
-    found = []
-    for inner, outer in pairs:
-        target, _, protocol = inner.partition("/")
-        host_ip, _, published = outer.rpartition(":")
-        found.append(
-            {"target": int(target), "protocol": protocol or "tcp", "published": int(published), "mode": "host",
-             "host_ip": "" if host_ip == "0.0.0.0" else host_ip.strip("[]"), "node": node}
-        )  # fmt: skip
-    return found
+def parsed(word: str) -> dict[str, Any]:
+    """One port of a replica's row, `0.0.0.0:8080->80/tcp`."""
+    outer, _, inner = word.partition("->")
+    host_ip, _, published = outer.rpartition(":")
+    target, _, protocol = inner.partition("/")
+    return {
+        "target": int(target), "protocol": protocol or "tcp", "published": int(published),
+        "host_ip": "" if host_ip == "0.0.0.0" else host_ip.strip("[]"),
+    }  # fmt: skip

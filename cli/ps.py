@@ -9,6 +9,7 @@ import click
 from cli.client import Client
 from cli.connect import connected
 from cli.output import age, field, listing, output_option
+from cli.ports import parsed, ports_column
 from model.errors import NotFound
 
 
@@ -24,6 +25,7 @@ COLUMNS: Final = (
     ("STATE", desired_state),
     ("RESTARTS", field("restarts")),
     ("ADDRESSES", field("addresses")),
+    ("PORTS", lambda row: ports_column(map(parsed, row.get("ports") or ()))),
     ("SINCE", age("since")),
     ("MESSAGE", field("message")),
     ("+DESIRED", field("desired")),

@@ -8,7 +8,8 @@ import click
 
 from cli.connect import connected
 from cli.logs import follow_options, print_logs
-from cli.output import age, field, listing, output_option, show
+from cli.output import age, field, human_bytes, listing, output_option, show, table
+from cli.ports import ports_column
 from cli.ps import COLUMNS as REPLICA_COLUMNS
 from cli.wait import until_running
 from model.errors import BadInput
@@ -18,17 +19,26 @@ COLUMNS: Final = (
     ("MODE", field("mode")),
     ("REPLICAS", lambda row: f"{row['running']}/{row['wanted']}"),
     ("IMAGE", field("image")),
-    ("PORTS", field("ports")),
+    ("PORTS", lambda row: ports_column(row["ports"])),
     ("UPDATED", age("updated")),
     ("+ID", field("id")),
     ("+STACK", field("stack")),
     ("+VERSION", field("version")),
 )
+TRAFFIC_COLUMNS: Final = (
+    ("REPLICA", field("replica")),
+    ("ADDRESS", field("address")),
+    ("CONNECTIONS", field("connections")),
+    ("PACKETS IN", field("packets_in")),
+    ("BYTES IN", lambda row: human_bytes(row["bytes_in"])),
+    ("PACKETS OUT", field("packets_out")),
+    ("BYTES OUT", lambda row: human_bytes(row["bytes_out"])),
+)
 wait_option = click.option("--no-wait", is_flag=True, help="return at once")
 timeout_option = click.option("--timeout", default=120.0, show_default=True, help="seconds to wait")
 
 
-@click.group("service", help="List, inspect, scale, follow and remove services.")
+@click.group("service", help="List, inspect, scale, follow, measure and remove services.")
 def service_command() -> None:
     """The group."""
 
@@ -99,3 +109,18 @@ def remove(service: tuple[str, ...]) -> None:
 def logs(service: str, follow: bool, tail: str, since: str, timestamps: bool) -> None:
     with connected() as client:
         print_logs(client, f"/v1/services/{service}/logs", follow, tail, since, timestamps, name=True)
+
+
+@service_command.command("traffic", help="What all nodes have balanced to each replica of a service.")
+@click.argument("service")
+@output_option
+def traffic(service: str, output: str) -> None:
+    with connected() as client:
+        found = client.get(f"/v1/services/{service}/traffic")
+    if output in ("json", "yaml"):
+        show(found, output)
+        return
+    total = {**found, "replica": "all", "address": ""}
+    click.echo(table([*found["replicas"], total], TRAFFIC_COLUMNS))
+    if found["missing"]:
+        click.echo(f"without what was counted on {', '.join(found['missing'])}: not reached", err=True)

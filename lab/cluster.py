@@ -301,12 +301,8 @@ class Lab:
 
 def _published(client: Client, record: LabRecord, states: dict[str, Any]) -> list[Published]:
     """Where published ports answer from here."""
-    with_ports = [row["name"] for row in client.get("/v1/services") if row["ports"]]
-    if not with_ports:
-        return []
-    ports = {name: client.get(f"/v1/services/{name}/ports") for name in with_ports}
     nodes = {m.name: record.address(m) for m in record.nodes() if states.get(m.name, {}).get("state") == "ready"}
-    return published(ports, client.get("/v1/replicas"), nodes)
+    return published(client.get("/v1/services"), client.get("/v1/replicas"), nodes)
 
 
 def names() -> list[str]:

@@ -18,7 +18,10 @@ _SHOWN: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """One published port: `target` as `80/tcp`, and every place (`10.213.0.11:8080`) it answers at."""
+    """One published port: `target` as `80/tcp`, and every place (`10.213.0.11:8080`) it answers at.
+
+    `service`: of mode host the replica.
+    """
 
     service: str
     target: str
@@ -36,31 +39,33 @@ class Published:
         return {"service": self.service, "port": self.target, "url": self.url, "places": list(self.places)}
 
 
-def published(ports: Mapping[str, Sequence[Row]], replicas: Iterable[Row], nodes: Mapping[str, str]) -> list[Published]:
-    """Of every service its ports; `ports`: service -> rows, `nodes`: name -> address of those that are ready."""
-    where: dict[str, dict[str, None]] = {}
-    for row in replicas:
-        if row["state"] == "running":
-            where.setdefault(row["service"], {})[row["node"]] = None
-    found = []
-    for service in sorted(ports):
-        for port in ports[service]:
-            if port.get("published"):
-                target = f"{port['target']}/{port.get('protocol') or 'tcp'}"
-                names = _answering(port, nodes, where.get(service, {}))
-                places = tuple(place(nodes[name], port["published"]) for name in names if name in nodes)
-                found.append(Published(service, target, places))
-    return found
+def published(services: Iterable[Row], replicas: Sequence[Row], nodes: Mapping[str, str]) -> list[Published]:
+    """Of every service its ports; `nodes`: name -> address of those that are ready."""
+    running = [row for row in replicas if row["state"] == "running"]
+    found = [
+        Published(service["name"], f"{port['target']}/{port['protocol']}", _places(port, service["name"], running, nodes))
+        for service in services
+        for port in service["ports"]
+        if port["mode"] == "ingress" and port["published"]
+    ]
+    for row in running:
+        for target, outer in row["host_ports"]:
+            host_ip, _, number = outer.rpartition(":")
+            places = _at({"host_ip": host_ip, "published": number}, [row["node"]], nodes)
+            found.append(Published(row["name"], target, places))
+    return sorted(found, key=lambda row: (row.service, row.target))
 
 
-def _answering(port: Row, nodes: Mapping[str, str], replicas_on: Iterable[str]) -> list[str]:
-    """Names of the nodes a port answers on at their address; a port bound to one address answers there only."""
-    bound = port.get("host_ip") or ""
-    if port.get("node"):
-        names = [port["node"]]
-    else:
-        names = sorted(replicas_on) if port.get("local") or port.get("mode") == "host" else list(nodes)
-    return [name for name in names if bound in ("", "0.0.0.0", "::", nodes.get(name))]
+def _places(port: Row, service: str, running: Sequence[Row], nodes: Mapping[str, str]) -> tuple[str, ...]:
+    with_replica = {row["node"] for row in running if row["service"] == service}
+    return _at(port, [name for name in nodes if not port["local"] or name in with_replica], nodes)
+
+
+def _at(port: Row, names: Iterable[str], nodes: Mapping[str, str]) -> tuple[str, ...]:
+    """Where a port answers on these nodes; one that is bound to an address answers there only."""
+    anywhere = port["host_ip"] in ("", "0.0.0.0", "::")
+    found = [nodes[name] for name in names if name in nodes and (anywhere or port["host_ip"] == nodes[name])]
+    return tuple(place(address, port["published"]) for address in found)
 
 
 def lines(rows: Sequence[Published]) -> list[str]:

@@ -8,9 +8,9 @@ import pytest
 
 from cli.main import main
 from cli.network import COLUMNS, create
-from cli.network_words import connect_body, docker_network, matching, network_spec, until_rewired, with_own
+from cli.network_words import connect_body, docker_network, matching, network_spec, until_rewired
 from cli.output import table
-from cli.ports import of_status, place, port_lines, ports_column, wanted_port
+from cli.ports import parsed, place, port_lines, ports_column, wanted_port
 from model.errors import BadInput, NotFound
 from model.spec import NetworkSpec
 
@@ -51,27 +51,25 @@ def test_what_a_network_cannot_be_is_one_line(words: list[str], said: str, capsy
     assert line.startswith(f"shoal: {said}")
 
 
-ROWS: list[dict[str, Any]] = [
-    {"id": "b" * 16, "name": "shop_back", "driver": "overlay", "subnet": "10.65.0.0/16", "vni": 7, "labels": {"tier": "db"}},
-    {"id": "a" * 16, "name": "minha-rede", "driver": "bridge", "subnet": "10.64.0.0/16", "vni": 5, "labels": {}},
+def network(ident: str, name: str, driver: str, subnet: str = "", **more: Any) -> dict[str, Any]:
+    scope = "swarm" if subnet else "local"
+    return {"id": ident * 16, "name": name, "driver": driver, "scope": scope, "subnet": subnet, "labels": {}, **more}
+
+
+ALL = [
+    network("c", "bridge", "bridge"),
+    network("d", "host", "host"),
+    network("e", "none", "null"),
+    network("a", "minha-rede", "bridge", "10.64.0.0/16"),
+    network("b", "shop_back", "overlay", "10.65.0.0/16", subnet6="fd00::/96", labels={"tier": "db"}),
 ]
 
 
-def test_the_three_that_are_always_there_come_first() -> None:
-    found = [(row["name"], row["driver"], row["scope"]) for row in with_own(ROWS)]
-    assert found == [
-        ("bridge", "bridge", "local"), ("host", "host", "local"), ("none", "null", "local"),
-        ("minha-rede", "bridge", "swarm"), ("shop_back", "overlay", "swarm"),
-    ]  # fmt: skip
-    head, first, *_, last = table(with_own(ROWS), COLUMNS).splitlines()
+def test_listing_is_dockers() -> None:
+    head, first, *_, last = table(ALL, COLUMNS).splitlines()
     assert head.split() == ["NETWORK", "ID", "NAME", "DRIVER", "SCOPE", "SUBNET"]
-    assert first.split() == ["bridge", "bridge", "bridge", "local", "-"]
-    assert last.split() == ["b" * 12, "shop_back", "overlay", "swarm", "10.65.0.0/16"]
-
-
-def test_what_the_controller_says_of_its_own_networks_wins() -> None:
-    row = {"id": "x", "name": "bridge", "driver": "bridge", "scope": "local", "subnet": "10.66.0.0/16"}
-    assert with_own([row])[0] == row
+    assert first.split() == ["c" * 12, "bridge", "bridge", "local", "-"]
+    assert last.split() == ["b" * 12, "shop_back", "overlay", "swarm", "10.65.0.0/16,fd00::/96"]
 
 
 @pytest.mark.parametrize(
@@ -88,25 +86,20 @@ def test_what_the_controller_says_of_its_own_networks_wins() -> None:
     ],
 )
 def test_filters(filters: list[str], names: list[str]) -> None:
-    assert [row["name"] for row in matching(with_own(ROWS), filters)] == names
+    assert [row["name"] for row in matching(ALL, filters)] == names
 
 
 def test_a_filter_that_is_not_known_is_named() -> None:
     with pytest.raises(BadInput, match="--filter 'colour=red'"):
-        matching(ROWS, ["colour=red"])
+        matching(ALL, ["colour=red"])
 
 
-def test_inspect_is_dockers() -> None:
-    row = {**ROWS[1], "spec": {"options": [["x", "y"]], "enable_ipv6": False}, "slices": {"n1": "10.64.0.0/24"}}
-    replicas = [
-        {"name": "box", "container_id": "c1", "networks": {"minha-rede": "10.64.0.2"}, "node": "n1"},
-        {"name": "other", "container_id": "c2", "networks": {"bridge": "10.66.0.2"}, "node": "n1"},
-    ]
-    found = docker_network(row, replicas)
-    assert (found["Name"], found["Driver"], found["Scope"], found["Internal"]) == ("minha-rede", "bridge", "swarm", False)
-    assert found["IPAM"]["Config"] == [{"Subnet": "10.64.0.0/16"}]
-    assert found["Containers"] == {"c1": {"Name": "box", "IPv4Address": "10.64.0.2", "Node": "n1"}}
-    assert (found["Options"], found["Shoal"]["VNI"]) == ({"x": "y"}, 5)
+def test_inspect_is_dockers_with_our_words_apart() -> None:
+    docker = {"Name": "minha-rede", "Driver": "bridge", "IPAM": {"Config": []}}
+    row = {**ALL[3], "vni": 5, "slices": {"n1": "10.64.0.0/24"}, **docker}
+    assert docker_network(row) == {
+        **docker, "Shoal": {"VNI": 5, "Stack": "", "Slices": {"n1": "10.64.0.0/24"}},
+    }  # fmt: skip
 
 
 def test_body_of_connect() -> None:
@@ -170,16 +163,24 @@ def test_ports_as_docker_ps_prints_them(ports: list[dict[str, Any]], words: list
     assert ports_column(ports) == words
 
 
+def test_ports_of_a_replica_are_read_back() -> None:
+    words = ["0.0.0.0:8000->80/tcp", "0.0.0.0:8001->81/tcp", "[::1]:53->53/udp"]
+    assert ports_column(map(parsed, words)) == ["0.0.0.0:8000-8001->80-81/tcp", "[::1]:53->53/udp"]
+
+
 def test_lines_of_port() -> None:
-    ports = [port(80, 8080), port(53, 53, "udp"), port(81), *of_status([("90/tcp", "0.0.0.0:32768")], "n2")]
-    assert port_lines(ports, "", "web") == ["80/tcp -> 0.0.0.0:8080", "90/tcp -> n2 0.0.0.0:32768", "53/udp -> 0.0.0.0:53"]
+    ports = [
+        {"target": 80, "protocol": "tcp", "published": 8080, "address": "0.0.0.0:8080", "node": ""},
+        {"target": 53, "protocol": "udp", "published": 53, "address": "127.0.0.1:53", "node": ""},
+        {"target": 90, "protocol": "tcp", "published": 32768, "address": "0.0.0.0:32768", "node": "n2"},
+    ]
+    assert port_lines(ports, "", "web") == ["80/tcp -> 0.0.0.0:8080", "90/tcp -> n2 0.0.0.0:32768", "53/udp -> 127.0.0.1:53"]
     assert port_lines(ports, "80", "web") == ["0.0.0.0:8080"]
-    assert port_lines(ports, "53/udp", "web") == ["0.0.0.0:53"]
+    assert port_lines(ports, "53/udp", "web") == ["127.0.0.1:53"]
     for missing in ("81", "53"):
         with pytest.raises(NotFound, match="web has no published port"):
             port_lines(ports, missing, "web")
     for bad in ("http", "80/foo", "0"):
         with pytest.raises(BadInput):
             wanted_port(bad)
-    assert of_status([("80/tcp", "[::1]:80")], "n1")[0]["host_ip"] == "::1"
     assert place("", 80) == "0.0.0.0:80"
