@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from agent.images.trees import BENEATH, openat2
+from agent.images.trees import BENEATH, open_regular, openat2
 from model.errors import ImageError
 
 _KERNEL_DIRECTORIES = ("/proc", "/sys", "/dev")
@@ -69,14 +69,12 @@ def read_in_root(root: Path, path: str, bytes_max: int = 1 << 20) -> bytes | Non
     found = resolve_in_root(root, path)
     root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        fd = openat2(root_fd, found.lstrip("/"), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY, BENEATH)
+        fd = open_regular(root_fd, found.lstrip("/"), BENEATH)
     except OSError:
         return None
     finally:
         os.close(root_fd)
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return None
         return os.pread(fd, bytes_max, 0)
     finally:
         os.close(fd)

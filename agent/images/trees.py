@@ -10,6 +10,7 @@ import ctypes
 import errno
 import itertools
 import os
+import stat
 import struct
 from pathlib import Path
 
@@ -35,6 +36,18 @@ def openat2(directory_fd: int, path: str, flags: int, resolve: int) -> int:
         number = ctypes.get_errno()
         if number not in (errno.EINTR, errno.EAGAIN):
             raise OSError(number, os.strerror(number), path)
+
+
+def open_regular(directory_fd: int, path: str, resolve: int) -> int:
+    """A regular file, to be read; raises OSError for everything else. Only looked at before it is opened: opening a device
+    (which a container may make) does something already, a watchdog's restarts the machine."""
+    seen = openat2(directory_fd, path, os.O_PATH, resolve)
+    try:
+        if not stat.S_ISREG(os.fstat(seen).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        return os.open(f"/proc/self/fd/{seen}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(seen)
 
 
 def remove_tree(path: Path) -> None:

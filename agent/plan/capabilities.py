@@ -1,7 +1,8 @@
 """Which Linux capabilities a container holds.
 
-Rules: Docker's default set without MKNOD, NET_RAW, SYS_CHROOT and AUDIT_WRITE, which must be asked for. What the node itself
-does not have cannot be given. Names are accepted with and without `CAP_`, in any case.
+Rules: Docker's default set. What is dangerous elsewhere is harmless here: NET_RAW, since a container's frames carry its own
+addresses or are dropped (agent/plan/firewall.py); MKNOD, since neither the container's cgroup nor the agent lets its devices be
+opened. What the node itself does not have cannot be given. Names are accepted with and without `CAP_`, in any case.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHRO
 SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE
 MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE
 """
-_DEFAULT = "CHOWN DAC_OVERRIDE FOWNER FSETID KILL NET_BIND_SERVICE SETFCAP SETGID SETPCAP SETUID"
+_DEFAULT = """
+CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT KILL AUDIT_WRITE
+"""
 ALL: Final = tuple(f"CAP_{name}" for name in _ALL.split())
 DEFAULT: Final = tuple(f"CAP_{name}" for name in _DEFAULT.split())
 

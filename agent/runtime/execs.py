@@ -15,14 +15,13 @@ import os
 import shutil
 import signal as signals
 import socket
-import stat
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from agent.images.trees import openat2
+from agent.images.trees import open_regular
 from agent.plan.container import ExecRequest
 from agent.plan.oci import HostFacts
 from agent.plan.oci_process import exec_process
@@ -169,12 +168,11 @@ def _files(pid: int, *names: str) -> list[str]:
 
 def _text(root: int, name: str) -> str:
     try:
-        fd = openat2(root, name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY, _IN_ROOT)
+        fd = open_regular(root, name, _IN_ROOT)
     except OSError:
         return ""
     with os.fdopen(fd, "rb") as file:
-        regular = stat.S_ISREG(os.fstat(fd).st_mode)
-        return file.read(_FILE_BYTES_MAX).decode(errors="replace") if regular else ""
+        return file.read(_FILE_BYTES_MAX).decode(errors="replace")
 
 
 def _with_pipes(argv: list[str], target: Target, directory: Path, request: ExecRequest) -> ExecSession:

@@ -20,7 +20,7 @@ from model.spec import ContainerSpec, Resources, Ulimit
 FACTS = HostFacts(
     machine="x86_64",
     cgroup_version=1,
-    capabilities=(*DEFAULT, "CAP_NET_RAW", "CAP_SYS_ADMIN"),
+    capabilities=(*DEFAULT, "CAP_NET_ADMIN", "CAP_SYS_ADMIN"),
     rlimits={"RLIMIT_NOFILE": 20_000, "RLIMIT_NPROC": -1},
     swap=True,
     init="/usr/bin/catatonit",
@@ -79,10 +79,12 @@ def test_the_default_container_as_a_whole() -> None:
     ]  # fmt: skip
 
 
-def test_docker_s_four_dangerous_capabilities_must_be_asked_for() -> None:
+def test_the_capabilities_are_docker_s_fourteen() -> None:
     held = set(config()["process"]["capabilities"]["bounding"])
-    assert not held & {"CAP_MKNOD", "CAP_NET_RAW", "CAP_SYS_CHROOT", "CAP_AUDIT_WRITE"}
-    assert "CAP_NET_RAW" in config(cap_add=("net_raw",))["process"]["capabilities"]["bounding"]
+    assert len(held) == 14
+    assert {"CAP_MKNOD", "CAP_NET_RAW", "CAP_SYS_CHROOT", "CAP_AUDIT_WRITE"} <= held
+    assert not held & {"CAP_NET_ADMIN", "CAP_SYS_ADMIN", "CAP_SYS_PTRACE"}
+    assert "CAP_NET_ADMIN" in config(cap_add=("net_admin",))["process"]["capabilities"]["bounding"]
 
 
 @pytest.mark.parametrize(
