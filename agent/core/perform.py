@@ -16,7 +16,7 @@ from agent.core.failure import failure_of
 from agent.core.ports import Ports
 from agent.plan import effects as fx
 from agent.plan.container import ContainerOrder, ExecRequest, HostMount
-from agent.plan.etc_facts import by_name, etc_facts
+from agent.plan.etc_facts import etc_facts, known_to
 from agent.plan.health import command
 from agent.plan.mounts import mount_plans
 from agent.plan.records import Desired, ImageFacts, Life, ReplicaId, WantedVolume
@@ -105,7 +105,7 @@ class Performer:
     def _order(
         self, life: Life, config: ImageConfig, layers: tuple[Path, ...] = (), mounts: tuple[HostMount, ...] = ()
     ) -> ContainerOrder:
-        etc = etc_facts(life, by_name(self._desired().networks))
+        etc = etc_facts(life, known_to(life, self._desired().networks))
         return ContainerOrder(
             id=life.container_id,
             name=life.name,

@@ -6,11 +6,12 @@ IPv4.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from agent.plan.names import Client
-from agent.plan.network import LOCAL_BRIDGE, NetworkWanted, gateway_address, local_bridge
+from agent.plan.network import LOCAL_BRIDGE, NetworkWanted, gateway_address
 from agent.plan.networks import BUILT_IN, HOST
 from agent.plan.records import Life
 from model.addresses import embedded
@@ -27,13 +28,17 @@ class EtcFacts:
     host_gateway: str = ""
 
 
-def by_name(networks: Iterable[NetworkWanted]) -> dict[str, NetworkWanted]:
-    """Networks of the node, its own bridge among them."""
-    return {LOCAL_BRIDGE: local_bridge()} | {network.name: network for network in networks}
+def known_to(life: Life, networks: Iterable[NetworkWanted]) -> dict[str, NetworkWanted]:
+    """Networks of the node by name; its own bridge too, whose subnet is the node's choice, if the replica is on it."""
+    found = {network.name: network for network in networks}
+    if address := dict(life.addresses).get(LOCAL_BRIDGE):
+        subnet = str(ipaddress.IPv4Interface(address).network)
+        found[LOCAL_BRIDGE] = NetworkWanted(LOCAL_BRIDGE, 0, subnet, subnet)
+    return found
 
 
 def etc_facts(life: Life, networks: Mapping[str, NetworkWanted]) -> EtcFacts:
-    """`networks` as `by_name` gives them."""
+    """`networks` as `known_to` gives them."""
     gateways = {name: gateway(networks[name]) for name, _ in life.addresses if name in networks}
     asked = [name for name in gateways if name not in BUILT_IN or life.spec.container.links]
     first = next(iter(gateways.values()), "")

@@ -9,7 +9,7 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from agent.plan.etc_facts import by_name, gateway
+from agent.plan.etc_facts import gateway, known_to
 from agent.plan.network import LOCAL_BRIDGE, NetworkWanted, mac_of
 from agent.plan.networks import attachments
 from agent.plan.publish import exposed, name
@@ -24,7 +24,7 @@ _ADDRESS_FIELDS = (
 
 def network_settings(life: Life, image_ports: Sequence[str], networks: Iterable[NetworkWanted]) -> dict[str, Any]:
     """`image_ports`: what the image exposes. As in Docker, the addresses on `bridge` stand at the top, too."""
-    known = by_name(networks)
+    known = known_to(life, networks)
     rows = {item.network: _network(life, item, known.get(item.network)) for item in attachments(life)}
     own = rows.get(LOCAL_BRIDGE, _addresses("", None))
     return {
