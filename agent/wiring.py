@@ -14,6 +14,7 @@ import signal
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -61,7 +62,16 @@ def own_info(settings: Settings) -> NodeInfo:
     found = detect()
     capacity = Capacity(settings.cpus or found.cpus, settings.memory_bytes or found.memory_bytes, found.pids, found.cgroup)
     address = settings.advertise or _address_towards(settings)
-    return node_info(capacity, f"{address}:{settings.listen_port}", address)
+    return node_info(capacity, f"{address}:{settings.listen_port}", address, machine_routes())
+
+
+def machine_routes() -> tuple[str, ...]:
+    """IPv4 subnets that networks must leave alone."""
+    from agent.network.kernel import own_routes
+    from agent.network.rtnl import Netlink
+
+    with Netlink() as nl:
+        return own_routes(nl)
 
 
 def _join(settings: Settings, info: NodeInfo) -> NodeIdentity:
@@ -129,7 +139,14 @@ async def _serve(settings: Settings, identity: NodeIdentity, info: NodeInfo) -> 
         stack.push_async_callback(server.stop, 0.5)
         _tell_systemd("READY=1")
         client = SessionClient(
-            identity, pki, runner, reporter, lambda: info, clock, RealRandom(), partial(_remember, settings.data_dir)
+            identity,
+            pki,
+            runner,
+            reporter,
+            lambda: replace(info, routes=machine_routes()),
+            clock,
+            RealRandom(),
+            partial(_remember, settings.data_dir),
         )
         log.info("node %s: %g cpus, %d MiB, agent on %s", identity.name, info.cpus, info.memory_bytes >> 20, info.address)
         work = asyncio.ensure_future(runner.run())

@@ -46,7 +46,9 @@ def detect(root: Path = Path("/")) -> Capacity:
     return Capacity(round(cpus, 2), memory_bytes, min(limits, default=0), "v2" if unified else "v1")
 
 
-def node_info(capacity: Capacity, address: str, underlay: str, root: Path = Path("/")) -> NodeInfo:
+def node_info(
+    capacity: Capacity, address: str, underlay: str, routes: tuple[str, ...] = (), root: Path = Path("/")
+) -> NodeInfo:
     boot_id = root / "proc/sys/kernel/random/boot_id"
     return NodeInfo(
         address=address,
@@ -60,6 +62,7 @@ def node_info(capacity: Capacity, address: str, underlay: str, root: Path = Path
         agent_version=VERSION,
         cgroup=capacity.cgroup,
         boot_id=boot_id.read_text().strip() if boot_id.exists() else "",
+        routes=routes,
     )
 
 

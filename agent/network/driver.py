@@ -18,7 +18,7 @@ from agent.network.containers import Containers
 from agent.network.leases import Leases
 from agent.network.names import NameBook
 from agent.network.nft import Nft
-from agent.network.port import Attached, AttachmentWanted
+from agent.network.port import Attached, AttachmentWanted, attached
 from agent.network.rtnl import Netlink
 from agent.network.rules import Rules
 from agent.plan import attachment, entries, netlink
@@ -125,9 +125,9 @@ class KernelNetwork:
         if any(wanted.network == "host" for wanted in networks):
             return Attached("")
         async with self._lock:
-            attached = await asyncio.to_thread(self._attach, container_id, networks)
+            got = await asyncio.to_thread(self._attach, container_id, networks)
             await self._tell_new()
-            return attached
+            return got
 
     async def _tell_new(self) -> None:
         """The node's own bridge may have come with a container."""
@@ -160,20 +160,7 @@ class KernelNetwork:
         return plan
 
     def _attached(self, container_id: str) -> Attached:
-        interfaces = self._leases.held[container_id]
-        held = [(found, self._plans[found.network]) for found in interfaces if found.network in self._plans]
-        out, _ = attachment.ways_out(self._plans, interfaces)
-        return Attached(
-            str(self._containers.path(container_id)),
-            tuple((plan.name, f"{found.address}/{attachment.length(plan.subnet)}") for found, plan in held),
-            self._plans[out.network].gateway.split("/")[0] if out else "",
-            held[0][1].mtu if held else 0,
-            tuple(
-                (plan.name, f"{found.address6}/{attachment.length(plan.subnet6)}")
-                for found, plan in held
-                if found.address6 and plan.prefix6
-            ),
-        )
+        return attached(str(self._containers.path(container_id)), self._plans, self._leases.held[container_id])
 
     def _make_local_bridge(self) -> None:
         subnet = self._leases.bridge_subnet([plan.subnet for plan in self._plans.values()], kernel.own_routes(self._nl))
@@ -184,9 +171,9 @@ class KernelNetwork:
 
     async def connect(self, container_id: str, wanted: AttachmentWanted) -> Attached:
         async with self._lock:
-            attached = await asyncio.to_thread(self._connect, container_id, wanted)
+            got = await asyncio.to_thread(self._connect, container_id, wanted)
             await self._tell_new()
-            return attached
+            return got
 
     def _connect(self, container_id: str, wanted: AttachmentWanted) -> Attached:
         held = self._held(container_id)
@@ -208,7 +195,7 @@ class KernelNetwork:
 
     def _held(self, container_id: str) -> tuple[Interface, ...]:
         if container_id not in self._leases.held:
-            raise RuntimeFailed("the container has no network namespace of its own: start it on a network first")
+            raise RuntimeFailed(attachment.NO_NAMESPACE)
         return self._leases.held[container_id]
 
     async def disconnect(self, container_id: str, network: str) -> Attached:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, collapse_addresses
 from typing import Final
 
 from agent.network import sysctls
@@ -22,6 +22,7 @@ from model.errors import RuntimeFailed
 
 _DEFAULT_MTU: Final = 1500
 _IPV6_MTU_MIN: Final = 1280
+_ROUTES_MAX: Final = 256
 _MACHINES_OWN: Final = tuple(map(IPv4Network, ("127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "0.0.0.0/8")))
 
 
@@ -58,7 +59,8 @@ def underlay_mtu(nl: Netlink, underlay: str) -> int:
 
 
 def own_routes(nl: Netlink) -> tuple[str, ...]:
-    """IPv4 subnets the machine itself has routes to: what no network of ours may overlap."""
+    """IPv4 subnets the machine itself has routes to: what no network of ours may overlap. Neighbouring ones are told as one, of
+    very many the largest."""
     names = {link.index: link.name for link in nl.links().values()}
     found = set()
     for route in nl.routes():
@@ -66,7 +68,8 @@ def own_routes(nl: Netlink) -> tuple[str, ...]:
         net = IPv4Network(route.destination)
         if route.table == netlink.RT_TABLE_MAIN and foreign and net.prefixlen and not any(map(net.subnet_of, _MACHINES_OWN)):
             found.add(net)
-    return tuple(str(net) for net in sorted(found))
+    largest = sorted(collapse_addresses(found), key=lambda net: net.prefixlen)[:_ROUTES_MAX]
+    return tuple(str(net) for net in sorted(largest))
 
 
 def has_ipv6(plan: LinkPlan) -> bool:

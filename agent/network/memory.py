@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Sequence
 
-from agent.network.port import Attached, AttachmentWanted
-from agent.plan import ipam
-from agent.plan.network import LOCAL_BRIDGE, NetworkWanted, gateway_address, local_bridge
+from agent.network.port import Attached, AttachmentWanted, attached
+from agent.plan import attachment, ipam
+from agent.plan.attachment import Interface
+from agent.plan.network import LOCAL_BRIDGE, LinkPlan, NetworkWanted, link_plan, local_bridge
 from model.errors import RuntimeFailed
+
+_UNDERLAY_MTU = 1500
 
 
 class MemoryNetwork:
     """Keeps networks and attachments in dictionaries."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, forgotten: Callable[[str, str], bool] = lambda network, address: True) -> None:
         self.networks: dict[str, NetworkWanted] = {LOCAL_BRIDGE: local_bridge()}
         self.attached: dict[str, Attached] = {}
         self.guarded: frozenset[str] = frozenset()
+        self._forgotten = forgotten
+        self._held: dict[str, list[Interface]] = {}
         self._last: dict[str, str] = {}
+        self._resting: set[tuple[str, str]] = set()
 
     async def apply(self, networks: Sequence[NetworkWanted]) -> None:
         self.networks = {LOCAL_BRIDGE: local_bridge()} | {wanted.name: wanted for wanted in networks}
@@ -26,55 +31,70 @@ class MemoryNetwork:
     async def attach(self, container_id: str, networks: Sequence[AttachmentWanted]) -> Attached:
         if any(wanted.network == "host" for wanted in networks):
             return Attached("")
-        self.attached.pop(container_id, None)
-        addresses = []
-        gateway = ""
+        await self.detach(container_id)
+        interfaces: list[Interface] = []
         for wanted in networks:
-            if wanted.network == "none":
-                continue
-            network = self.networks.get(wanted.network)
-            if network is None:
-                raise RuntimeFailed(f"network {wanted.network} is not on this node yet")
-            address = wanted.ipv4_address or self._next(network)
-            addresses.append((network.name, f"{address}/{network.slice.split('/')[1]}"))
-            gateway = gateway or ("" if network.internal else gateway_address(network.slice).split("/")[0])
-        self.attached[container_id] = Attached(f"/memory/{container_id}", tuple(addresses), gateway, 1450)
-        return self.attached[container_id]
+            if wanted.network != "none":
+                interfaces.append(self._give(container_id, wanted, interfaces))
+        return self._hold(container_id, interfaces)
 
-    def _next(self, network: NetworkWanted) -> str:
-        taken = {a.split("/")[0] for att in self.attached.values() for name, a in att.addresses if name == network.name}
-        address = ipam.next_address(network.slice, taken, self._last.get(network.name, ""))
-        if address is None:
-            raise RuntimeFailed(f"network {network.name}: every address of this node's slice {network.slice} is taken")
-        self._last[network.name] = address
-        return address
+    def _give(self, container_id: str, wanted: AttachmentWanted, beside: Sequence[Interface]) -> Interface:
+        plan = self._plans().get(wanted.network)
+        if plan is None:
+            raise RuntimeFailed(f"network {wanted.network} is not on this node yet")
+        everybody = [found for interfaces in self._held.values() for found in interfaces]
+        self._resting = {row for row in self._resting if not self._forgotten(*row)}
+        pool = ipam.Pool(
+            ipam.network_of(plan.gateway),
+            {found.address for found in (*everybody, *beside) if found.network == plan.name},
+            {address for network, address in self._resting if network == plan.name},
+            plan.fixed,
+            [address for remote in plan.remotes for address in remote.addresses],
+        )
+        address, why = ipam.choose(pool, wanted.ipv4_address, self._last.get(plan.name, ""))
+        if why:
+            raise RuntimeFailed(f"network {plan.name}: {why}")
+        if not wanted.ipv4_address:
+            self._last[plan.name] = address
+        return attachment.interface(container_id, attachment.next_number(beside), plan, address)
+
+    def _plans(self) -> dict[str, LinkPlan]:
+        return {name: link_plan(wanted, _UNDERLAY_MTU) for name, wanted in self.networks.items()}
+
+    def _hold(self, container_id: str, interfaces: list[Interface]) -> Attached:
+        self._held[container_id] = interfaces
+        self.attached[container_id] = attached(f"/memory/{container_id}", self._plans(), interfaces)
+        return self.attached[container_id]
 
     async def connect(self, container_id: str, wanted: AttachmentWanted) -> Attached:
-        held = self.attached[container_id]
-        if any(name == wanted.network for name, _ in held.addresses):
-            return held
-        network = self.networks.get(wanted.network)
-        if network is None:
-            raise RuntimeFailed(f"network {wanted.network} is not on this node yet")
-        row = (network.name, f"{wanted.ipv4_address or self._next(network)}/{network.slice.split('/')[1]}")
-        self.attached[container_id] = replace(held, addresses=(*held.addresses, row))
-        return self.attached[container_id]
+        held = self._of(container_id)
+        if any(found.network == wanted.network for found in held):
+            return self.attached[container_id]
+        return self._hold(container_id, [*held, self._give(container_id, wanted, held)])
 
     async def disconnect(self, container_id: str, network: str) -> Attached:
-        held = self.attached[container_id]
-        left = tuple(row for row in held.addresses if row[0] != network)
-        self.attached[container_id] = replace(held, addresses=left)
-        return self.attached[container_id]
+        held = self._of(container_id)
+        self._rest([found for found in held if found.network == network])
+        return self._hold(container_id, [found for found in held if found.network != network])
+
+    def _of(self, container_id: str) -> list[Interface]:
+        if container_id not in self._held:
+            raise RuntimeFailed(attachment.NO_NAMESPACE)
+        return self._held[container_id]
+
+    def _rest(self, interfaces: Sequence[Interface]) -> None:
+        self._resting |= {(found.network, found.address) for found in interfaces if found.network != LOCAL_BRIDGE}
 
     async def guard(self, addresses: Collection[str]) -> None:
         self.guarded = frozenset(addresses)
 
     async def detach(self, container_id: str) -> None:
+        self._rest(self._held.pop(container_id, []))
         self.attached.pop(container_id, None)
 
     async def recover(self, container_ids: Collection[str]) -> None:
         for container_id in set(self.attached) - set(container_ids):
-            del self.attached[container_id]
+            await self.detach(container_id)
 
     async def repair(self) -> tuple[str, ...]:
         return ()
@@ -82,3 +102,4 @@ class MemoryNetwork:
     async def close(self, *, remove: bool = False) -> None:
         if remove:
             self.attached.clear()
+            self._held.clear()

@@ -1,16 +1,19 @@
 """The port between the agent's core and its network.
 
 Rules: `apply` is level-triggered (the whole wanted state each time); `attach` and `detach` are idempotent per container id;
-addresses inside the node's slice are this driver's own business and survive a restart of the agent.
+addresses inside the node's slice are this driver's own business and survive a restart of the agent. A released address is given
+to nobody until every node has forgotten it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from agent.plan.network import NetworkWanted
+from agent.plan import attachment
+from agent.plan.attachment import Interface
+from agent.plan.network import LinkPlan, NetworkWanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +26,28 @@ class AttachmentWanted:
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """What a container got. `netns_path` empty: the node's own namespace (`host`). `addresses`: (network, address/prefix)."""
+    """What a container got. `netns_path` empty: the node's own namespace (`host`). `addresses`: (network, address/prefix), with
+    the length of the whole subnet."""
 
     netns_path: str
     addresses: tuple[tuple[str, str], ...] = ()
     gateway: str = ""
     mtu: int = 0
     addresses6: tuple[tuple[str, str], ...] = ()
+
+
+def attached(netns_path: str, plans: Mapping[str, LinkPlan], interfaces: Sequence[Interface]) -> Attached:
+    """What a container has got, as the port tells it."""
+    held = [(found, plans[found.network]) for found in interfaces if found.network in plans]
+    out, _ = attachment.ways_out(plans, interfaces)
+    six = [(found, plan) for found, plan in held if found.address6 and plan.prefix6]
+    return Attached(
+        netns_path,
+        tuple((plan.name, f"{found.address}/{attachment.length(plan.subnet)}") for found, plan in held),
+        plans[out.network].gateway.split("/")[0] if out else "",
+        held[0][1].mtu if held else 0,
+        tuple((plan.name, f"{found.address6}/{attachment.length(plan.subnet6)}") for found, plan in six),
+    )
 
 
 class NetworkDriver(Protocol):

@@ -17,6 +17,7 @@ from model.addresses import embedded
 
 _EVERYWHERE = "0.0.0.0/0"
 _EVERYWHERE6 = "::/0"
+NO_NAMESPACE = "the container has no network namespace of its own: start it on a network first"
 
 
 @dataclass(frozen=True, slots=True)
