@@ -1,6 +1,7 @@
-"""What must hold in a service's record whoever made it: a Compose file, `shoal run`, or a program that speaks to the API.
+"""What must hold in the record of a service or network whoever made it: a Compose file, the command line, or a program that
+speaks to the API.
 
-Rules: pure; every problem is one line that names the service, what is wrong and what was expected. What depends on the
+Rules: pure; every problem is one line that names the thing, what is wrong and what was expected. What depends on the
 cluster (does the network exist?) is checked where the cluster is known.
 """
 
@@ -9,21 +10,32 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final
 
 from model.constraints import parse_constraint, parse_spread
+from model.documents import INGRESS
 from model.errors import BadInput
 from model.image_ref import parse_image_ref
-from model.spec import Mount, Resources, ServiceSpec
+from model.spec import Attachment, Mount, NetworkSpec, Port, Resources, ServiceSpec
 
 REPLICAS_MAX: Final = 1_000_000
 NAME_RULE: Final = "use 1 to 128 of letters, digits, '_', '.' and '-', beginning with a letter or digit"
+RESERVED_NETWORKS: Final = ("bridge", "host", "none", INGRESS)
+NETWORK_DRIVERS: Final = frozenset({"", "bridge", "overlay", "default"})
 _NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 
 
 def name_problem(name: str, what: str) -> str:
     """Why `name` cannot be that of a service, network or volume; empty when it can."""
     return "" if _NAME.fullmatch(name) else f"{what} name {name[:80]!r}: {NAME_RULE}"
+
+
+def network_problems(spec: NetworkSpec) -> list[str]:
+    """Everything that is wrong with the record of a network; an external one says nothing but its name."""
+    if problem := name_problem(spec.name, "network"):
+        return [problem]
+    return [] if spec.external else [f"network {spec.name}: {problem}" for problem in _network(spec)]
 
 
 def service_problems(spec: ServiceSpec) -> list[str]:
@@ -52,6 +64,107 @@ def _problems(spec: ServiceSpec) -> Iterator[str]:
         if not name or "=" in name or "\0" in name:
             yield f"environment variable {name[:80]!r}: expected a name without '=' in it"
     yield from _mounts(spec.container.mounts)
+    yield from _attachments(spec)
+    yield from _ports(spec.container.ports)
+
+
+def _network(spec: NetworkSpec) -> Iterator[str]:
+    if spec.name in RESERVED_NETWORKS:
+        yield f"this name is shoal's own, as are {', '.join(RESERVED_NETWORKS)}: choose another"
+    if spec.driver not in NETWORK_DRIVERS:
+        yield f"there is no driver {spec.driver[:80]!r}: use bridge or overlay, which are the same here, or leave it out"
+    if dict(spec.options).get("encrypted", "false").lower() not in ("false", "0"):
+        yield (
+            "overlay encryption is not available: it needs IPsec (ESP), which shoal does not set up and not every kernel has: "
+            "leave `encrypted` out"
+        )
+    if spec.subnet and (problem := _subnet_problem(spec.subnet)):
+        yield f"subnet {spec.subnet[:80]!r}: {problem}"
+    if spec.subnet6 and (problem := _subnet6_problem(spec.subnet6)):
+        yield f"subnet {spec.subnet6[:80]!r}: {problem}"
+
+
+def _subnet_problem(text: str) -> str:
+    try:
+        net = ip_network(text, strict=False)
+    except ValueError:
+        return "expected an IPv4 network, like 10.9.0.0/16"
+    if not isinstance(net, IPv4Network):
+        return "expected an IPv4 network; one of IPv6 is named beside it, with enable_ipv6"
+    if not 8 <= net.prefixlen <= 30:
+        return "expected a prefix length from 8 to 30"
+    return "it is kept for other purposes: choose one of 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16" if _special(net) else ""
+
+
+def _subnet6_problem(text: str) -> str:
+    try:
+        net = ip_network(text, strict=False)
+    except ValueError:
+        return "expected an IPv6 network, like fd00:9::/64"
+    if not isinstance(net, IPv6Network) or net.prefixlen > 96:
+        return "expected an IPv6 network of /96 or larger: the last 32 bits are the container's IPv4 address"
+    return "it is kept for other purposes: choose one of fd00::/8" if _special(net) else ""
+
+
+def _special(net: IPv4Network | IPv6Network) -> bool:
+    return net.is_loopback or net.is_multicast or net.is_link_local or net.is_unspecified or net.network_address.is_unspecified
+
+
+def _attachments(spec: ServiceSpec) -> Iterator[str]:
+    rows = spec.container.networks
+    names = [row.network for row in rows]
+    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+        yield f"network {name} is named twice"
+    alone = next((name for name in names if name in ("host", "none")), "")
+    if alone and len(set(names)) > 1:
+        yield f"network {alone} cannot be combined with other networks: leave it or the others out"
+    for row in rows:
+        if problem := address_problem(row):
+            yield problem
+        elif row.ipv4_address and (spec.replicas > 1 or spec.mode.startswith("global")):
+            many = "runs on every node" if spec.mode.startswith("global") else f"has {spec.replicas} replicas"
+            yield f"network {row.network}: address {row.ipv4_address} is for one container, and this service {many}"
+
+
+def address_problem(row: Attachment) -> str:
+    """Why an attachment cannot have the address it asks for, whatever the network's subnet is; empty when it may."""
+    if row.ipv6_address:
+        return f"network {row.network}: an IPv6 address cannot be chosen: it follows from the IPv4 address (ipv4_address, --ip)"
+    if not row.ipv4_address:
+        return ""
+    if row.network in ("bridge", "host", "none"):
+        return f"network {row.network}: an address can be chosen on networks of your own only: see `shoal network create`"
+    try:
+        return "" if ip_address(row.ipv4_address).version == 4 else f"network {row.network}: {row.ipv4_address} is not IPv4"
+    except ValueError:
+        return f"network {row.network}: {row.ipv4_address[:80]!r} is no address"
+
+
+def _ports(ports: tuple[Port, ...]) -> Iterator[str]:
+    seen: dict[tuple[str, int, str, str], None] = {}
+    for port in ports:
+        if port.protocol not in ("tcp", "udp", "sctp"):
+            yield f"port {port.target}: protocol {port.protocol[:80]!r}: expected tcp, udp or sctp"
+        if not 1 <= port.target <= 65_535:
+            yield f"port {port.target}: expected a number from 1 to 65535"
+        if not 0 <= port.published <= 65_535 or (port.published_end and not port.published <= port.published_end <= 65_535):
+            end = f"-{port.published_end}" if port.published_end else ""
+            yield f"published port {port.published}{end}: expected 1 to 65535"
+        if port.host_ip and (problem := _host_ip_problem(port.host_ip)):
+            yield f"port {port.target}: {problem}"
+        key = (port.protocol, port.published, port.host_ip, port.mode)
+        if port.published and port.published_end in (0, port.published):
+            if key in seen:
+                yield f"port {port.published}/{port.protocol} is published twice"
+            seen[key] = None
+
+
+def _host_ip_problem(text: str) -> str:
+    try:
+        ip_address(text)
+    except ValueError:
+        return f"host address {text[:80]!r} is no address"
+    return ""
 
 
 def _placement(spec: ServiceSpec) -> Iterator[str]:

@@ -5,6 +5,8 @@ Rules:
 - `apply` sets the scale to `deploy.replicas`, unless the service has `x-autoscale`: then only when it is created.
 - Volumes are never removed by `apply`, networks only when no other service is on them. What is another
   stack's is refused.
+- What `network connect` and `disconnect` did to a service stays until its containers are replaced by another version.
+- External networks must be there, and are neither made, changed nor removed.
 - Applied twice, the second time changes nothing.
 """
 
@@ -14,13 +16,15 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal
 
-from controller.decide.attached import networks_of
-from controller.decide.types import View
+from controller.decide.attached import UNPLANNED, networks_of
+from controller.decide.nets import subnet_problem
+from controller.decide.ports import port_clashes
+from controller.decide.types import Settings, View
 from controller.decide.wording import counted, listed, too_many
 from model.documents import NetworkDoc, ServiceDoc, StackDoc, VolumeDoc, key
 from model.errors import BadInput, Conflict
 from model.spec import NetworkSpec, ServiceSpec, StackSpec, VolumeSpec
-from model.spec_check import service_problems
+from model.spec_check import network_problems, service_problems
 
 Action = Literal["create", "update", "remove", "scale", "none"]
 Kind = Literal["service", "network", "volume"]
@@ -53,10 +57,13 @@ class StackChanges:
         return not (self.services or self.networks or self.volumes or self.stack or self.deletes)
 
 
-def diff_stack(view: View, wanted: StackSpec, ids: Callable[[], str], now_ms: int, prune: bool = True) -> StackChanges:
-    """From what is to what the file says. `ids` gives a new id for each new document.
+def diff_stack(
+    view: View, wanted: StackSpec, ids: Callable[[], str], now_ms: int, prune: bool = True, settings: Settings | None = None
+) -> StackChanges:
+    """From what is to what the file says. `ids` gives a new id for each new document. With `settings` new networks' subnets are
+    compared with what is taken.
 
-    Raises BadInput (something named is missing or malformed) or Conflict (something belongs to another stack).
+    Raises BadInput (something named is missing or malformed) or Conflict (something is another's: a name, port or subnet).
     """
     _check(view, wanted)
     found = StackChanges()
@@ -74,8 +81,19 @@ def diff_stack(view: View, wanted: StackSpec, ids: Callable[[], str], now_ms: in
         found.changes.append(Change("remove", "service", name, (), f"service {name} is no longer in the file: removed"))
         found.deletes.append(key("services", name))
     _drop_networks(view, wanted.name, {network.name for network in wanted.networks}, {*gone}, found)
+    clashes = port_clashes(view, found.services, gone) + _subnet_clashes(view, found, settings)
+    if clashes:
+        raise Conflict("; ".join(clashes))
     _write_stack(view, wanted, gone, now_ms, found)
     return found
+
+
+def _subnet_clashes(view: View, found: StackChanges, settings: Settings | None) -> list[str]:
+    fresh = [doc.spec for doc in found.networks if doc.spec.name not in view.netplans]
+    if settings is None or not fresh:
+        return []
+    after = replace(view, networks={**view.networks, **{doc.spec.name: doc for doc in found.networks}})
+    return [why for spec in fresh if (why := subnet_problem(after, spec, settings))]
 
 
 def remove_stack(view: View, name: str, volumes: bool = False) -> StackChanges:
@@ -96,10 +114,11 @@ def remove_stack(view: View, name: str, volumes: bool = False) -> StackChanges:
 
 def _check(view: View, wanted: StackSpec) -> None:
     problems = [
-        f"network {n.name} is external and does not exist"
+        f"network {n.name} is external and does not exist: create it with `shoal network create {n.name}`"
         for n in wanted.networks
-        if n.external and n.name not in view.networks
+        if n.external and n.name not in view.networks and n.name not in UNPLANNED
     ]
+    problems += [problem for network in wanted.networks for problem in network_problems(network)]
     problems += [
         f"volume {v.name} is external and does not exist" for v in wanted.volumes if v.external and v.name not in view.volumes
     ]
@@ -137,7 +156,9 @@ def _diff_service(view: View, spec: ServiceSpec, ids: Callable[[], str], now_ms:
     scale = before.scale if AUTOSCALE in dict(spec.extensions) else spec.replicas
     changed = differing(before.spec, spec, skip=("container", "replicas"))
     inside = differing(before.spec.container, spec.container)
-    after = replace(before, spec=spec, scale=scale, version=before.version + bool(inside), stopped=False, updated_ms=now_ms)
+    networks = None if inside else before.networks
+    after = replace(before, spec=spec, scale=scale, version=before.version + bool(inside), stopped=False, networks=networks)
+    after = replace(after, updated_ms=now_ms)
     if replace(after, updated_ms=before.updated_ms) == before:
         found.changes.append(Change("none", "service", spec.name, (), f"service {spec.name} is unchanged"))
         return

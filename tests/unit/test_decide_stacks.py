@@ -151,7 +151,7 @@ def test_what_is_missing_is_named_line_by_line(cluster: ModelCluster) -> None:
     with pytest.raises(BadInput) as caught:
         diff(cluster, wanted)
     assert caught.value.problems[:2] == (
-        "network front is external and does not exist",
+        "network front is external and does not exist: create it with `shoal network create front`",
         "volume data is external and does not exist",
     )
     assert caught.value.problems[2].startswith("service shop_web: constraint 'zone==a': unknown key")
