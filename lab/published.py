@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cli.ports import place
+from model import codec
+from model.spec import Port
 
 Row = Mapping[str, Any]
 _SHOWN: Final = 4
@@ -42,30 +44,35 @@ class Published:
 def published(services: Iterable[Row], replicas: Sequence[Row], nodes: Mapping[str, str]) -> list[Published]:
     """Of every service its ports; `nodes`: name -> address of those that are ready."""
     running = [row for row in replicas if row["state"] == "running"]
-    found = [
-        Published(service["name"], f"{port['target']}/{port['protocol']}", _places(port, service["name"], running, nodes))
-        for service in services
-        for port in service["ports"]
-        if port["mode"] == "ingress" and port["published"]
-    ]
+    found = []
+    for service in services:
+        for port in map(_port, service["ports"]):
+            if port.mode == "ingress" and port.published:
+                places = _places(port, service["name"], running, nodes)
+                found.append(Published(service["name"], f"{port.target}/{port.protocol}", places))
     for row in running:
         for target, outer in row["host_ports"]:
             host_ip, _, number = outer.rpartition(":")
-            places = _at({"host_ip": host_ip, "published": number}, [row["node"]], nodes)
-            found.append(Published(row["name"], target, places))
+            found.append(Published(row["name"], target, _at(host_ip, number, [row["node"]], nodes)))
     return sorted(found, key=lambda row: (row.service, row.target))
 
 
-def _places(port: Row, service: str, running: Sequence[Row], nodes: Mapping[str, str]) -> tuple[str, ...]:
+def _port(row: Row) -> Port:
+    """A row names only what is not as usual."""
+    return codec.from_plain(Port, row)
+
+
+def _places(port: Port, service: str, running: Sequence[Row], nodes: Mapping[str, str]) -> tuple[str, ...]:
     with_replica = {row["node"] for row in running if row["service"] == service}
-    return _at(port, [name for name in nodes if not port["local"] or name in with_replica], nodes)
+    names = [name for name in nodes if not port.local or name in with_replica]
+    return _at(port.host_ip, port.published, names, nodes)
 
 
-def _at(port: Row, names: Iterable[str], nodes: Mapping[str, str]) -> tuple[str, ...]:
+def _at(host_ip: str, number: object, names: Iterable[str], nodes: Mapping[str, str]) -> tuple[str, ...]:
     """Where a port answers on these nodes; one that is bound to an address answers there only."""
-    anywhere = port["host_ip"] in ("", "0.0.0.0", "::")
-    found = [nodes[name] for name in names if name in nodes and (anywhere or port["host_ip"] == nodes[name])]
-    return tuple(place(address, port["published"]) for address in found)
+    anywhere = host_ip in ("", "0.0.0.0", "::", "[::]")
+    found = [nodes[name] for name in names if name in nodes and (anywhere or host_ip == nodes[name])]
+    return tuple(place(address, number) for address in found)
 
 
 def lines(rows: Sequence[Published]) -> list[str]:

@@ -17,7 +17,8 @@ REPLICAS: list[dict[str, Any]] = [
 
 
 def port(target: int, number: int, **more: Any) -> dict[str, Any]:
-    return {"target": target, "published": number, "protocol": "tcp", "mode": "ingress", "host_ip": "", "local": False, **more}
+    """As the API has it: what is as usual is left out."""
+    return {"target": target, "published": number, **more}
 
 
 def places(*ports: dict[str, Any]) -> list[tuple[str, ...]]:
