@@ -43,7 +43,8 @@ class EndpointNews:
             while self._told <= self._acked:
                 self._news.clear()
                 await self._news.wait()
-            number = min(self._told, await self._ports.balance.applied(self._acked))
+            applied = await self._ports.balance.applied(self._acked)
+            number = min(self._told, applied)
             if number > self._acked:
                 self._acked = number
                 return number

@@ -24,6 +24,7 @@ from agent.core.session import NodeIdentity, SessionClient
 from agent.core.tls import NodePki
 from agent.images.errors import ImageNotFound
 from agent.images.records import Image, ImageConfig
+from agent.network.balance_port import Balancer, NoBalancer
 from agent.network.memory import MemoryNetwork
 from agent.plan.container import ContainerOrder, ExecRequest, Exited, Found, LogLine, Usage
 from agent.plan.core import Core
@@ -223,11 +224,12 @@ class Agent:
     runtime: PretendRuntime = field(default_factory=PretendRuntime)
     network: MemoryNetwork = field(default_factory=MemoryNetwork)
     images: PretendImages = field(default_factory=PretendImages)
+    balance: Balancer = field(default_factory=NoBalancer)
 
     def __post_init__(self) -> None:
         self.core = Core("n1")
         volumes = VolumeStore(self.data_dir / "volumes", lambda: volume_users(list(self.core.lives.values())))
-        self.ports = Ports(self.runtime, self.images, self.network, volumes, self.data_dir)
+        self.ports = Ports(self.runtime, self.images, self.network, volumes, self.data_dir, balance=self.balance)
         self.reporter = Reporter()
         self.runner = Runner(self.core, self.ports, Journal(self.data_dir), RealClock(), self.reporter)
 

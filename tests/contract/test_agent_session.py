@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from agent.core.session import Removed, SessionClient
-from model.spec import RestartPolicy
+from agent.network.balance_port import NoBalancer, Place
+from agent.plan.names import EndpointsMessage
+from model.errors import RuntimeFailed
+from model.spec import Port, RestartPolicy
 from protos import node_pb2 as pb
 from tests.contract.agent_support import WAIT_S, Agent, Dispatcher, Keys, desired, web
 
@@ -168,3 +171,138 @@ async def test_what_can_never_start_is_rejected_with_its_reason(
         assert (status.message, status.exit_code) == (words, code)
         await agent.reached(lambda: not agent.network.attached)
         assert not agent.runtime.containers
+
+
+class HeldBalancer(NoBalancer):
+    """Applies nothing before the test says so; keeps what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken: list[EndpointsMessage] = []
+        self.floors: list[int] = []
+        self.drains: list[tuple[Place, ...]] = []
+        self.draining = asyncio.Event()
+        self.drained_now = asyncio.Event()
+
+    def take(self, message: EndpointsMessage) -> None:
+        self.taken.append(message)
+
+    def apply(self) -> None:
+        super().take(self.taken[-1])
+
+    def floor(self, number: int) -> None:
+        self.floors.append(number)
+
+    async def drained(self, places: Collection[Place], within_s: float) -> None:
+        self.drains.append(tuple(places))
+        self.draining.set()
+        await self.drained_now.wait()
+
+
+def endpoints(number: int) -> pb.ToNode:
+    message = pb.Endpoints(network="ingress", whole=True, number=number, prefix6="fd00::/96")
+    service = message.services.add(service_id="s1", name="shop_web", names=["web"], vip="10.0.192.1")
+    service.endpoints.add(replica="shop_web.1", address="10.0.1.2", ready=True, network="shop_default", underlay="192.0.2.1")
+    service.ports.add(published=8080, target=80, protocol="udp", host_ip="127.0.0.1", local=True)
+    return pb.ToNode(endpoints=message)
+
+
+async def test_endpoints_are_acknowledged_when_the_node_follows_them(tmp_path: Path, keys: Keys) -> None:
+    balance = HeldBalancer()
+    agent, dispatcher = Agent(tmp_path, balance=balance), Dispatcher(keys)
+    async with agent.on(), dispatcher.on(), running(agent.client(keys, dispatcher.address)):
+        session = await dispatcher.session()
+        await session.send(endpoints(4))
+        await session.send(endpoints(5))
+        await session.send(desired(1, 0))
+        await session.next("ack")
+        assert [message.number for message in balance.taken] == [4, 5]
+        (service,) = balance.taken[0].services
+        assert (service.vip, service.ports) == ("10.0.192.1", (Port(80, 8080, "udp", host_ip="127.0.0.1", local=True),))
+        assert (service.endpoints[0].network, service.endpoints[0].underlay) == ("shop_default", "192.0.2.1")
+        assert balance.taken[0].prefix6 == "fd00::/96"
+        assert session.messages.empty()
+        balance.apply()
+        assert (await session.next("endpoints_ack")).number == 5
+
+
+async def test_a_new_session_knows_no_floor_and_acknowledges_only_what_it_was_told(tmp_path: Path, keys: Keys) -> None:
+    balance = HeldBalancer()
+    agent, dispatcher = Agent(tmp_path, balance=balance), Dispatcher(keys)
+    async with agent.on(), dispatcher.on():
+        async with running(agent.client(keys, dispatcher.address)):
+            session = await dispatcher.session()
+            await session.send(endpoints(7))
+            await session.send(pb.ToNode(floor=pb.Floor(number=6)))
+            await session.send(desired(1, 0, web()))
+            await session.next("ack")
+            balance.apply()
+            await session.next("endpoints_ack")
+        async with running(agent.client(keys, dispatcher.address)):
+            session = await dispatcher.session()
+            await session.send(desired(1, 0))
+            await session.next("ack")
+            assert balance.floors == [0, 6, 0]
+            assert session.messages.empty()
+            await session.send(endpoints(3))
+            assert (await session.next("endpoints_ack")).number == 3
+
+
+async def test_guarded_addresses_are_merged_and_given_again_when_that_failed(tmp_path: Path, keys: Keys) -> None:
+    agent, dispatcher = Agent(tmp_path), Dispatcher(keys)
+    given, works, news = [], [False], asyncio.Event()
+
+    async def guard(addresses: Collection[str]) -> None:
+        if not works[0]:
+            works[0] = True
+            raise RuntimeFailed("no rules today")
+        given.append(tuple(addresses))
+        news.set()
+
+    agent.network.guard = guard  # type: ignore[method-assign]
+    async with agent.on(), dispatcher.on(), running(agent.client(keys, dispatcher.address)):
+        session = await dispatcher.session()
+        async with asyncio.timeout(WAIT_S):
+            await session.send(pb.ToNode(guarded=pb.Guarded(whole=True, added=["192.0.2.1:7443", "192.0.2.2:2379"])))
+            await news.wait()
+            news.clear()
+            await session.send(pb.ToNode(guarded=pb.Guarded(added=["192.0.2.3:7445"], removed=["192.0.2.1:7443"])))
+            await news.wait()
+    assert given == [("192.0.2.1:7443", "192.0.2.2:2379"), ("192.0.2.2:2379", "192.0.2.3:7445")]
+
+
+async def test_a_stop_waits_for_connections_and_a_removed_node_for_none(tmp_path: Path, keys: Keys) -> None:
+    balance = HeldBalancer()
+    agent, dispatcher = Agent(tmp_path, balance=balance), Dispatcher(keys)
+    async with agent.on(), dispatcher.on(), running(agent.client(keys, dispatcher.address)):
+        session = await dispatcher.session()
+        await session.send(desired(1, 2, web()))
+        await session.until_states({1: "running", 2: "running"})
+        await session.send(desired(2, 1, base=1))
+        async with asyncio.timeout(WAIT_S):
+            await balance.draining.wait()
+        assert (agent.runtime.running(), balance.drains[0][0][0]) == (2, "shop_default")
+        balance.drained_now.set()
+        await session.until_states({1: "running"})
+        balance.drained_now.clear()
+        agent.runner.leave()
+        await agent.reached(lambda: not agent.core.lives)
+        assert len(balance.drains) == 1
+
+
+async def test_networks_of_a_running_container_follow_the_service(tmp_path: Path, keys: Keys) -> None:
+    agent, dispatcher = Agent(tmp_path), Dispatcher(keys)
+    async with agent.on(), dispatcher.on(), running(agent.client(keys, dispatcher.address)):
+        session = await dispatcher.session()
+        await session.send(desired(1, 1, web()))
+        await session.until_states({1: "running"})
+        message = desired(2, 1, base=1)
+        message.desired.services[0].rewired = True
+        message.desired.services[0].networks.add(network="other", aliases=["o"])
+        message.desired.networks.add(name="other", vni=8, subnet="10.1.0.0/16", slice="10.1.1.0/24", prefix6="fd00:8::/96")
+        await session.send(message)
+        while not (status := await session.next("status")).replicas or status.replicas[0].addresses[0].network != "other":
+            pass
+        (order,) = agent.runtime.orders.values()
+        assert (order.addresses, order.nameservers) == (("10.1.1.2", "fd00:8::a01:102"), ("10.1.1.1",))
+        assert agent.runtime.starts == 1
