@@ -53,7 +53,8 @@ def published(services: Iterable[Row], replicas: Sequence[Row], nodes: Mapping[s
     for row in running:
         for target, outer in row["host_ports"]:
             host_ip, _, number = outer.rpartition(":")
-            found.append(Published(row["name"], target, _at(host_ip, number, [row["node"]], nodes)))
+            if number != "0":
+                found.append(Published(row["name"], target, _at(host_ip, number, [row["node"]], nodes)))
     return sorted(found, key=lambda row: (row.service, row.target))
 
 
