@@ -8,7 +8,6 @@ import click
 
 from cli.client import Client
 from cli.connect import connected
-from cli.network_words import docker_network
 from cli.output import show
 from model.errors import NotFound
 
@@ -30,7 +29,11 @@ def find(client: Client, name: str, kinds: tuple[str, ...]) -> Any:
     for kind in kinds:
         try:
             found = client.get(f"/v1/{kind}/{name}")
-            return docker_network(found) if kind == "networks" else found
         except NotFound:
             continue
+        if kind == "networks":
+            from cli.network_words import docker_network
+
+            return docker_network(found)
+        return found
     raise NotFound(f"{name}: nothing has this name (looked for {', '.join(kinds)})")
