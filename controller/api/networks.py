@@ -1,4 +1,7 @@
-"""Handlers about networks and events: what there is, what happened."""
+"""Handlers about networks and events: what there is, what happened; making and removing networks.
+
+Rules: a network somebody is on is not removed, a stack's only with the stack; `bridge`, `host` and `none` are always there.
+"""
 
 from __future__ import annotations
 
@@ -8,44 +11,79 @@ from typing import Any
 from starlette.responses import Response
 
 from controller.api import rows
-from controller.api.context import Api, Call
+from controller.api.context import Api, Call, Changed
+from controller.api.network_rows import BUILT_IN, all_networks, inspected, network_of, network_row, users_of
 from controller.api.streams import ndjson
+from controller.decide.nets import subnet_problem
+from controller.decide.wording import listed
 from controller.loops.events import in_order
-from controller.loops.picture import Snapshot
 from model import codec
-from model.documents import NetworkDoc, NetworkPlanDoc
-from model.errors import NotFound
+from model.documents import NetworkDoc, key
+from model.errors import BadInput, Conflict
+from model.spec import NetworkSpec
+from model.spec_check import network_problems
+from model.store_port import Delete, Guard, Put
 
 
 async def list_networks(api: Api, call: Call) -> list[dict[str, Any]]:
     snapshot = api.snapshot()
-    return [network_row(snapshot, document) for _, document in sorted(snapshot.of("networks").items())]
+    return [network_row(snapshot, document) for document in all_networks(snapshot)]
 
 
 async def get_network(api: Api, call: Call) -> dict[str, Any]:
-    document = api.snapshot().of("networks").get(call.path["name"])
-    if document is None:
-        raise NotFound(f"no network is called {call.path['name']}: see `shoal network ls`")
-    plan = api.snapshot().of("netplans").get(call.path["name"])
-    row = network_row(api.snapshot(), document)
-    return {**row, "slices": dict(plan.slices) if plan else {}, "spec": codec.to_plain(document.spec)}
+    return inspected(api, network_of(api.snapshot(), call.path["name"]))
 
 
-def network_row(snapshot: Snapshot, document: NetworkDoc) -> dict[str, Any]:
-    spec = document.spec
-    plan: NetworkPlanDoc | None = snapshot.of("netplans").get(spec.name)
-    return {
-        "name": spec.name,
-        "id": document.id,
-        "driver": spec.driver,
-        "subnet": plan.subnet if plan else spec.subnet,
-        "vni": plan.vni if plan else 0,
-        "nodes": [node for node, _ in plan.slices] if plan else [],
-        "stack": spec.stack,
-        "internal": spec.internal,
-        "labels": dict(spec.labels),
-        "created": rows.time_text(document.created_ms),
-    }
+async def create_network(api: Api, call: Call) -> dict[str, Any]:
+    spec: NetworkSpec = call.body
+    if spec.name in BUILT_IN or spec.name in api.snapshot().of("networks"):
+        raise Conflict(f"network {spec.name} exists already: remove it first, or choose another name")
+    problems = network_problems(spec)
+    if spec.stack:
+        problems.append(f"network {spec.name} names the stack {spec.stack}: apply the stack instead")
+    if spec.external:
+        problems.append(f"network {spec.name} is called external: such a network is made elsewhere")
+    if problems:
+        raise BadInput(problems[0], problems)
+    if problem := subnet_problem(api.view(), spec, api.settings):
+        raise Conflict(problem)
+    document = NetworkDoc(api.random.token_hex(8), spec, api.now_ms())
+    path = key("networks", spec.name)
+    try:
+        index = await api.commit([Guard(path, 0)], [Put(path, codec.encode(document))])
+    except Changed:
+        raise Conflict(f"network {spec.name} exists already: remove it first, or choose another name") from None
+    return {"id": document.id, "name": spec.name, "index": index}
+
+
+async def remove_network(api: Api, call: Call) -> dict[str, Any]:
+    document = network_of(api.snapshot(), call.path["name"])
+    name = document.spec.name
+    if name in BUILT_IN:
+        raise BadInput(f"network {name} is always there and cannot be removed")
+    if document.spec.stack:
+        raise Conflict(f"network {name} belongs to stack {document.spec.stack}: it goes with `shoal stack rm`")
+    if users := users_of(api.snapshot(), name):
+        raise Conflict(f"network {name} is in use by {listed(users)}: disconnect or remove them first")
+    return {"name": name, "id": document.id, "index": await _remove(api, name)}
+
+
+async def _remove(api: Api, name: str) -> int:
+    path = key("networks", name)
+    return await api.commit([Guard(path, api.snapshot().revision(path))], [Delete(path)])
+
+
+async def prune_networks(api: Api, call: Call) -> dict[str, Any]:
+    """Networks nobody is on; those of stacks go with their stacks."""
+    removed = []
+    for name, document in sorted(api.snapshot().of("networks").items()):
+        if not document.spec.stack and not users_of(api.snapshot(), name):
+            try:
+                await _remove(api, name)
+            except Changed:
+                continue
+            removed.append(name)
+    return {"removed": removed}
 
 
 async def events(api: Api, call: Call) -> Response:

@@ -6,9 +6,11 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from controller.api import cluster, images, networks, nodes, replicas, services, stacks, volumes
+from controller.api import cluster, connections, images, networks, nodes, published, replicas, services, stacks, volumes
 from controller.api.routing import Query, Route
 from controller.api.schemas import (
+    ConnectBody,
+    DisconnectBody,
     JoinBody,
     NodePatchBody,
     Object,
@@ -19,10 +21,10 @@ from controller.api.schemas import (
     TokenBody,
 )
 from controller.api.streams import NDJSON
-from model.spec import ServiceSpec
+from model.spec import NetworkSpec, ServiceSpec
 
 Count = Annotated[int, Field(ge=0, lt=2**53)]
-RUNNING: Final = ("services", "assignments", "status", "health", "decisions")
+RUNNING: Final = ("services", "assignments", "status", "health", "decisions", "svcplans")
 
 CLUSTER: Final = (
     Route("GET", "/healthz", cluster.healthz, "Is this controller alive?", anonymous=True, stream="text/plain"),
@@ -45,6 +47,11 @@ SERVICES: Final = (
     Route("POST", "/v1/services/{name}/stop", services.stop, "Keeps no replica running", answer=Object),
     Route("POST", "/v1/services/{name}/start", services.start, "Runs its replicas again", answer=Object),
     Route("GET", "/v1/services/{name}/explain", services.explain, "Why this count, this node, this waiting", answer=Object),
+    Route(
+        "GET", "/v1/services/{name}/ports", published.service_ports, "Its published ports in force", answer=Objects,
+        reads=RUNNING,
+    ),
+    Route("GET", "/v1/services/{name}/traffic", published.traffic, "What was balanced to its replicas", answer=Object),
 )  # fmt: skip
 NODES: Final = (
     Route(
@@ -98,6 +105,10 @@ REPLICAS: Final = (
         (*RUNNING, "nodes"),
     ),
     Route("GET", "/v1/replicas/{name}", replicas.get_replica, "One replica and its container", answer=Object),
+    Route(
+        "GET", "/v1/replicas/{name}/ports", published.replica_ports, "Its published ports in force", answer=Objects,
+        reads=RUNNING,
+    ),
     Route("GET", "/v1/replicas/{name}/logs", replicas.replica_logs, "What it wrote", query=LOGS, stream=NDJSON),
     Route("GET", "/v1/services/{name}/logs", replicas.service_logs, "What its replicas wrote", query=LOGS, stream=NDJSON),
 )  # fmt: skip
@@ -112,7 +123,21 @@ VOLUMES: Final = (
 )  # fmt: skip
 NETWORKS: Final = (
     Route("GET", "/v1/networks", networks.list_networks, "All networks", answer=Objects, reads=("networks", "netplans")),
-    Route("GET", "/v1/networks/{name}", networks.get_network, "One network", answer=Object, reads=("networks", "netplans")),
+    Route("POST", "/v1/networks", networks.create_network, "Makes a network", NetworkSpec, Object),
+    Route("POST", "/v1/networks/prune", networks.prune_networks, "Removes networks nobody is on", answer=Object),
+    Route(
+        "GET", "/v1/networks/{name}", networks.get_network, "One network with its containers", answer=Object,
+        reads=("networks", "netplans", *RUNNING),
+    ),
+    Route("DELETE", "/v1/networks/{name}", networks.remove_network, "Removes a network", answer=Object),
+    Route(
+        "POST", "/v1/networks/{name}/connect", connections.connect, "Connects a service's running containers", ConnectBody,
+        Object,
+    ),
+    Route(
+        "POST", "/v1/networks/{name}/disconnect", connections.disconnect, "Takes a service's containers off", DisconnectBody,
+        Object,
+    ),
     Route(
         "GET", "/v1/events", networks.events, "What was decided and seen", stream=NDJSON,
         query=(

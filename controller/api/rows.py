@@ -1,7 +1,7 @@
 """What the API says of services, replicas and nodes, as JSON rows out of one snapshot.
 
 Rules: a row is made of documents only, so that every controller answers alike; what they mean is decided in controller/decide.
-Addresses come without their prefix length.
+Addresses come without their prefix length; ports of mode ingress with the number that the service got.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import datetime as dt
 from typing import Any, Final
 
 from controller.api.context import Api
+from controller.api.port_rows import effective_ports, short_ports, vips
 from controller.decide.explain import Explanation, explain_replica
 from controller.decide.explain import explain_node as _explain_node
 from controller.decide.explain import explain_service as _explain_service
@@ -20,6 +21,7 @@ from controller.loops.picture import Snapshot
 from model import codec
 from model.documents import DecisionDoc, Event, NodeDoc, ServiceDoc, StatusDoc
 from model.errors import NotFound
+from model.states import RUNNING
 
 Row = dict[str, Any]
 EXPLAIN_EVENTS: Final = 20
@@ -40,10 +42,12 @@ def replicas(api: Api, stack: str = "", service: str = "", node: str = "", ended
     found = replica_rows(api.view(), stack, service, node, ended)
     if ended:
         found += api.gone.rows(api.snapshot(), stack, service, node)
-    return [_replica(row) for row in found]
+    return [_replica(api.snapshot(), row) for row in found]
 
 
-def _replica(row: ReplicaRow) -> Row:
+def _replica(snapshot: Snapshot, row: ReplicaRow) -> Row:
+    document: ServiceDoc | None = snapshot.of("services").get(row.service)
+    host_ports = row.ports if row.state == RUNNING else ()
     networks = {name: address.partition("/")[0] for name, address in row.addresses}
     return {
         "name": row.name,
@@ -56,6 +60,8 @@ def _replica(row: ReplicaRow) -> Row:
         "desired": row.desired,
         "addresses": list(networks.values()),
         "networks": networks,
+        "ports": short_ports(snapshot, document if row.state == RUNNING else None, host_ports),
+        "host_ports": [list(pair) for pair in host_ports],
         "image": row.image,
         "container_id": row.container_id,
         "restarts": row.restarts,
@@ -105,7 +111,8 @@ def _service(api: Api, document: ServiceDoc) -> Row:
         "running": count.running,
         "wanted": count.wanted,
         "image": spec.container.image,
-        "ports": [codec.to_plain(port) for port in spec.container.ports],
+        "ports": effective_ports(api.snapshot(), document),
+        "vips": vips(api.snapshot(), document),
         "version": document.version,
         "single": spec.single,
         "stopped": document.stopped,

@@ -77,6 +77,20 @@ class PruneBody(Body):
     all: bool = False
 
 
+class ConnectBody(Body):
+    """`links`: (name, further name for it)."""
+
+    container: Name
+    aliases: list[Name] = Field(default=[], max_length=100)
+    ipv4_address: Annotated[str, Field(max_length=15)] = ""
+    links: list[Annotated[list[Name], Field(min_length=2, max_length=2)]] = Field(default=[], max_length=100)
+
+
+class DisconnectBody(Body):
+    container: Name
+    force: bool = False
+
+
 class Problem(BaseModel):
     code: str
     message: str

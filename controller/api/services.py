@@ -7,9 +7,12 @@ from dataclasses import replace
 from typing import Any, Final
 
 from controller.api import rows
+from controller.api.connections import address_problem
 from controller.api.context import Api, Call
 from controller.api.schemas import ScaleBody
+from controller.decide.links import linked_node
 from controller.decide.nets import UNPLANNED
+from controller.decide.ports import port_clashes
 from controller.decide.wording import too_many
 from controller.loops.picture import Snapshot
 from model import codec
@@ -43,8 +46,12 @@ async def create_service(api: Api, call: Call) -> dict[str, Any]:
     problems = [*service_problems(spec), *unmet(spec, api.snapshot())]
     if problems:
         raise BadInput(problems[0], problems)
-    now_ms = api.now_ms()
+    now_ms, view = api.now_ms(), api.view()
+    if node := linked_node(view, spec):
+        spec = replace(spec, placement=replace(spec.placement, node=node))
     document = ServiceDoc(api.random.token_hex(8), spec, spec.replicas, 1, False, now_ms, now_ms)
+    if clashes := port_clashes(view, [document]):
+        raise Conflict(f"{clashes[0]} (and {len(clashes) - 1} more)" if clashes[1:] else clashes[0])
     ops: list[Op] = [Put(key("services", spec.name), codec.encode(document))]
     guards = [Guard(key("services", spec.name), 0)]
     for name in missing_volumes(spec, api.snapshot().of("volumes")):
@@ -63,6 +70,12 @@ def unmet(spec: ServiceSpec, snapshot: Snapshot) -> list[str]:
     names = (attachment.network for attachment in spec.container.networks)
     missing = [name for name in names if name not in UNPLANNED and name not in snapshot.of("networks")]
     problems = [f"service {spec.name}: there is no network {name}: see `shoal network ls`" for name in missing]
+    for attachment in spec.container.networks:
+        document = snapshot.of("networks").get(attachment.network)
+        if document is not None and spec.single and not document.spec.attachable:
+            problems.append(f"{spec.name}: network {attachment.network} is not attachable: only stacks' services can be on it")
+        if document is not None and attachment.ipv4_address:
+            problems += [found] if (found := address_problem(snapshot, spec, attachment, spec.replicas)) else []
     node = spec.placement.node
     if node and node not in snapshot.of("nodes"):
         problems.append(f"service {spec.name}: no node is called {node}: see `shoal node ls`")

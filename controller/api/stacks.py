@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from controller.api import rows
 from controller.api.context import Api, Call, Changed
-from controller.api.networks import network_row
+from controller.api.network_rows import network_row
 from controller.api.volumes import forget_volume, remove_data, volume_rows
 from controller.decide.preview import preview
 from controller.decide.stacks import StackChanges, diff_stack, remove_stack
@@ -80,7 +80,7 @@ def read_stack(name: str, project: Any) -> StackSpec:
 async def plan(api: Api, call: Call) -> Row:
     stack = await asyncio.to_thread(read_stack, call.path["stack"], call.body)
     view = view_of(api.snapshot())
-    changes = diff_stack(view, stack, lambda: api.random.token_hex(8), api.now_ms())
+    changes = diff_stack(view, stack, lambda: api.random.token_hex(8), api.now_ms(), settings=api.settings)
     shown = await asyncio.to_thread(preview, view, changes, api.settings, api.now_ms())
     return {
         "changes": _change_rows(changes),
@@ -101,7 +101,8 @@ async def apply(api: Api, call: Call) -> Row:
     stack = await asyncio.to_thread(read_stack, call.path["stack"], call.body)
 
     def changes_now() -> StackChanges:
-        return diff_stack(api.view(), stack, lambda: api.random.token_hex(8), api.now_ms(), call.query["prune"])
+        prune = call.query["prune"]
+        return diff_stack(api.view(), stack, lambda: api.random.token_hex(8), api.now_ms(), prune, api.settings)
 
     changes, index = await _write(api, stack.name, changes_now)
     return {"changes": _change_rows(changes), "warnings": list(stack.warnings), "index": index}

@@ -116,7 +116,8 @@ async def test_networks_and_peers_reach_the_nodes(controller: ControllerProcess,
             assert [(peer.node, peer.slice) for peer in mine.peers] == [("n2", theirs.slice)]
             assert [(peer.node, peer.slice) for peer in theirs.peers] == [("n1", mine.slice)]
             assert mine.vni == theirs.vni
-            (row,) = await asyncio.to_thread(operator.ok, "GET", "/v1/networks")
+            *own, row = await asyncio.to_thread(operator.ok, "GET", "/v1/networks")
+            assert [(net["name"], net["driver"]) for net in own] == [("bridge", "bridge"), ("host", "host"), ("none", "null")]
             assert (row["nodes"], row["subnet"], row["vni"]) == (["n1", "n2"], mine.subnet, mine.vni)
             await asyncio.to_thread(operator.ok, "DELETE", "/v1/stacks/net?volumes=true")
             await first.until(lambda: not first.networks and not first.desired)
