@@ -33,6 +33,8 @@ async def perform(driver: KernelNetwork, command: dict[str, Any]) -> Any:
             return None
         case {"do": "recover", "ids": ids}:
             return await driver.recover(ids)
+        case {"do": "guard", "addresses": addresses}:
+            return await driver.guard(addresses)
         case {"do": "repair"}:
             return await driver.repair()
         case {"do": "close", "remove": remove}:

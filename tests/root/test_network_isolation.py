@@ -1,0 +1,202 @@
+"""What a hostile container can send, against the kernel: nothing of it is delivered, and what is honest is.
+
+Every test sends something honest last, by the same way, and waits for that: what had not arrived by then was dropped.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.plan.network import mac_of
+from tests.root import frames
+from tests.root.isolation_kit import PREFIX6, SUBNET, UNDERLAY, VNI, Place, gateway, payloads, place, vtep
+
+pytestmark = pytest.mark.root
+
+ALL_FRAMES = 3
+TO_GATEWAY = mac_of(gateway("a", "n1"), VNI["a"])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with place(Path(tmp_path_factory.mktemp("isolation"))) as found:
+        yield found
+
+
+@pytest.mark.parametrize("target", ["a2", "a3", "n1"])
+def test_datagrams_with_another_s_address_are_not_delivered(made: Place, target: str) -> None:
+    a1, a3 = made.containers["a1"], made.containers["a3"]
+    listener = made.listen(target, 5001)
+    to = gateway("a", "n1") if target == "n1" else made.containers[target].address
+
+    def packet(source: str, payload: bytes) -> tuple[int, bytes]:
+        return frames.udp(source, to, 5001, payload)
+
+    for source in (a3.address, gateway("a", "n1"), made.containers["a2"].address, made.containers["b1"].address, "8.8.8.8"):
+        made.raw("a1", frames.ether(TO_GATEWAY, a1.mac, *packet(source, b"address")))
+    made.raw("a1", frames.ether(TO_GATEWAY, a3.mac, *packet(a3.address, b"both")))
+    made.raw("a1", frames.ether(TO_GATEWAY, a3.mac, *packet(a1.address, b"mac")))
+    made.raw("a1", frames.ether(TO_GATEWAY, a1.mac, *packet(a3.address, b"tagged"), tag=0))
+    made.raw("a1", frames.ether(TO_GATEWAY, a1.mac, *packet(a1.address, b"tagged"), tag=5))
+    made.raw("a1", frames.ether("01:80:c2:00:00:0e", a1.mac, *packet(a3.address, b"beside the bridge")))
+    made.raw("a1", frames.ether(frames.BROADCAST, a1.mac, *packet(a3.address, b"broadcast")))
+    made.raw("a1", frames.ether(a3.mac, a1.mac, *packet(a1.address, b"past the node")) if target == "a3" else b"\0" * 60)
+    made.raw("a1", frames.ether(TO_GATEWAY, a1.mac, *packet(a1.address, b"honest")), times=1)
+    assert payloads(listener, b"honest") == []
+
+
+def test_ipv6_datagrams_with_another_s_address_are_not_delivered(made: Place) -> None:
+    a1, a2, a3 = (made.containers[name] for name in ("a1", "a2", "a3"))
+    listener = made.listen("a2", 5002)
+    for source in (a3.address6, a2.address6, "fd00:b::1", "fe80::1"):
+        made.raw("a1", frames.ether(TO_GATEWAY, a1.mac, *frames.udp(source, a2.address6, 5002, b"spoofed")))
+    made.raw("a1", frames.ether(TO_GATEWAY, a3.mac, *frames.udp(a1.address6, a2.address6, 5002, b"mac")))
+    made.raw("a1", frames.ether(TO_GATEWAY, a1.mac, *frames.udp(a1.address6, a2.address6, 5002, b"honest")), times=1)
+    assert payloads(listener, b"honest") == []
+
+
+def test_neither_arp_of_others_nor_strange_frames_come_through(made: Place) -> None:
+    a1, a3 = made.containers["a1"], made.containers["a3"]
+    seen = made.socket("n1", socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ALL_FRAMES))
+    seen.bind((f"shb-{VNI['a']}", ALL_FRAMES))
+    beside = made.socket("a3", socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ALL_FRAMES))
+    beside.bind(("eth0", ALL_FRAMES))
+    for operation in (1, 2):
+        for sender_mac, sender in (
+            (a1.mac, a3.address),
+            (a1.mac, gateway("a", "n1")),
+            (a3.mac, a3.address),
+            (a3.mac, a1.address),
+        ):
+            for source in (a1.mac, a3.mac):
+                claim = frames.arp(operation, sender_mac, sender, gateway("a", "n1"))
+                if (source, sender_mac, sender) != (a1.mac, a1.mac, a1.address):
+                    made.raw("a1", frames.ether(frames.BROADCAST, source, 0x0806, claim))
+    for kind in (0x88CC, 0x8847, 0x88A8, 0x0027):
+        made.raw("a1", frames.ether(frames.BROADCAST, a1.mac, kind, b"\0" * 60))
+    made.raw("a1", frames.ether("01:80:c2:00:00:00", a1.mac, 0x0026, b"\x42\x42\x03" + b"\0" * 35))
+    honest = frames.ether(frames.BROADCAST, a1.mac, 0x0806, frames.arp(1, a1.mac, a1.address, gateway("a", "n1")))
+    made.raw("a1", honest, times=1)
+    from_a1 = payloads(seen, honest)
+    assert [frame for frame in from_a1 if frame[6:12] in (frames.mac(a1.mac), frames.mac(a3.mac))] == []
+    made.send("n1", a3.address, 9, b"last")
+    while not (got := beside.recv(2048)).endswith(b"last"):
+        assert got[6:12] != frames.mac(a1.mac), "a frame from container to container"
+
+
+def test_vxlan_frames_are_taken_from_peers_only(made: Place) -> None:
+    a1, a2, b2 = made.containers["a1"], made.containers["a2"], made.containers["b2"]
+    listeners = {"a": made.listen("a2", 5003), "b": made.listen("b2", 5003)}
+
+    def injected(network: str, payload: bytes) -> bytes:
+        target = {"a": a2, "b": b2}[network].address
+        source = f"{SUBNET[network]}.1.77"
+        to, came = (mac_of(vtep(network, node), VNI[network]) for node in ("n2", "n1"))
+        return frames.vxlan(VNI[network], frames.ether(to, came, *frames.udp(source, target, 5003, payload)))
+
+    for network in ("a", "b"):
+        for to in (UNDERLAY["n1"], UNDERLAY["n2"], gateway("a", "n1"), gateway("a", "n2"), vtep("a", "n2"), a2.address):
+            for name in ("a1", "b1"):
+                for _ in range(20):
+                    made.send(name, to, 4789, injected(network, b"from a container"))
+        for source in (UNDERLAY["n1"], UNDERLAY["n2"]):
+            kind, packet = frames.udp(source, UNDERLAY["n2"], 4789, injected(network, b"spoofed"))
+            made.raw("a1", frames.ether(TO_GATEWAY, a1.mac, kind, packet))
+        for _ in range(20):
+            made.send("out", UNDERLAY["n2"], 4789, injected(network, b"from a stranger"))
+        made.send("n1", UNDERLAY["n2"], 4789, injected(network, b"from the peer"))
+        assert payloads(listeners[network], b"from the peer") == []
+
+
+def test_containers_of_different_networks_do_not_reach_each_other(made: Place) -> None:
+    listeners = {name: made.listen(name, 5004) for name in ("a2", "a3", "b1", "b2", "i1", "n1", "n2", "out")}
+    foreign = [made.containers[name].address for name in ("b1", "b2", "i1")]
+    foreign += [at(network, node) for network in ("b", "inner") for node in ("n1", "n2") for at in (gateway, vtep)]
+    foreign += [vtep("a", "n1"), vtep("a", "n2"), gateway("a", "n2"), "10.77.250.1", "10.78.250.1"]
+    for address in foreign:
+        for _ in range(20):
+            made.send("a1", address, 5004, b"foreign")
+    for name in ("b1", "b2", "i1"):
+        made.send(name, made.containers["a3"].address, 5004, b"foreign")
+        made.send(name, made.containers["a2"].address, 5004, b"foreign")
+    honest = {"a2": "a1", "a3": "a1", "b2": "b1", "b1": "b2", "n2": "b2", "n1": "a1", "out": "a1"}
+    for name, source in honest.items():
+        made.send(source, UNDERLAY.get(name) or made.containers[name].address, 5004, b"honest")
+    made.send("n1", made.containers["i1"].address, 5004, b"honest")
+    assert {name: payloads(listener, b"honest") for name, listener in listeners.items()} == {name: [] for name in listeners}
+
+
+def test_an_internal_network_has_no_way_out(made: Place) -> None:
+    out, node, name_server = made.listen("out", 5005), made.listen("n1", 5005), made.listen("n1", 53)
+    inside = f"nsenter --net={made.containers['i1'].path}"
+    for target in (f"{UNDERLAY['out']}/32", f"{UNDERLAY['n1']}/32", f"{SUBNET['a']}.0.0/16"):
+        made.spaces["n1"].sh(f"{inside} ip route replace {target} via {gateway('inner', 'n1')}")
+    for address in (UNDERLAY["out"], UNDERLAY["n1"], gateway("inner", "n1"), gateway("a", "n1"), made.containers["a1"].address):
+        for _ in range(20):
+            made.send("i1", address, 5005, b"out")
+    made.send("i1", gateway("inner", "n1"), 53, b"a question")
+    assert payloads(name_server, b"a question") == []
+    made.send("a1", UNDERLAY["out"], 5005, b"honest")
+    made.send("a1", UNDERLAY["n1"], 5005, b"honest")
+    assert payloads(out, b"honest") == payloads(node, b"honest") == []
+    made.spaces["n1"].sh(f"{inside} ping -c 1 -W 2 {gateway('inner', 'n1')}")
+
+
+def test_daemons_are_out_of_containers_reach_and_other_services_are_not(made: Place) -> None:
+    daemons = [made.listen(name, port, tcp=True) for name, port in (("n1", 7443), ("n2", 7443), ("out", 7070))]
+    services = {name: made.listen(name, 8080, tcp=True) for name in ("n1", "n2", "out")}
+    local = [UNDERLAY["n1"], gateway("a", "n1"), gateway("b", "n1"), vtep("a", "n1"), f"{PREFIX6[:-3]}a4d:101"]
+    calls = [
+        made.call(name, address, 7443)
+        for name in ("a1", "b1", "i1")
+        for address in (*local, UNDERLAY["n2"], gateway("a", "n2"))
+    ]
+    calls += [made.call(name, UNDERLAY["out"], 7070) for name in ("a1", "b1", "a2", "i1")]
+    for name, listener in services.items():
+        client = made.call("a1", UNDERLAY[name], 8080)
+        with listener.accept()[0] as server:
+            server.sendall(b"hello")
+            client.settimeout(5)
+            assert client.recv(10) == b"hello"
+    for own in (gateway("a", "n1"), f"{PREFIX6[:-3]}a4d:101"):
+        made.call("a1", own, 8080)
+        services["n1"].accept()[0].close()
+    for listener in daemons:
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+    for call in calls:
+        with pytest.raises(OSError):
+            call.getpeername()
+    made.call("n2", UNDERLAY["n1"], 7443)
+    daemons[0].settimeout(5)
+    daemons[0].accept()[0].close()
+
+
+def test_published_ports_pass_and_other_ways_from_outside_do_not(made: Place) -> None:
+    a1 = made.containers["a1"]
+    made.spaces["out"].sh(f"ip route replace 10.77.0.0/16 via {UNDERLAY['n1']}")
+    translation = f"ip daddr {UNDERLAY['n1']} tcp dport 8081 dnat ip to {a1.address}:80"
+    rules = f"table inet t-published {{ chain c {{ type nat hook prerouting priority -100; {translation}; }}; }}"
+    assert made.spaces["n1"].run("nft -f -", rules)[0] == 0
+    listener, datagrams = made.listen("a1", 80, tcp=True), made.listen("a1", 80)
+    direct = made.call("out", a1.address, 80)
+    made.send("out", a1.address, 80, b"direct")
+    client = made.call("out", UNDERLAY["n1"], 8081)
+    server, (address, *_) = listener.accept()
+    with server:
+        assert address == f"::ffff:{UNDERLAY['out']}", "the client's address is kept"
+        server.sendall(b"published")
+        client.settimeout(5)
+        assert client.recv(20) == b"published"
+    listener.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        listener.accept()
+    with pytest.raises(OSError):
+        direct.getpeername()
+    made.send("n1", a1.address, 80, b"the node itself")
+    assert payloads(datagrams, b"the node itself") == []
