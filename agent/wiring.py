@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -33,7 +33,7 @@ from agent.plan.mounts import volume_users
 from agent.settings import Settings
 from agent.volumes.copyup import sweep
 from agent.volumes.store import VolumeStore
-from model.documents import NodeInfo
+from model.documents import Event, NodeInfo
 from model.errors import BadInput, Conflict, Unavailable
 
 log = logging.getLogger(__name__)
@@ -128,8 +128,12 @@ async def _main(settings: Settings, identity: NodeIdentity, info: NodeInfo) -> i
 async def _serve(settings: Settings, identity: NodeIdentity, info: NodeInfo) -> int:
     async with AsyncExitStack() as stack:
         core = Core(identity.name)
-        ports = await _ports(settings, info, core, stack)
         reporter, clock, journal = Reporter(), RealClock(), Journal(settings.data_dir)
+
+        def say(kind: str, about: str, sentence: str) -> None:
+            reporter.event(Event(round(clock.now() * 1000), kind, about, sentence, identity.name))
+
+        ports = await _ports(settings, info, core, say, stack)
         runner = Runner(core, ports, journal, clock, reporter)
         await runner.recover()
         pki = load_pki(settings.data_dir)
@@ -189,6 +193,7 @@ async def _leave(settings: Settings, runner: Runner, journal: Journal, ports: Po
             await runner.idle()
     except TimeoutError:
         log.error("%d replicas did not stop in %g s", len(runner.core.lives), REMOVED_STOP_S)
+    await ports.balance.close(remove=True)
     await ports.network.close(remove=True)
     _remove_empty_cgroups(settings.cgroup_parent)
     journal.wipe()
@@ -221,12 +226,17 @@ def _sweep(data_dir: Path) -> None:
         path.unlink()
 
 
-async def _ports(settings: Settings, info: NodeInfo, core: Core, stack: AsyncExitStack) -> Ports:
+async def _ports(
+    settings: Settings, info: NodeInfo, core: Core, say: Callable[[str, str, str], None], stack: AsyncExitStack
+) -> Ports:
     from agent.images.records import RegistryConfig
     from agent.images.store import ImageStore
+    from agent.network.balancer import KernelBalancer
     from agent.network.dns import NameServer
     from agent.network.driver import KernelNetwork
     from agent.network.names import NameBook
+    from agent.network.nfnl import Conntrack
+    from agent.network.nft import Nft
     from agent.runtime.conmon import ConmonRuntime, RuntimeConfig
 
     await asyncio.to_thread(_sweep, settings.data_dir)
@@ -239,12 +249,19 @@ async def _ports(settings: Settings, info: NodeInfo, core: Core, stack: AsyncExi
     stack.push_async_callback(images.close)
     names = NameBook(settings.run_dir / "names.json", NameServer())
     names.load()
-    network = KernelNetwork(settings.run_dir, info.underlay, names)
+    nft = Nft()
+    stack.callback(nft.close)
+    balance = KernelBalancer(nft, core.node, Conntrack(), RealClock(), say)
+    network = KernelNetwork(
+        settings.run_dir, info.underlay, names, balance=balance, forgotten=balance.forgotten, nft=nft
+    )
     await network.open()
     stack.push_async_callback(network.close)
+    await balance.open()
+    stack.push_async_callback(balance.close)
     runtime = ConmonRuntime(
         RuntimeConfig(settings.data_dir, settings.run_dir, settings.cgroup_parent, settings.runtime, settings.name)
     )
     stack.push_async_callback(runtime.close)
     volumes = VolumeStore(settings.data_dir / "volumes", lambda: volume_users(list(core.lives.values())))
-    return Ports(runtime, images, network, volumes, settings.data_dir, names)
+    return Ports(runtime, images, network, volumes, settings.data_dir, names, balance)

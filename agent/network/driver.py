@@ -32,7 +32,8 @@ _WITHOUT_LINKS: Final = ("none",)
 
 class KernelNetwork:
     """The real NetworkDriver. `underlay`: this node's address that VXLAN frames leave from; `run_dir` holds the records;
-    `forgotten(network, address)`: whether no node sends anything there any more; a released address waits for it."""
+    `forgotten(network, address)`: whether no node sends anything there any more; a released address waits for it. `nft`: one
+    that others use, too."""
 
     def __init__(
         self,
@@ -41,6 +42,7 @@ class KernelNetwork:
         names: NameBook | None = None,
         *,
         balance: Balancer | None = None,
+        nft: Nft | None = None,
         forgotten: Callable[[str, str], bool] = lambda network, address: True,
     ) -> None:
         self._names = names
@@ -54,6 +56,7 @@ class KernelNetwork:
         self._guarded: frozenset[str] = frozenset()
         self._leaving: dict[str, None] = {}
         self._settled = False
+        self._shared_nft = nft
         self._nl: Netlink
         self._nft: Nft
         self._rules: Rules
@@ -65,7 +68,7 @@ class KernelNetwork:
 
     def _open(self) -> None:
         self._leases.load()
-        self._nl, self._nft = Netlink(), Nft()
+        self._nl, self._nft = Netlink(), self._shared_nft or Nft()
         self._rules, self._containers = Rules(self._nft), Containers(self._nl, self._run_dir / "netns")
         sysctls.hold(ipv6=False)
 
@@ -75,7 +78,10 @@ class KernelNetwork:
             await self._tell()
 
     async def _tell(self) -> None:
-        """The name server listens on every gateway, and the balancer knows every network."""
+        """The name server listens on every gateway, and the balancer knows every network. Not before the first `apply`: they
+        would forget the networks that are yet to come."""
+        if not self._settled:
+            return
         if self._names is not None:
             plans = self._plans.values()
             gateways = {plan.name: plan.gateway.split("/")[0] for plan in plans}
@@ -278,7 +284,8 @@ class KernelNetwork:
                 kernel.remove_network(self._nl, plan)
             self._plans.clear()
             self._rules.remove()
-        self._nft.close()
+        if self._shared_nft is None:
+            self._nft.close()
         self._nl.close()
 
 
