@@ -192,7 +192,6 @@ def _attachment(network: str, options: _Json, mac_address: str | None) -> Attach
         network=network,
         aliases=words(options.get("aliases")),
         ipv4_address=options.get("ipv4_address") or "",
-        ipv6_address=options.get("ipv6_address") or "",
         mac_address=options.get("mac_address") or mac_address or "",
         priority=int(options.get("priority") or 0),
     )

@@ -286,6 +286,12 @@ def test_the_first_network_is_the_one_that_leads_out() -> None:
     assert [row.network for row in convert(text).services[0].container.networks] == ["shop_d", "shop_c", "shop_b"]
 
 
+def test_an_ipv6_address_of_ones_choice_is_not_carried() -> None:
+    text = "networks: {n: {ipv4_address: 10.0.0.5, ipv6_address: 'fd00::5'}}"
+    stack = convert(f"services: {{a: {{image: x, {text}}}}}\nnetworks: {{n: }}")
+    assert stack.services[0].container.networks == (Attachment("shop_n", (), "10.0.0.5"),)
+
+
 def test_networks_of_two_ip_versions() -> None:
     text = "enable_ipv6: true, driver: macvlan, ipam: {config: [{subnet: 'fd00:9::/64'}, {subnet: 10.9.0.0/16}]}"
     stack = convert(f"services: {{a: {{image: x, networks: [n]}}}}\nnetworks: {{n: {{{text}}}}}")
