@@ -6,7 +6,7 @@ Numbers of published ports that were chosen once are asked for first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from agent.core.failure import failure_of
@@ -16,17 +16,19 @@ from agent.network.port import AttachmentWanted
 from agent.plan import publish
 from agent.plan.etc_facts import client
 from agent.plan.networks import HOST, attachments
-from agent.plan.records import Failure, Life
+from agent.plan.records import Desired, Failure, Life
 from agent.plan.rewire import leaving, linked, unfinished
 from model.errors import Conflict, ShoalError
 from model.spec import Pairs, Port
 
 
 class Attacher:
-    """Gives back each life as it is attached now."""
+    """Gives back each life as it is attached now. `desired` gives the newest desired state: its networks stand in it."""
 
-    def __init__(self, ports: Ports) -> None:
+    def __init__(self, ports: Ports, desired: Callable[[], Desired]) -> None:
         self._ports = ports
+        self._desired = desired
+        self._publishing: set[str] = set()
 
     async def attach(self, life: Life) -> Life:
         """Raises what the driver raises, and Conflict for a published port that is taken."""
@@ -56,7 +58,7 @@ class Attacher:
 
     async def detach(self, sandbox: str) -> None:
         self._ports.names.client(sandbox, None)
-        self._ports.balance.publish(sandbox, ())
+        self._take_back(sandbox)
         await self._ports.network.detach(sandbox)
 
     def recover(self, life: Life) -> None:
@@ -69,8 +71,7 @@ class Attacher:
         self._ports.names.client(life.sandbox, client(life))
         ports = publish.host_ports(life) if life.addresses else ()
         if not ports:
-            if life.ports:
-                self._ports.balance.publish(life.sandbox, ())
+            self._take_back(life.sandbox)
             return life
         again = publish.again(ports, life.ports)
         try:
@@ -81,9 +82,21 @@ class Attacher:
             return replace(life, ports=self._publish(life, ports))
 
     def _publish(self, life: Life, ports: Iterable[Port]) -> Pairs:
-        address = life.addresses[0][1].partition("/")[0]
+        address = self._way_in(life)
         wanted = [
             LocalPort(port.protocol, port.target, address, port.published, port.host_ip, port.published_end) for port in ports
         ]
         rows = self._ports.balance.publish(life.sandbox, wanted)
+        self._publishing.add(life.sandbox)
         return tuple((f"{row.target}/{row.protocol}", f"{row.host_ip or '0.0.0.0'}:{row.published}") for row in rows)
+
+    def _take_back(self, sandbox: str) -> None:
+        if sandbox in self._publishing:
+            self._publishing.discard(sandbox)
+            self._ports.balance.publish(sandbox, ())
+
+    def _way_in(self, life: Life) -> str:
+        """The address its published ports lead to: one on a network that has a way out, if there is any."""
+        internal = {network.name for network in self._desired().networks if network.internal}
+        rows = [address for network, address in life.addresses if network not in internal] or [life.addresses[0][1]]
+        return rows[0].partition("/")[0]

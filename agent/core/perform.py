@@ -38,7 +38,7 @@ class Performer:
         self._desired = desired
         self._mounts: dict[ReplicaId, tuple[HostMount, ...]] = {}
         self._network_lock = asyncio.Lock()
-        self.attacher = Attacher(ports)
+        self.attacher = Attacher(ports, desired)
         self.pids: dict[str, int] = {}
 
     def hold(self, life: Life) -> None:

@@ -8,7 +8,6 @@ identical `DesiredArrived` yields nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from heapq import heappop, heappush
 
 from agent.plan import drain, health, rewire
 from agent.plan import effects as fx
@@ -24,6 +23,7 @@ from agent.plan.records import Desired, Failure, Goal, Life, ReplicaId
 from agent.plan.starts import Starts
 from agent.plan.status import replica_status
 from agent.plan.steps import effect_of, what_next
+from agent.plan.timers import Timers
 from model.documents import ReplicaStatus
 from model.spec import ServiceSpec
 
@@ -43,8 +43,7 @@ class Core:
         self._pulls: dict[tuple[str, str], dict[ReplicaId, None]] = {}
         self._networks = Networks()
         self._suspects: frozenset[str] = frozenset()
-        self._timers: list[tuple[float, ReplicaId]] = []
-        self._timer_of: dict[ReplicaId, float] = {}
+        self._timers = Timers()
         self._token = 0
         self._todo: dict[ReplicaId, None] = {}
         self._ledger = Ledger()
@@ -59,8 +58,7 @@ class Core:
 
     def wake_at(self) -> float | None:
         """When to send `TimerDue` if nothing else happens before."""
-        times = [at for at in (self._timers[0][0] if self._timers else None, self._networks.retry_at) if at is not None]
-        return min(times, default=None)
+        return min((at for at in (self._timers.next(), self._networks.retry_at) if at is not None), default=None)
 
     def by_container(self, container_id: str) -> Life | None:
         key = self._by_container.get(container_id)
@@ -98,8 +96,6 @@ class Core:
         while (key := self._next()) is not None:
             if key in self.lives:
                 self._advance(key, now)
-        while self._timers and self._timer_of.get(self._timers[0][1]) != self._timers[0][0]:
-            heappop(self._timers)  # replaced by another one
         self._flush()
         out, self._out = self._out, []
         return out
@@ -249,11 +245,7 @@ class Core:
     # advancing
 
     def _take_due(self, now: float) -> None:
-        while self._timers and self._timers[0][0] <= now:
-            at, key = heappop(self._timers)
-            if self._timer_of.get(key) == at:
-                del self._timer_of[key]
-                self._todo[key] = None
+        self._todo |= dict.fromkeys(self._timers.due(now))
         if self._networks.due(now):
             self._apply_networks()
 
@@ -297,9 +289,8 @@ class Core:
         if life.goal == "remove" and not life.may_run():
             self._todo |= {other: None for other in self._places[life.id.place] if other != life.id and self._waits(other)}
         at = lives_of.wake_at(life, now)
-        if at is not None and at > now and self._timer_of.get(life.id) != at:
-            self._timer_of[life.id] = at
-            heappush(self._timers, (at, life.id))
+        if at is not None and at > now:
+            self._timers.set(life.id, at)
 
     def _waits(self, key: ReplicaId) -> bool:
         life = self.lives[key]
@@ -344,7 +335,7 @@ class Core:
         if not place:
             del self._places[life.id.place]
         self._by_container.pop(life.container_id, None)
-        self._timer_of.pop(life.id, None)
+        self._timers.drop(life.id)
         self._starts.leave(life.id)
         self._touched[life.id] = None
         self._want_networks()

@@ -189,6 +189,18 @@ def test_logs_outlive_the_container_until_they_are_forgotten(runner: Runner) -> 
     runner(body)
 
 
+def test_a_container_that_is_gone_has_no_files_to_write_anew(runner: Runner) -> None:
+    async def body(rig: Rig) -> None:
+        order = rig.order()
+        await rig.runtime.readdress(order)
+        await rig.runtime.create(order)
+        await rig.runtime.readdress(replace(order, addresses=("10.7.0.2",)))
+        await rig.runtime.delete(order.id)
+        await rig.runtime.readdress(order)
+
+    runner(body)
+
+
 def test_following_goes_on_over_a_restart_and_ends_when_forgotten(runner: Runner) -> None:
     async def body(rig: Rig) -> None:
         first = rig.order("talk")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.plan.container import HostMount
+from agent.plan.container import ExecRequest, HostMount
 from model.errors import DiskFull, RuntimeFailed
 from model.spec import Resources, Ulimit
 from tests.root.runtime_kit import Kit, busybox_layer, in_private_mounts, kit_open, leftovers, with_kit
@@ -71,6 +71,20 @@ def test_files_of_etc_and_hostname(tmp_path: Path) -> None:
         assert "10.9.0.2\tweb\n" in text
         assert "10.1.1.1\tdb\n" in text
         assert text.endswith("nameserver 10.9.0.1\noptions ndots:0\n")
+
+    with_kit(tmp_path, body)
+
+
+def test_files_of_etc_follow_the_networks_of_a_running_container(tmp_path: Path) -> None:
+    async def body(kit: Kit) -> None:
+        plain = kit.order("sleep", "1000", hostname="web")
+        order = replace(plain, addresses=("10.9.0.2", "10.8.0.2"), nameservers=("10.9.0.1",))
+        await kit.started(order)
+        await kit.runtime.readdress(replace(order, addresses=("10.7.0.2",), nameservers=("10.7.0.1",), layers=()))
+        session = await kit.runtime.exec(order.id, ExecRequest(("cat", "/etc/hosts", "/etc/resolv.conf")))
+        text = b"".join([data async for _, data in session.output()]).decode()
+        await session.close()
+        assert text.endswith("ff02::2\tip6-allrouters\n10.7.0.2\tweb\nnameserver 10.7.0.1\noptions ndots:0\n")
 
     with_kit(tmp_path, body)
 

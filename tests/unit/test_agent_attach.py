@@ -16,12 +16,12 @@ from agent.network.memory import MemoryNetwork
 from agent.network.port import Attached, AttachmentWanted
 from agent.plan.names import Client
 from agent.plan.network import NetworkWanted
-from agent.plan.records import Life, ReplicaId
+from agent.plan.records import Desired, Life, ReplicaId
 from model.errors import Conflict, RuntimeFailed
 from model.spec import Attachment, ContainerSpec, Port, ServiceSpec
 
 SHOP = NetworkWanted("shop", 7, "10.0.0.0/16", "10.0.1.0/24")
-BACK = NetworkWanted("back", 8, "10.1.0.0/16", "10.1.1.0/24")
+BACK = NetworkWanted("back", 8, "10.1.0.0/16", "10.1.1.0/24", internal=True)
 SPEC = ContainerSpec("web:1", networks=(Attachment("shop"),), ports=(Port(80, 0, mode="host"),))
 
 
@@ -61,7 +61,7 @@ class Room:
         self.names, self.balance, self.network = Names(), Balancer(), MemoryNetwork()
         nothing: Any = None
         ports = Ports(nothing, nothing, self.network, nothing, Path("/nowhere"), self.names, self.balance)
-        self.attacher = Attacher(ports)
+        self.attacher = Attacher(ports, lambda: Desired(networks=(SHOP, BACK)))
 
     async def attached(self, spec: ContainerSpec = SPEC) -> Life:
         await self.network.apply((SHOP, BACK))
@@ -86,6 +86,12 @@ async def test_a_chosen_number_that_somebody_took_is_replaced_by_another() -> No
     await room.attacher.detach(life.sandbox)
     room.balance.taken = {32768}
     assert (await room.attacher.attach(life)).ports == (("80/tcp", "0.0.0.0:32769"),)
+
+
+async def test_published_ports_lead_to_a_network_with_a_way_out() -> None:
+    room = Room()
+    life = await room.attached(replace(SPEC, networks=(Attachment("back"), Attachment("shop"))))
+    assert room.balance.published[life.sandbox][0].address == "10.0.1.2"
 
 
 async def test_a_published_port_that_is_taken_is_a_conflict_that_names_its_owner() -> None:
@@ -121,7 +127,7 @@ async def test_rewiring_goes_as_far_as_it_can_and_says_what_is_missing() -> None
     async def go(*wanted: str) -> tuple[list[str], str]:
         room = Room()
         room.network = Deaf()
-        room.attacher = Attacher(replace(room.attacher._ports, network=room.network))
+        room.attacher = Attacher(replace(room.attacher._ports, network=room.network), Desired)
         life = replace(await room.attached(), networks=tuple(Attachment(name) for name in wanted))
         life, failure = await room.attacher.rewire(life)
         return [name for name, _ in life.addresses], failure.message if failure else ""
