@@ -11,11 +11,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from controller.decide.batch import Batch
+from controller.decide.ports import ports_of, published
 from controller.decide.replicas import ReplicaRow, counts, replica_rows
 from controller.decide.types import Settings, View
 from controller.decide.wording import counted, listed, spread_of
 from controller.decide.work import Work, begin
-from model.documents import ServiceDoc
+from model.documents import ServiceDoc, ServicePlanDoc
 from model.errors import NotFound
 from model.spec import ServiceSpec
 from model.states import PENDING, RUNNING
@@ -46,6 +47,7 @@ def explain_service(view: View, name: str, settings: Settings, now_ms: int) -> E
     states = Counter(row.state for row in rows if row.state != RUNNING)
     lines += [f"{counted(number)} {state}" for state, number in sorted(states.items())]
     lines += _demands(doc.spec)
+    lines += answers(doc, view.svcplans.get(name))
     waiting = Counter(row.message for row in rows if row.state == PENDING)
     lines += [f"{counted(number)} waiting: {why}" for why, number in waiting.most_common(5)]
     decision = view.decisions.get(name)
@@ -121,6 +123,18 @@ def _demands(spec: ServiceSpec) -> list[str]:
     rules += [f"at most {placement.max_replicas_per_node} per node"] if placement.max_replicas_per_node else []
     rules += [f"only on {placement.node}"] if placement.node else []
     return [*lines, *([f"placement: {'; '.join(rules)}"] if rules else [])]
+
+
+def answers(doc: ServiceDoc, plan: ServicePlanDoc | None) -> list[str]:
+    """Where the service answers: its networks with their VIPs, its published ports."""
+    known = plan if plan is not None and plan.id == doc.id else ServicePlanDoc(doc.id, doc.spec.name)
+    vips, lines = dict(known.vips), []
+    names = [f"{row.network} (VIP {vips[row.network]})" if row.network in vips else row.network for row in doc.attachments]
+    if names:
+        lines.append(f"networks: {', '.join(names)}")
+    ports = [f"{published(port)}{' on nodes with a replica' if port.local else ' on every node'}" for port in known.ports]
+    ports += [f"{published(port)} on its replicas' nodes" for port in ports_of(doc) if port.mode == "host"]
+    return [*lines, *([f"published: {', '.join(ports)}"] if ports else [])]
 
 
 def _replica_lines(row: ReplicaRow) -> list[str]:

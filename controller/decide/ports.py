@@ -59,6 +59,13 @@ def ingress_ports(doc: ServiceDoc) -> list[Port]:
     return [port for port in ports_of(doc) if port.mode == "ingress"]
 
 
+def published(port: Port) -> str:
+    """`8080->80/tcp`, with the address it is bound to when it is not every one; `*` where the node chooses the number."""
+    number = f"{port.published}-{port.published_end}" if port.published and not is_fixed(port) else str(port.published or "*")
+    host = f"[{port.host_ip}]" if ":" in port.host_ip else port.host_ip
+    return f"{f'{host}:' if host else ''}{number}->{port.target}/{port.protocol}"
+
+
 def port_clashes(view: View, docs: Sequence[ServiceDoc], gone: Collection[str] = ()) -> list[str]:
     """Why services that are about to be written cannot have their published ports, a line for each. `gone`: names of services
     that go with the same write."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from controller.decide.index import index_of
+from controller.decide.ports import published
 from controller.decide.services import decide_services
 from controller.decide.stacks import StackChanges
 from controller.decide.types import Plan, Settings, View
@@ -32,8 +33,11 @@ class Waits:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
+    """`published`: (service, `30000->80/tcp`) of ports that every node answers on, where that is new."""
+
     placements: tuple[Placed, ...] = ()
     waiting: tuple[Waits, ...] = ()
+    published: tuple[tuple[str, str], ...] = ()
 
 
 def changed_view(view: View, changes: StackChanges) -> View:
@@ -75,7 +79,16 @@ def preview(view: View, changes: StackChanges, settings: Settings, now_ms: int) 
         for slot, reason in decision.waiting if decision else ():
             waits.append(Waits(replica_name(name, slot, single=spec.single) if slot else name, reason))
         waits += [Waits(name, note) for note in (decision.notes if decision else ())]
-    return Preview(tuple(placements), tuple(waits))
+    return Preview(tuple(placements), tuple(waits), _published(view, plan, names))
+
+
+def _published(view: View, plan: Plan, names: list[str]) -> tuple[tuple[str, str], ...]:
+    rows = []
+    for doc in plan.svcplans:
+        before = view.svcplans.get(doc.name)
+        had = before.ports if before is not None and before.id == doc.id else ()
+        rows += [(doc.name, published(port)) for port in doc.ports if doc.name in names and port not in had]
+    return tuple(rows)
 
 
 def _planned(view: View, plan: Plan) -> dict[str, dict[str, AssignedService]]:

@@ -75,8 +75,8 @@ class ModelCluster:
         self.docs["services"][name] = doc
         return doc
 
-    def network(self, name: str, subnet: str = "") -> None:
-        self.docs["networks"][name] = NetworkDoc(f"id-{name}", NetworkSpec(name, subnet=subnet))
+    def network(self, name: str, subnet: str = "", **changes: Any) -> None:
+        self.docs["networks"][name] = NetworkDoc(f"id-{name}", NetworkSpec(name, subnet=subnet, **changes))
 
     def volume(self, name: str, **changes: Any) -> None:
         self.docs["volumes"][name] = VolumeDoc(f"id-{name}", VolumeSpec(name, **changes))

@@ -138,3 +138,45 @@ def test_an_agents_wrong_clock_does_not_hold_a_rollout_up(cluster: ModelCluster)
     cluster.agents()
     plan = cluster.decide()
     assert plan.wake_at_ms == cluster.now_ms + 1000
+
+
+def health(cluster: ModelCluster, version: int, word: str) -> None:
+    for rows in cluster.running.values():
+        for key, row in rows.items():
+            if row.version == version:
+                rows[key] = replace(row, health=word, since_ms=cluster.now_ms)
+    cluster.agents()
+
+
+def test_the_next_one_is_replaced_only_when_the_new_one_runs_and_is_healthy(cluster: ModelCluster) -> None:
+    cluster.service("web", 3)
+    cluster.converge()
+    cluster.pass_time(60_000)
+    cluster.service("web", 3, version=2)
+    cluster.decide()
+    assert versions(cluster) == [1, 1, 2]
+    cluster.pass_time(60_000)
+    assert cluster.decide().empty()  # its agent has not said anything of it yet
+    cluster.agents()
+    health(cluster, 2, "starting")
+    cluster.pass_time(60_000)
+    assert cluster.decide().empty()
+    health(cluster, 2, "unhealthy")
+    cluster.pass_time(60_000)
+    assert cluster.decide().empty()
+    health(cluster, 2, "healthy")
+    cluster.pass_time(60_000)
+    cluster.decide()
+    assert versions(cluster) == [1, 2, 2]
+
+
+def test_one_that_is_not_healthy_is_replaced_before_those_that_are(cluster: ModelCluster) -> None:
+    cluster.service("web", 3)
+    cluster.converge()
+    (key, row), *_ = cluster.running["n3"].items()
+    cluster.running["n3"][key] = replace(row, health="unhealthy")
+    cluster.agents()
+    cluster.pass_time(60_000)
+    cluster.service("web", 3, version=2)
+    plan = cluster.decide()
+    assert [doc.node for doc in plan.assignments] == ["n3"]

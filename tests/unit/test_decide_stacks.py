@@ -18,6 +18,7 @@ from model.spec import (
     Mount,
     NetworkSpec,
     Placement,
+    Port,
     ServiceSpec,
     StackSpec,
     UpdateConfig,
@@ -195,3 +196,71 @@ def test_more_replicas_than_the_nodes_ever_take_are_refused(cluster: ModelCluste
     with pytest.raises(BadInput, match="service shop_web: 10,001 replicas: a cluster of 2 nodes takes at most 10,000"):
         diff(cluster, replace(SHOP, services=(replace(WEB, replicas=10_001),)))
     assert diff(cluster, replace(SHOP, services=(replace(WEB, replicas=10_000),))).services
+
+
+def test_a_changed_container_takes_back_what_connect_did_and_an_unchanged_one_keeps_it(cluster: ModelCluster) -> None:
+    applied(cluster, SHOP)
+    live = (Attachment("shop_default"), Attachment("other"))
+    cluster.network("other")
+    cluster.change("shop_web", networks=live)
+    assert diff(cluster, SHOP).empty()
+    (scaled,) = diff(cluster, shop(replicas=5)).services
+    assert scaled.networks == live
+    (changed,) = diff(cluster, shop(container=replace(WEB.container, image="web:2"))).services
+    assert changed.networks is None
+
+
+def test_a_network_that_was_connected_live_is_in_use(cluster: ModelCluster) -> None:
+    applied(cluster, SHOP)
+    cluster.service("other", 1)
+    cluster.change("other", networks=(Attachment("shop_default"),))
+    assert remove_stack(cluster.view(), "shop").changes[-1].sentence == "network shop_default is kept: used by other"
+
+
+def test_an_external_network_must_be_there_and_stays_as_it_is(cluster: ModelCluster) -> None:
+    outside = NetworkSpec("front", external=True, subnet="10.1.0.0/16", options=(("encrypted", ""),))
+    wanted = replace(SHOP, networks=(NETWORK, outside, NetworkSpec("host", external=True, driver="host")))
+    with pytest.raises(BadInput, match="network front is external and does not exist: create it with `shoal network create fr"):
+        diff(cluster, wanted)
+    cluster.network("front", "10.7.0.0/16")
+    before = cluster.docs["networks"]["front"]
+    changes = applied(cluster, wanted)
+    assert changes.stack is not None
+    assert changes.stack.networks == ("shop_default",)
+    write(cluster, remove_stack(cluster.view(), "shop"))
+    assert cluster.docs["networks"] == {"front": before}
+
+
+def test_what_a_network_cannot_be_is_refused(cluster: ModelCluster) -> None:
+    for changes, why in (
+        ({"options": (("encrypted", "true"),)}, "network shop_default: overlay encryption is not available"),
+        ({"driver": "macvlan"}, "network shop_default: there is no driver 'macvlan'"),
+        ({"name": "ingress"}, "network ingress: this name is shoal's own"),
+    ):
+        with pytest.raises(BadInput, match=why):
+            diff(cluster, replace(SHOP, networks=(replace(NETWORK, **changes),)))
+
+
+def test_a_port_that_another_stack_has_is_refused(cluster: ModelCluster) -> None:
+    ports = (Port(80, 8080),)
+    cluster.service("other_web", 1, stack="other", container=ContainerSpec("x", ports=ports))
+    with pytest.raises(Conflict, match="port 8080/tcp is published by other_web already: shop_web cannot have it"):
+        diff(cluster, shop(container=replace(WEB.container, ports=ports)))
+    specs = tuple(ServiceSpec(name, ContainerSpec("x", ports=(Port(1, 9),)), "a") for name in ("a_first", "a_second"))
+    with pytest.raises(Conflict, match="published by a_first already: a_second cannot have it"):
+        diff(cluster, StackSpec("a", specs))
+
+
+def test_a_port_may_go_from_a_service_that_leaves_to_one_that_comes(cluster: ModelCluster) -> None:
+    container = replace(WEB.container, ports=(Port(80, 8080),))
+    applied(cluster, shop(container=container))
+    applied(cluster, replace(SHOP, services=(replace(WEB, name="shop_new", container=container),)))
+    assert [port.published for port in cluster.docs["svcplans"]["shop_new"].ports] == [8080]
+    assert "shop_web" not in cluster.docs["svcplans"]
+
+
+def test_a_subnet_that_is_taken_is_refused_at_once(cluster: ModelCluster) -> None:
+    cluster.network("other", "10.9.0.0/16")
+    wanted = replace(SHOP, networks=(replace(NETWORK, subnet="10.9.5.0/24"),))
+    with pytest.raises(Conflict, match=r"network shop_default: its subnet 10.9.5.0/24 overlaps 10.9.0.0/16 of network other"):
+        diff(cluster, wanted, settings=cluster.settings)
