@@ -254,7 +254,8 @@ def _walk(kind: Any, value: Any, path: str, report: Report) -> None:
     if isinstance(kind, Obj) and isinstance(value, dict):
         for key, item in value.items():
             row = kind.fields.get(key)
-            if row is not None:
+            implied = key == "depends_on" and isinstance(value, Map) and key not in value.marks  # by links, for example
+            if row is not None and not implied:
                 _field(row, item, f"{path}.{key}" if path else key, mark_of(value, key), report)
     elif isinstance(kind, MapOf) and isinstance(value, dict):
         for key, item in value.items():

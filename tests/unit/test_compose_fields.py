@@ -123,7 +123,6 @@ def test_extensions_are_kept_at_every_level() -> None:
 def test_values_shoal_leaves_aside_are_named_too() -> None:
     loaded = load("services: {a: {image: x, network_mode: 'service:b', pid: 'service:b', pull_policy: daily}, b: {image: y}}")
     assert ids(loaded) == [
-        "unsupported:services.a.depends_on",
         "unsupported:services.a.pid",
         "unsupported:services.a.pull_policy",
         "unsupported:services.a.network_mode",
@@ -179,6 +178,14 @@ def test_what_networks_cannot_read_is_warned_of_and_refused_when_applied(text: s
     assert ids(loaded) == [f"unusable:{path}"]
     (problem,) = validate_resolved(loaded.project)
     assert (problem.path, "expected" in problem.message) == (path, True)
+
+
+def test_a_dependency_is_warned_of_only_where_a_file_says_it() -> None:
+    other = "db: {image: y}"
+    assert ids(load(f"services: {{a: {{image: x, links: [db]}}, {other}}}", strict=True)) == []
+    said = ["unsupported:services.a.depends_on"]
+    assert ids(load(f"services: {{a: {{image: x, links: [db], depends_on: [db]}}, {other}}}")) == said
+    assert ids(load(f"services: {{a: {{image: x}}, {other}}}", "services: {a: {depends_on: [db]}}")) == said
 
 
 def test_x_ingress_has_two_words() -> None:
