@@ -265,9 +265,10 @@ class KernelBalancer:
     async def repair(self) -> tuple[str, ...]:
         async with self._lock:
             sentences = await asyncio.to_thread(self._repair)
-        sentences += self._ports.retry()
-        self._news.set()
-        return sentences
+            freed = self._ports.retry()
+            if freed and await self._apply(0.0):
+                self._news.set()
+        return (*sentences, *freed)
 
     def _repair(self) -> tuple[str, ...]:
         if self._broken:

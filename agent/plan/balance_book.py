@@ -128,6 +128,8 @@ class BalanceBook:
             self._told6.pop(network, None)
             self._whole.discard(network)
         self._look(plans)
+        for network in plans.keys() & self._whole:
+            self._settle(network)
         return left
 
     def _look(self, plans: Mapping[str, LinkPlan]) -> None:
@@ -220,13 +222,18 @@ class BalanceBook:
                 self.read([next(iter(self._unread))])
 
     def _settle(self, network: str) -> None:
-        """`network` was told whole: what is inherited of it and claimed by nobody goes; the last one takes the rest along."""
+        """`network` was told whole: what is inherited of it and claimed by nobody goes. With the last network the rest goes,
+        but for addresses on bridges that nobody has spoken of: the plans may be yet to come."""
         plan = self._plans.get(network)
         bridge = plan.bridge if plan else None
-        told = all(name in self._whole for name, seen in self._plans.items() if seen.vxlan) and INGRESS in self._whole
+        joined = [name for name, seen in self._plans.items() if seen.vxlan]
+        all_told = bool(joined) and self._whole.issuperset([INGRESS, *joined])
         for item in list(self._inherited):
-            mine = item.bridge == bridge if isinstance(item, Vip) else network == INGRESS and isinstance(item, Published)
-            if mine or told:
+            if isinstance(item, Vip):
+                told = item.bridge == bridge
+            else:
+                told = network == INGRESS if isinstance(item, Published) else all_told
+            if told:
                 del self._inherited[item]
                 self._touched[item] = None
 

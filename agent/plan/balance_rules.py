@@ -18,6 +18,7 @@ TABLE: Final = "inet shoal-lb"
 MARK: Final = 0x53480000
 _NONE: Final = "none"
 _WITH_PORTS: Final = "meta l4proto { tcp, udp, sctp }"
+# By type, not `typeof`: with that, nft 1.0.6 refuses rules that use a map which is already there ("conflicting protocols").
 SETS: Final = {
     "begun": "type ipv4_addr; counter;",
     "begun6": "type ipv6_addr; counter;",
@@ -25,24 +26,24 @@ SETS: Final = {
     "to6": "type ipv6_addr; counter;",
     "from": "type ipv4_addr; counter;",
     "from6": "type ipv6_addr; counter;",
-    "own": "typeof ip saddr . ip daddr;",
-    "own6": "typeof ip6 saddr . ip6 daddr;",
+    "own": "type ipv4_addr . ipv4_addr;",
+    "own6": "type ipv6_addr . ipv6_addr;",
     "underlays": "type ipv4_addr;",
-    "inside": "typeof oifname . ip saddr; flags interval;",
-    "inside6": "typeof oifname . ip6 saddr; flags interval;",
+    "inside": "type ifname . ipv4_addr; flags interval;",
+    "inside6": "type ifname . ipv6_addr; flags interval;",
 }
 _MAPS: Final = {
-    "vips": "typeof iifname . ip daddr : verdict;",
-    "vips6": "typeof iifname . ip6 daddr : verdict;",
-    "backends": "typeof ip daddr . meta mark : ip daddr;",
-    "backends6": "typeof ip6 daddr . meta mark : ip6 daddr;",
-    "ports": "typeof meta nfproto . meta l4proto . th dport : verdict;",
-    "ports-at": "typeof meta l4proto . ip daddr . th dport : verdict;",
-    "ports-at6": "typeof meta l4proto . ip6 daddr . th dport : verdict;",
-    "targets": "typeof meta l4proto . th dport . meta mark : ip daddr . th dport;",
-    "targets6": "typeof meta l4proto . th dport . meta mark : ip6 daddr . th dport;",
-    "targets-at": "typeof meta l4proto . ip daddr . th dport . meta mark : ip daddr . th dport;",
-    "targets-at6": "typeof meta l4proto . ip6 daddr . th dport . meta mark : ip6 daddr . th dport;",
+    "vips": "type ifname . ipv4_addr : verdict;",
+    "vips6": "type ifname . ipv6_addr : verdict;",
+    "backends": "type ipv4_addr . mark : ipv4_addr;",
+    "backends6": "type ipv6_addr . mark : ipv6_addr;",
+    "ports": "type nf_proto . inet_proto . inet_service : verdict;",
+    "ports-at": "type inet_proto . ipv4_addr . inet_service : verdict;",
+    "ports-at6": "type inet_proto . ipv6_addr . inet_service : verdict;",
+    "targets": "type inet_proto . inet_service . mark : ipv4_addr . inet_service;",
+    "targets6": "type inet_proto . inet_service . mark : ipv6_addr . inet_service;",
+    "targets-at": "type inet_proto . ipv4_addr . inet_service . mark : ipv4_addr . inet_service;",
+    "targets-at6": "type inet_proto . ipv6_addr . inet_service . mark : ipv6_addr . inet_service;",
 }
 _CHAINS: Final = f"""
  chain {_NONE} {{ reject with icmpx type port-unreachable; }}
@@ -132,7 +133,7 @@ def transaction(change: Change, shapes: Iterable[Shape]) -> str:
             gone.setdefault(kind, []).append(key)
         for kind, key, value in _come(move):
             come.setdefault(kind, []).append(f"{key} : {value}")
-    lines = [f"table {TABLE} {{ {_chain(shape)} }}" for shape in shapes]
+    lines = [f"table {TABLE} {{\n{_chain(shape)}\n}}" for shape in shapes]
     lines += [f"delete element {TABLE} {kind} {{ {', '.join(keys)} }}" for kind, keys in gone.items()]
     lines += [f"add element {TABLE} {kind} {{ {', '.join(rows)} }}" for kind, rows in come.items()]
     return "\n".join(lines)
