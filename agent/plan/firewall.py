@@ -78,8 +78,6 @@ _INET_CHAINS: Final = f"""
  }}
  chain from-containers {{
   udp dport {VXLAN_PORT} drop
-  ip daddr . tcp dport @guarded drop
-  ip6 daddr . tcp dport @guarded6 drop
   fib daddr type local tcp dport @guarded_ports drop
   ct state established,related accept
   iifname . ip daddr @own meta l4proto {{ tcp, udp }} th dport 53 accept
@@ -235,53 +233,3 @@ def _elements(elements: Iterable[str]) -> str:
 def _change(verb: str, place: Place, elements: Iterable[str]) -> str:
     text = ", ".join(sorted(elements))
     return f"{verb} element {place[0]} {place[1]} {{ {text} }}" if text else ""
-
-
-def ruleset(plans: Sequence[LinkPlan]) -> str:
-    """The table of before, until the driver uses Rules."""
-    peers = sorted({remote.underlay for plan in plans for remote in plan.remotes})
-    subnets = sorted({plan.subnet for plan in plans})
-    bridges = sorted(plan.bridge for plan in plans)
-    return "\n".join(
-        [
-            f"add table ip {TABLE}",
-            f"delete table ip {TABLE}",
-            f"table ip {TABLE} {{",
-            _old_set("peers", "ipv4_addr", peers),
-            _old_set("subnets", "ipv4_addr", subnets, "flags interval;"),
-            _old_set("bridges", "ifname", [f'"{name}"' for name in bridges]),
-            _old_set("inside", "ifname . ifname", _old_pairs(plans)),
-            _old_set("internal", "ifname", [f'"{plan.bridge}"' for plan in plans if plan.internal]),
-            " chain input { type filter hook input priority -10; policy accept;",
-            f"  iifname @bridges udp dport {VXLAN_PORT} drop",
-            f"  udp dport {VXLAN_PORT} ip saddr != @peers drop",
-            " }",
-            " chain forward { type filter hook forward priority -10; policy accept;",
-            f"  iifname @bridges udp dport {VXLAN_PORT} drop",
-            "  iifname . oifname @inside accept",
-            '  iifname @bridges oifname "sh*" drop',
-            '  oifname @bridges iifname "shx-*" drop',
-            "  iifname @internal drop",
-            "  oifname @internal drop",
-            " }",
-            " chain postrouting { type nat hook postrouting priority 100; policy accept;",
-            '  ip saddr @subnets ip daddr != @subnets oifname != "sh*" masquerade',
-            " }",
-            "}",
-        ]
-    )
-
-
-def _old_pairs(plans: Sequence[LinkPlan]) -> list[str]:
-    rows = []
-    for plan in plans:
-        rows.append(f'"{plan.bridge}" . "{plan.bridge}"')
-        if plan.vxlan:
-            rows.append(f'"{plan.bridge}" . "{plan.vxlan}"')
-            rows.append(f'"{plan.vxlan}" . "{plan.bridge}"')
-    return sorted(rows)
-
-
-def _old_set(name: str, kind: str, elements: Sequence[str], extra: str = "") -> str:
-    body = f" elements = {{ {', '.join(elements)} }}" if elements else ""
-    return f" set {name} {{\n  type {kind}; {extra}\n {body}\n }}"

@@ -1,6 +1,6 @@
 """Two nodes with networks and containers, and a machine outside, each a network namespace of the test's own.
 
-Networks: a (IPv6 too), b, inner (internal). Containers: a1, a3, b1, i1 on n1; a2, b2 on n2.
+Networks: a, b, inner (internal); a and inner have IPv6. Containers: a1, a3, b1, i1 on n1; a2, b2 on n2.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.root.spaces import Space
 T = TypeVar("T")
 VNI: Final = {"a": 4097, "b": 4098, "inner": 4099}
 SUBNET: Final = {"a": "10.77", "b": "10.78", "inner": "10.79"}
-PREFIX6: Final = "fd00:a::/96"
+PREFIX6: Final = {"a": "fd00:a::/96", "inner": "fd00:c::/96"}
 UNDERLAY: Final = {"n1": "192.0.2.1", "n2": "192.0.2.2", "out": "192.0.2.9"}
 GUARDED: Final = ["192.0.2.1:7443", "192.0.2.2:7443", "192.0.2.9:7070"]
 PLACES: Final = {
@@ -71,7 +71,7 @@ class Container:
     def __init__(self, path: str, network: str, address: str) -> None:
         self.path, self.network, self.address = path, network, address
         self.mac = mac_of(address, VNI[network])
-        self.address6 = embedded(PREFIX6, address) if network == "a" else ""
+        self.address6 = embedded(PREFIX6[network], address) if network in PREFIX6 else ""
 
     def inside(self, work: Callable[[], T]) -> T:
         return namespaces.enter(self.path, work)
@@ -127,6 +127,10 @@ def gateway(network: str, node: str) -> str:
     return f"{SUBNET[network]}.{node[1:]}.1"
 
 
+def gateway6(network: str, node: str) -> str:
+    return embedded(PREFIX6[network], gateway(network, node))
+
+
 def vtep(network: str, node: str) -> str:
     return f"{SUBNET[network]}.{node[1:]}.0"
 
@@ -144,7 +148,7 @@ def _networks(node: str, other: str) -> list[dict[str, Any]]:
         {
             "name": name, "vni": vni, "subnet": f"{SUBNET[name]}.0.0/16", "slice": f"{SUBNET[name]}.{node[1:]}.0/24",
             "peers": [{"node": other, "underlay": UNDERLAY[other], "slice": f"{SUBNET[name]}.{other[1:]}.0/24"}],
-            "internal": name == "inner", "prefix6": PREFIX6 if name == "a" else "",
+            "internal": name == "inner", "prefix6": PREFIX6.get(name, ""),
         }
         for name, vni in VNI.items()
     ]  # fmt: skip

@@ -13,7 +13,7 @@ import pytest
 
 from agent.plan.network import mac_of
 from tests.root import frames
-from tests.root.isolation_kit import PREFIX6, SUBNET, UNDERLAY, VNI, Place, gateway, payloads, place, vtep
+from tests.root.isolation_kit import SUBNET, UNDERLAY, VNI, Place, gateway, gateway6, payloads, place, vtep
 
 pytestmark = pytest.mark.root
 
@@ -88,34 +88,38 @@ def test_neither_arp_of_others_nor_strange_frames_come_through(made: Place) -> N
         assert got[6:12] != frames.mac(a1.mac), "a frame from container to container"
 
 
-def test_vxlan_frames_are_taken_from_peers_only(made: Place) -> None:
-    a1, a2, b2 = made.containers["a1"], made.containers["a2"], made.containers["b2"]
-    listeners = {"a": made.listen("a2", 5003), "b": made.listen("b2", 5003)}
+@pytest.mark.parametrize(("node", "other"), [("n1", "n2"), ("n2", "n1")])
+@pytest.mark.parametrize("network", ["a", "b"])
+def test_vxlan_frames_are_taken_from_peers_only(made: Place, network: str, node: str, other: str) -> None:
+    target = {"an1": "a3", "an2": "a2", "bn1": "b1", "bn2": "b2"}[network + node]
+    listener, port = made.listen(target, 5003), 4789
 
-    def injected(network: str, payload: bytes) -> bytes:
-        target = {"a": a2, "b": b2}[network].address
-        source = f"{SUBNET[network]}.1.77"
-        to, came = (mac_of(vtep(network, node), VNI[network]) for node in ("n2", "n1"))
-        return frames.vxlan(VNI[network], frames.ether(to, came, *frames.udp(source, target, 5003, payload)))
+    def injected(payload: bytes) -> bytes:
+        source = f"{SUBNET[network]}.{other[1:]}.77"
+        to, came = (mac_of(vtep(network, of), VNI[network]) for of in (node, other))
+        inner = frames.udp(source, made.containers[target].address, 5003, payload)
+        return frames.vxlan(VNI[network], frames.ether(to, came, *inner))
 
-    for network in ("a", "b"):
-        for to in (UNDERLAY["n1"], UNDERLAY["n2"], gateway("a", "n1"), gateway("a", "n2"), vtep("a", "n2"), a2.address):
-            for name in ("a1", "b1"):
-                for _ in range(20):
-                    made.send(name, to, 4789, injected(network, b"from a container"))
-        for source in (UNDERLAY["n1"], UNDERLAY["n2"]):
-            kind, packet = frames.udp(source, UNDERLAY["n2"], 4789, injected(network, b"spoofed"))
-            made.raw("a1", frames.ether(TO_GATEWAY, a1.mac, kind, packet))
-        for _ in range(20):
-            made.send("out", UNDERLAY["n2"], 4789, injected(network, b"from a stranger"))
-        made.send("n1", UNDERLAY["n2"], 4789, injected(network, b"from the peer"))
-        assert payloads(listeners[network], b"from the peer") == []
+    aims = [at("a", of) for at in (gateway, vtep) for of in ("n1", "n2")] + [made.containers[target].address]
+    for address in (UNDERLAY["n1"], UNDERLAY["n2"], *aims):
+        for name in ("a1", "b1"):
+            for _ in range(20):
+                made.send(name, address, port, injected(b"from a container"))
+    for source in UNDERLAY.values():
+        for frame_to in (TO_GATEWAY, "01:80:c2:00:00:0e"):
+            kind, packet = frames.udp(source, UNDERLAY[node], port, injected(b"spoofed"))
+            made.raw("a1", frames.ether(frame_to, made.containers["a1"].mac, kind, packet))
+    for _ in range(20):
+        made.send("out", UNDERLAY[node], port, injected(b"from a stranger"))
+    made.send(other, UNDERLAY[node], port, injected(b"from the peer"))
+    assert payloads(listener, b"from the peer") == []
 
 
 def test_containers_of_different_networks_do_not_reach_each_other(made: Place) -> None:
     listeners = {name: made.listen(name, 5004) for name in ("a2", "a3", "b1", "b2", "i1", "n1", "n2", "out")}
     foreign = [made.containers[name].address for name in ("b1", "b2", "i1")]
     foreign += [at(network, node) for network in ("b", "inner") for node in ("n1", "n2") for at in (gateway, vtep)]
+    foreign += [made.containers["i1"].address6, gateway6("inner", "n1"), gateway6("inner", "n2"), gateway6("a", "n2")]
     foreign += [vtep("a", "n1"), vtep("a", "n2"), gateway("a", "n2"), "10.77.250.1", "10.78.250.1"]
     for address in foreign:
         for _ in range(20):
@@ -123,11 +127,15 @@ def test_containers_of_different_networks_do_not_reach_each_other(made: Place) -
     for name in ("b1", "b2", "i1"):
         made.send(name, made.containers["a3"].address, 5004, b"foreign")
         made.send(name, made.containers["a2"].address, 5004, b"foreign")
-    honest = {"a2": "a1", "a3": "a1", "b2": "b1", "b1": "b2", "n2": "b2", "n1": "a1", "out": "a1"}
-    for name, source in honest.items():
+    for address in (made.containers["i1"].address6, gateway6("inner", "n1")):
+        made.send("a2", address, 5004, b"foreign")
+    both = {"a2": "a1", "a3": "a2"}
+    for name, source in both.items():
+        made.send(source, made.containers[name].address6, 5004, b"by IPv6")
+    for name, source in {**both, "b2": "b1", "b1": "b2", "n2": "b2", "n1": "a1", "out": "a1", "i1": "n1"}.items():
         made.send(source, UNDERLAY.get(name) or made.containers[name].address, 5004, b"honest")
-    made.send("n1", made.containers["i1"].address, 5004, b"honest")
-    assert {name: payloads(listener, b"honest") for name, listener in listeners.items()} == {name: [] for name in listeners}
+    for name, listener in listeners.items():
+        assert payloads(listener, b"honest") == ([b"by IPv6"] if name in both else []), name
 
 
 def test_an_internal_network_has_no_way_out(made: Place) -> None:
@@ -135,21 +143,33 @@ def test_an_internal_network_has_no_way_out(made: Place) -> None:
     inside = f"nsenter --net={made.containers['i1'].path}"
     for target in (f"{UNDERLAY['out']}/32", f"{UNDERLAY['n1']}/32", f"{SUBNET['a']}.0.0/16"):
         made.spaces["n1"].sh(f"{inside} ip route replace {target} via {gateway('inner', 'n1')}")
-    for address in (UNDERLAY["out"], UNDERLAY["n1"], gateway("inner", "n1"), gateway("a", "n1"), made.containers["a1"].address):
+    others = (gateway("a", "n1"), gateway6("a", "n1"), made.containers["a1"].address, made.containers["a1"].address6)
+    for address in (UNDERLAY["out"], UNDERLAY["n1"], gateway("inner", "n1"), gateway6("inner", "n1"), *others):
         for _ in range(20):
             made.send("i1", address, 5005, b"out")
-    made.send("i1", gateway("inner", "n1"), 53, b"a question")
-    assert payloads(name_server, b"a question") == []
+    for address in (gateway6("inner", "n1"), gateway("inner", "n1")):
+        made.send("i1", address, 53, b"a question")
+        assert payloads(name_server, b"a question") == []
     made.send("a1", UNDERLAY["out"], 5005, b"honest")
     made.send("a1", UNDERLAY["n1"], 5005, b"honest")
     assert payloads(out, b"honest") == payloads(node, b"honest") == []
-    made.spaces["n1"].sh(f"{inside} ping -c 1 -W 2 {gateway('inner', 'n1')}")
+    made.spaces["n1"].sh(f"{inside} ping -c 1 -W 2 {gateway('inner', 'n1')}\n{inside} ping -c 1 -W 2 {gateway6('inner', 'n1')}")
+
+
+@pytest.mark.parametrize("name", ["a1", "a2", "i1"])
+def test_the_node_itself_reaches_containers(made: Place, name: str) -> None:
+    listener = made.listen(name, 5006, tcp=True)
+    for address in (made.containers[name].address, made.containers[name].address6):
+        client = made.call("n1", address, 5006)
+        listener.accept()[0].close()
+        client.settimeout(5)
+        assert client.recv(1) == b""
 
 
 def test_daemons_are_out_of_containers_reach_and_other_services_are_not(made: Place) -> None:
     daemons = [made.listen(name, port, tcp=True) for name, port in (("n1", 7443), ("n2", 7443), ("out", 7070))]
     services = {name: made.listen(name, 8080, tcp=True) for name in ("n1", "n2", "out")}
-    local = [UNDERLAY["n1"], gateway("a", "n1"), gateway("b", "n1"), vtep("a", "n1"), f"{PREFIX6[:-3]}a4d:101"]
+    local = [UNDERLAY["n1"], gateway("a", "n1"), gateway("b", "n1"), vtep("a", "n1"), gateway6("a", "n1")]
     calls = [
         made.call(name, address, 7443)
         for name in ("a1", "b1", "i1")
@@ -162,7 +182,7 @@ def test_daemons_are_out_of_containers_reach_and_other_services_are_not(made: Pl
             server.sendall(b"hello")
             client.settimeout(5)
             assert client.recv(10) == b"hello"
-    for own in (gateway("a", "n1"), f"{PREFIX6[:-3]}a4d:101"):
+    for own in (gateway("a", "n1"), gateway6("a", "n1")):
         made.call("a1", own, 8080)
         services["n1"].accept()[0].close()
     for listener in daemons:

@@ -7,7 +7,7 @@ import ipaddress
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.plan import firewall, ipam
+from agent.plan import ipam
 from agent.plan.network import NetworkWanted, PeerWanted, link_plan, local_bridge, overlap, veth_name
 
 SHOP = NetworkWanted("shop_default", 4097, "10.77.0.0/16", "10.77.1.0/24", (PeerWanted("n2", "192.0.2.2", "10.77.2.0/24"),))
@@ -38,14 +38,6 @@ def test_overlapping_networks_are_named() -> None:
     one, two = link_plan(SHOP, 1500), link_plan(NetworkWanted("other", 4098, "10.77.0.0/17", "10.77.3.0/24"), 1500)
     assert overlap([one, two]) == ("shop_default", "other")
     assert overlap([one]) is None
-
-
-def test_rules_name_peers_and_keep_networks_apart() -> None:
-    text = firewall.ruleset([link_plan(SHOP, 1500)])
-    assert "elements = { 192.0.2.2 }" in text
-    assert '"shb-4097" . "shx-4097"' in text
-    assert text.count("{") == text.count("}")
-    assert firewall.ruleset([link_plan(SHOP, 1500)]) == text
 
 
 @given(st.integers(24, 29), st.integers(0, 40))
