@@ -8,15 +8,18 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from controller.decide.ports import host_claims
 from controller.decide.services import decide_services
+from model.addresses import service_range
 from model.documents import NodeInfo
-from model.spec import ContainerSpec, Mount, Placement, UpdateConfig
+from model.spec import Attachment, ContainerSpec, Mount, Placement, Port, UpdateConfig
 from tests.scenarios.model_cluster import ModelCluster
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +36,7 @@ def clusters(draw: st.DrawFn) -> ModelCluster:
         zone = (("zone", draw(st.sampled_from("ab"))),)
         cluster.node(name, info, labels=zone, availability=draw(st.sampled_from(["active"] * 6 + ["pause", "drain"])))
     cluster.network("net")
+    cluster.network("small", "10.9.0.0/27")
     for number in range(draw(st.integers(0, 4))):
         add_service(draw, cluster, f"s{number}")
     return cluster
@@ -40,12 +44,14 @@ def clusters(draw: st.DrawFn) -> ModelCluster:
 
 def add_service(draw: Draw, cluster: ModelCluster, name: str) -> None:
     volume = draw(st.sampled_from(["", "", "", "v1", "v2"]))
-    container = ContainerSpec("x", mounts=(Mount("volume", "/data", volume),) if volume else ())
+    ports = draw(st.sampled_from([(), (), (), (Port(80),), (Port(80, 8080),), (Port(80, 9000, published_end=9002), Port(81))]))
+    ports += draw(st.sampled_from([(), (), (), (Port(53, 53, "udp", "host"),)]))
+    container = ContainerSpec("x", mounts=(Mount("volume", "/data", volume),) if volume else (), ports=ports)
     cluster.service(
         name, draw(st.integers(0, 7)), container=container, cpus=draw(st.sampled_from([0.0, 0.5, 1.0])),
         memory=draw(st.integers(0, 2)), pids=draw(st.integers(0, 2)),
         mode=draw(st.sampled_from(["replicated"] * 4 + ["global"])),
-        networks=draw(st.sampled_from([(), ("net",)])),
+        networks=draw(st.sampled_from([(), ("net",), ("small",), ("net", "small")])),
         placement=Placement(
             constraints=draw(st.sampled_from([(), (), ("node.labels.zone==a",)])),
             spread=draw(st.sampled_from([(), ("node.labels.zone",)])), max_replicas_per_node=draw(st.sampled_from([0, 0, 2])),
@@ -57,7 +63,9 @@ def add_service(draw: Draw, cluster: ModelCluster, name: str) -> None:
 def disturb(draw: Draw, cluster: ModelCluster) -> None:
     """One thing that happens to clusters."""
     what = draw(
-        st.sampled_from(["scale", "version", "lose", "cut", "back", "drain", "active", "remove", "add", "delete", "stop"])
+        st.sampled_from(
+            ["scale", "version", "lose", "cut", "back", "drain", "active", "remove", "add", "delete", "stop", "connect"]
+        )
     )
     services, nodes = sorted(cluster.docs["services"]), sorted(cluster.docs["nodes"])
     service = draw(st.sampled_from(services)) if services else ""
@@ -66,6 +74,9 @@ def disturb(draw: Draw, cluster: ModelCluster) -> None:
         cluster.change(service, scale=draw(st.integers(0, 7)))
     elif service and what == "version":
         cluster.change(service, version=cluster.docs["services"][service].version + 1)
+    elif service and what == "connect":
+        names = draw(st.sampled_from([(), ("net",), ("small", "net")]))
+        cluster.change(service, networks=tuple(Attachment(network) for network in names))
     elif service and what == "delete":
         del cluster.docs["services"][service]
     elif service and what == "stop":
@@ -112,6 +123,30 @@ def check_room(cluster: ModelCluster) -> None:
             assert not info.pids or used["pids"] <= info.pids
 
 
+def check_answers(cluster: ModelCluster) -> None:
+    """No address and no number twice, none in a slice, none of a service that is gone."""
+    places: Counter[object] = Counter()
+    for plan in cluster.docs["svcplans"].values():
+        assert cluster.docs["services"][plan.name].id == plan.id
+        places.update(plan.vips)
+        places.update((port.protocol, port.published) for port in plan.ports)
+        for network, vip in plan.vips:
+            net = cluster.docs["netplans"][network]
+            assert ip_address(vip) in ip_network(service_range(net.subnet))
+            assert not any(ip_address(vip) in ip_network(cidr) for _, cidr in net.slices)
+    assert [row for row, count in places.items() if count > 1] == []
+
+
+def check_ports(cluster: ModelCluster) -> None:
+    """No port of a node is had by two replicas."""
+    for node, doc in cluster.docs["assignments"].items():
+        services = [(cluster.docs["services"].get(entry.name), len(entry.replicas)) for entry in doc.services]
+        taken: Counter[object] = Counter()
+        for service, count in services:
+            taken.update(dict.fromkeys(host_claims(service), count) if service else {})
+        assert all(count == 1 for count in taken.values()) or cluster.docs["health"][node].state == "down"
+
+
 @given(clusters())
 @settings(max_examples=150, deadline=None)
 def test_one_pass_reaches_the_spec_a_second_does_nothing(cluster: ModelCluster) -> None:
@@ -134,6 +169,8 @@ def test_whatever_happens_the_cluster_settles_and_no_node_is_given_more_than_it_
             cluster.agents()
     cluster.converge(rounds=120)
     check_room(cluster)
+    check_answers(cluster)
+    check_ports(cluster)
     for name, doc in cluster.docs["services"].items():
         if doc.spec.mode == "replicated" and not doc.stopped:
             waiting = cluster.docs["decisions"][name].waiting if name in cluster.docs["decisions"] else ()
