@@ -184,3 +184,14 @@ def test_lines_of_port() -> None:
         with pytest.raises(BadInput):
             wanted_port(bad)
     assert place("", 80) == "0.0.0.0:80"
+
+
+def test_what_is_sent_is_what_the_controller_takes() -> None:
+    from controller.api.schemas import ConnectBody, DisconnectBody
+    from model import codec
+
+    body = ConnectBody.model_validate(connect_body("box", ("a",), "10.1.2.3", ("db",)))
+    assert (body.container, body.aliases, body.ipv4_address, body.links) == ("box", ["a"], "10.1.2.3", [["db", "db"]])
+    assert DisconnectBody.model_validate({"container": "box", "force": True}).force
+    wanted = spec("--subnet", "10.9.0.0/16", "--label", "a=b")
+    assert codec.from_plain(NetworkSpec, codec.to_plain(wanted)) == wanted
