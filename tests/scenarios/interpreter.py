@@ -4,7 +4,10 @@ A scenario is text: blocks of commands, then `----`, then what they printed, the
 
     node NAME... [cpus=4 memory=8G label=zone=a availability=drain]     joined, heard and ready
     service NAME [scale=3 cpus=1 memory=1G global job single rm constraint=.. spread=.. max=2 pin=n1 volume=v network=n
-                  parallelism=1 order=start-first version=2 stopped]    put as written; what is not said has its default
+                  parallelism=1 order=start-first version=2 stopped port=8080:80 address=network:10.9.0.9]
+                             put as written; what is not said has its default. port: 80 (the cluster chooses), 8080:80,
+                             8080-8089:80, host:8080:80
+    connect SERVICE NETWORK...   what its containers are attached to now
     network NAME [subnet]    volume NAME    delete service|network|volume|node NAME
     kill NODE...   cut NODE...   back NODE...   break SERVICE VERSION   finish SERVICE [CODE]
     pass MS                  time goes by, living nodes are heard
@@ -18,11 +21,11 @@ A scenario is text: blocks of commands, then `----`, then what they printed, the
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from controller.decide.types import Plan
 from model.documents import AssignmentDoc, NodeInfo
-from model.spec import ContainerSpec, Mount, Placement, RestartPolicy, UpdateConfig
+from model.spec import Attachment, ContainerSpec, Mount, Placement, Port, RestartPolicy, UpdateConfig
 from tests.scenarios.model_cluster import ModelCluster
 
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -63,6 +66,7 @@ class Player:
         flags, options = _split(words)
         mounts = (Mount("volume", "/data", options.pop("volume")),) if "volume" in options else ()
         update = UpdateConfig(int(options.pop("parallelism", 1)), order=options.pop("order", "stop-first"))
+        restart = RestartPolicy("none" if "rm" in flags else "any")
         placement = Placement(
             tuple(text for text in options.pop("constraint", "").split(",") if text),
             tuple(text for text in options.pop("spread", "").split(",") if text),
@@ -70,10 +74,13 @@ class Player:
         )  # fmt: skip
         mode = "global" if "global" in flags else "replicated-job" if "job" in flags else "replicated"
         networks = tuple(text for text in options.pop("network", "").split(",") if text)
-        restart = RestartPolicy("none" if "rm" in flags else "any")
+        ports = tuple(_port(text) for text in options.pop("port", "").split(",") if text)
+        asked = tuple(text.split(":") for text in options.pop("address", "").split(",") if text)
+        attached = tuple(Attachment(network, ipv4_address=address) for network, address in asked)
+        container = ContainerSpec("image", mounts=mounts, restart=restart, ports=ports, networks=attached)
         self.cluster.service(
-            name, int(options.pop("scale", 1)), container=ContainerSpec("image", mounts=mounts, restart=restart), mode=mode,
-            update=update, placement=placement, networks=networks, cpus=float(options.pop("cpus", 0)),
+            name, int(options.pop("scale", 1)), container=container, mode=mode, update=update,
+            placement=placement, networks=networks, cpus=float(options.pop("cpus", 0)),
             memory=_amount(options.pop("memory", "0")), version=int(options.pop("version", 1)),
             single="single" in flags, auto_remove="rm" in flags,
         )  # fmt: skip
@@ -81,6 +88,9 @@ class Player:
             raise ValueError(f"service {name}: unknown options {sorted(options)}")
         if "stopped" in flags:
             self.cluster.change(name, stopped=True)
+
+    def _connect(self, service: str, *networks: str) -> None:
+        self.cluster.change(service, networks=tuple(Attachment(network) for network in networks))
 
     def _network(self, name: str, subnet: str = "") -> None:
         self.cluster.network(name, subnet)
@@ -120,7 +130,9 @@ class Player:
         for doc in plan.assignments:
             lines += _difference(before.get(doc.node), doc)
         for net in plan.netplans:
-            lines.append(f"  network {net.name}: vni {net.vni}, {net.subnet}, {' '.join('='.join(row) for row in net.slices)}")
+            fixed = "".join(f", {address} on {node}" for address, node in net.fixed)
+            slices = " ".join("=".join(row) for row in net.slices)
+            lines.append(f"  network {net.name}: vni {net.vni}, {net.subnet}, {slices}{fixed}")
         for row in plan.svcplans:
             ports = [f"{port.published}->{port.target}/{port.protocol}" for port in row.ports]
             lines.append(f"  service {row.name}: {' '.join([*('='.join(vip) for vip in row.vips), *ports])}")
@@ -170,6 +182,13 @@ def _held(service: str, slot: int, version: int) -> str:
 def _split(words: tuple[str, ...]) -> tuple[list[str], dict[str, Any]]:
     """Bare words, and `name=value` options."""
     return [word for word in words if "=" not in word], dict(word.split("=", 1) for word in words if "=" in word)
+
+
+def _port(text: str) -> Port:
+    mode: Literal["ingress", "host"] = "host" if text.startswith("host:") else "ingress"
+    published, _, target = text.removeprefix("host:").rpartition(":")
+    low, _, high = published.partition("-")
+    return Port(int(target), int(low or 0), mode=mode, published_end=int(high or 0))
 
 
 def _amount(text: str) -> int:
