@@ -133,6 +133,11 @@ class Day:
                 code = message.exit_code if message.WhichOneof("kind") == "exit_code" else code
         return output.decode(), code
 
+    async def links(self, slot: int) -> list[str]:
+        """Interfaces in the container."""
+        text, _ = await self.exec(slot, "ip", "-o", "link")
+        return [line.split(": ")[1].split("@")[0] for line in text.splitlines()]
+
     async def load(self) -> None:
         channel, stub = self.stub()
         async with channel:
@@ -195,6 +200,39 @@ async def ended_meanwhile(day: Day) -> None:
     await day.status(lambda row: row.key.slot == 3 and row.state == "running")
 
 
+def wired(generation: int, *networks: str) -> pb.ToNode:
+    message = desired(generation, COUNT)
+    message.desired.networks.add(name="other", vni=8, subnet="10.1.0.0/16", slice="10.1.1.0/24")
+    message.desired.services[0].rewired = bool(networks)
+    for network in networks:
+        message.desired.services[0].networks.add(network=network)
+    return message
+
+
+async def rewired(day: Day) -> None:
+    """Networks come and go while the container runs, over a restart of the agent."""
+    before = await day.inspect(2)
+    held = before["NetworkSettings"]["Networks"]["shop_default"]["IPAddress"]
+    await day.session.send(wired(2, "shop_default", "other"))
+    row = await day.status(lambda row: row.key.slot == 2 and len(row.addresses) == 2)
+    got = [item.address.split("/")[0] for item in row.addresses]
+    day.seen["rewired_kept"] = got[0] == held
+    day.seen["rewired_links"] = await day.links(2)
+    text, _ = await day.exec(2, "cat", "/etc/hosts")
+    day.seen["rewired_hosts"] = [line.split("\t")[0] for line in text.splitlines()[-2:]] == got
+    day.kill()
+    day.start()
+    day.session = await day.dispatcher.session()
+    whole = await day.session.next("status")
+    (again,) = [row for row in whole.replicas if row.key.slot == 2]
+    day.seen["rewired_adopted"] = [item.address.split("/")[0] for item in again.addresses] == got
+    await day.session.send(wired(3))
+    await day.status(lambda row: row.key.slot == 2 and len(row.addresses) == 1)
+    day.seen["rewired_back"] = await day.links(2)
+    day.seen["rewired_same_container"] = (await day.inspect(2))["State"]["Pid"] == before["State"]["Pid"]
+    await day.session.send(desired(1, COUNT))
+
+
 async def failures(day: Day) -> None:
     once = RestartPolicy("none")
     rows = {
@@ -234,6 +272,7 @@ def link_names() -> list[str]:
 
 async def full_disk(day: Day) -> None:
     await day.session.send(desired(3, COUNT))
+    await day.session.until_states(dict.fromkeys(range(1, COUNT + 1), "running"))  # what goes leaves room on the disk
     filler = day.data / "filler"
     fill(filler)
     await day.session.send(desired(4, COUNT + 1))
@@ -265,7 +304,7 @@ async def main(work: Path, cgroup: str) -> None:
         try:
             day.session = await day.dispatcher.session()
             await day.load()
-            for part in (run_many, killed_container, killed_agent, ended_meanwhile, failures, full_disk, removed):
+            for part in (run_many, killed_container, killed_agent, ended_meanwhile, rewired, failures, full_disk, removed):
                 day.seen["part"] = part.__name__
                 await part(day)
             day.seen["part"] = "done"

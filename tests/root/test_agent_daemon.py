@@ -74,6 +74,12 @@ def test_no_exit_code_is_lost_while_the_agent_is_away(seen: dict[str, Any]) -> N
     assert seen["exit_code_meanwhile"] == 137
 
 
+def test_networks_change_while_a_container_runs(seen: dict[str, Any]) -> None:
+    assert seen["rewired_links"] == ["lo", "eth0", "eth1"]
+    assert seen["rewired_back"] == ["lo", "eth0"]
+    assert [seen[f"rewired_{name}"] for name in ("kept", "hosts", "adopted", "same_container")] == [True] * 4
+
+
 def test_every_failure_says_why_in_one_line_with_its_code(seen: dict[str, Any]) -> None:
     state, code, message = zip(*(seen["failures"][name] for name in ("oom", "command", "image", "code")), strict=True)
     assert state == ("failed", "rejected", "rejected", "failed")
