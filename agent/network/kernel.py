@@ -99,7 +99,7 @@ def _devices(plan: LinkPlan) -> list[tuple[str, str]]:
 
 def make_links(nl: Netlink, plan: LinkPlan, links: Mapping[str, Link], underlay: str) -> None:
     """The network's bridge and VXLAN device as they should be. `links`: those there are."""
-    requests = [netlink.add_bridge(plan.bridge, plan.bridge_mac, plan.mtu)]
+    requests = [netlink.add_bridge(plan.bridge, plan.bridge_mac)]
     if plan.vxlan:
         found = links.get(plan.vxlan)
         if found is not None and found.vxlan != (plan.vni, underlay, VXLAN_PORT):
@@ -109,7 +109,8 @@ def make_links(nl: Netlink, plan: LinkPlan, links: Mapping[str, Link], underlay:
     if plan.prefix6:
         for name, _ in _devices(plan):
             sysctls.allow_ipv6(name)
-    nl.send([netlink.set_link(name, mac, plan.mtu, ipv6=has_ipv6(plan)) for name, mac in _devices(plan)])
+    devices = _devices(plan)
+    nl.send([request for name, mac in devices for request in netlink.set_link(name, mac, plan.mtu, ipv6=has_ipv6(plan))])
     if not nl.index(plan.bridge):
         raise RuntimeFailed(f"network {plan.name}: bridge {plan.bridge} could not be made")
 

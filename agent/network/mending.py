@@ -26,11 +26,12 @@ log = logging.getLogger(__name__)
 def settle(nl: Netlink, containers: Containers, leases: Leases, plans: Mapping[str, LinkPlan], underlay: str) -> list[str]:
     """Links, ports and entries as they should be; what was not."""
     sight = kernel.look(nl)
-    nl.send(netlink.delete_links(kernel.stray_links(sight.links, plans.values())))
+    stray = kernel.stray_links(sight.links, plans.values())
+    nl.send(netlink.delete_links(stray))
     made: set[str] = set()
     said = _links(nl, plans, underlay, sight, made)
     said += _ports(nl, containers, leases, plans, sight, made)
-    if said:
+    if said or stray:
         sight = kernel.look(nl)
     return said + _entries(nl, leases, plans, sight, made)
 

@@ -58,7 +58,7 @@ def inside(plan: LinkPlan, found: Interface, index: int, *, ipv6: bool) -> list[
     """Brings the interface up with its address and the routes of its network."""
     gateway, _ = plan.gateway.split("/")
     requests = [
-        netlink.set_inside(index, ipv6=ipv6),
+        *netlink.set_inside(index, ipv6=ipv6),
         netlink.add_address(index, f"{found.address}/{length(plan.subnet)}", prefix_route=False),
         netlink.put_route(f"{gateway}/32", "", index),
         netlink.put_route(plan.subnet, gateway, index),

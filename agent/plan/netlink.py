@@ -141,8 +141,9 @@ def _conf(conf: Mapping[int, int], *, ipv6: bool) -> bytes:
     return attr(IFLA_AF_SPEC | NESTED, body) if body else b""
 
 
-def add_bridge(name: str, mac: str, mtu: int) -> Request:
-    body = _ifinfo() + _text(IFLA_IFNAME, name) + attr(IFLA_ADDRESS, _mac(mac)) + _u32(IFLA_MTU, mtu)
+def add_bridge(name: str, mac: str) -> Request:
+    """Without MTU: a bridge keeps to one only when it was changed to it, else it follows its ports."""
+    body = _ifinfo() + _text(IFLA_IFNAME, name) + attr(IFLA_ADDRESS, _mac(mac))
     return Request(RTM_NEWLINK, _NEW, body + _linkinfo("bridge"), (EEXIST,), f"bridge {name}")
 
 
@@ -170,16 +171,20 @@ def set_up(index: int) -> Request:
     return Request(RTM_NEWLINK, _SET, _ifinfo(index, up=True), (), f"link {index} up")
 
 
-def set_link(name: str, mac: str, mtu: int, *, ipv6: bool) -> Request:
-    """One of our own devices (bridge, VXLAN) as it should be, and up."""
-    body = _ifinfo(up=True) + _text(IFLA_IFNAME, name) + attr(IFLA_ADDRESS, _mac(mac)) + _u32(IFLA_MTU, mtu)
-    return Request(RTM_NEWLINK, _SET, body + _conf(LINK_CONF, ipv6=ipv6), (), f"link {name} up")
+def set_link(name: str, mac: str, mtu: int, *, ipv6: bool) -> list[Request]:
+    """One of our own devices (bridge, VXLAN) as it should be, and then up: the kernel would take both the other way round."""
+    named = _text(IFLA_IFNAME, name)
+    body = _ifinfo() + named + attr(IFLA_ADDRESS, _mac(mac)) + _u32(IFLA_MTU, mtu) + _conf(LINK_CONF, ipv6=ipv6)
+    return [
+        Request(RTM_NEWLINK, _SET, body, (), f"link {name}"),
+        Request(RTM_NEWLINK, _SET, _ifinfo(up=True) + named, (), f"link {name} up"),
+    ]
 
 
-def set_inside(index: int, *, ipv6: bool) -> Request:
-    """A container's own end up."""
-    body = _ifinfo(index, up=True) + _conf({CONF_RP_FILTER: RP_FILTER_LOOSE}, ipv6=ipv6)
-    return Request(RTM_NEWLINK, _SET, body, (), f"link {index} up")
+def set_inside(index: int, *, ipv6: bool) -> list[Request]:
+    """A container's own end, and then up."""
+    body = _ifinfo(index) + _conf({CONF_RP_FILTER: RP_FILTER_LOOSE}, ipv6=ipv6)
+    return [Request(RTM_NEWLINK, _SET, body, (), f"link {index}"), set_up(index)]
 
 
 def set_master(name: str, master: int) -> Request:

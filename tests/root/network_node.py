@@ -1,4 +1,5 @@
 """One node of the network tests: run in a network namespace of its own, takes one JSON command a line, answers with one.
+A container's network is `name` or `name=address`.
 
 Usage: python -m tests.root.network_node RUN_DIR UNDERLAY
 """
@@ -14,18 +15,37 @@ from pathlib import Path
 from typing import Any
 
 from agent.network.driver import KernelNetwork
+from agent.network.kernel import own_routes
 from agent.network.port import AttachmentWanted
+from agent.network.rtnl import Netlink
 from agent.plan.network import NetworkWanted, PeerWanted
 from model.errors import ShoalError
+
+remembered: set[tuple[str, str]] = set()
+
+
+def network_wanted(row: dict[str, Any]) -> NetworkWanted:
+    peers = [PeerWanted(**{**peer, "addresses": tuple(peer.get("addresses", ()))}) for peer in row.get("peers", [])]
+    return NetworkWanted(**{**row, "peers": tuple(peers), "addresses": tuple(row.get("addresses", ()))})
 
 
 async def perform(driver: KernelNetwork, command: dict[str, Any]) -> Any:
     match command:
         case {"do": "apply", "networks": networks}:
-            wanted = [NetworkWanted(**{**n, "peers": tuple(PeerWanted(**p) for p in n.get("peers", []))}) for n in networks]
+            wanted = [network_wanted(row) for row in networks]
             return await driver.apply(wanted)
         case {"do": "attach", "id": container_id, "networks": names}:
-            return asdict(await driver.attach(container_id, [AttachmentWanted(name) for name in names]))
+            return asdict(await driver.attach(container_id, [AttachmentWanted(*name.split("=")) for name in names]))
+        case {"do": "connect", "id": container_id, "network": name}:
+            return asdict(await driver.connect(container_id, AttachmentWanted(*name.split("="))))
+        case {"do": "disconnect", "id": container_id, "network": name}:
+            return asdict(await driver.disconnect(container_id, name))
+        case {"do": "remember", "places": places}:
+            remembered.clear()
+            return remembered.update((network, address) for network, address in places)
+        case {"do": "own_routes"}:
+            with Netlink() as nl:
+                return own_routes(nl)
         case {"do": "detach", "id": container_id}:
             return await driver.detach(container_id)
         case {"do": "detach_all", "ids": ids}:
@@ -46,7 +66,8 @@ async def perform(driver: KernelNetwork, command: dict[str, Any]) -> Any:
 
 
 async def main() -> None:
-    driver = KernelNetwork(Path(sys.argv[1]), sys.argv[2])
+    forgotten = lambda network, address: (network, address) not in remembered  # noqa: E731
+    driver = KernelNetwork(Path(sys.argv[1]), sys.argv[2], forgotten=forgotten)
     await driver.open()
     print("{}", flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
