@@ -51,6 +51,9 @@ log = logging.getLogger(__name__)
 
 STOP_S: Final = 5.0
 REFRESH_S: Final = 2.0
+OWN_LINKS: Final = ("shb-", "shx-", "shv-")
+RTF_REJECT: Final = 0x200
+"""Of a route in /proc/net/route: to nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,16 +222,23 @@ def free_ports(count: int) -> list[int]:
 
 
 def own_subnets() -> list[str]:
-    """Subnets this machine has a route to, except the default route: networks must not cover them."""
-    found: list[str] = []
+    """Subnets this machine has a route to: networks must not cover them."""
     with contextlib.suppress(OSError, ValueError):
-        for line in Path("/proc/net/route").read_text().splitlines()[1:]:
-            _, destination, _, _, _, _, _, mask, *_ = line.split()
-            address = ip_address(int.from_bytes(bytes.fromhex(destination), "little"))
-            prefix = int.from_bytes(bytes.fromhex(mask), "little").bit_count()
-            if prefix:
-                found.append(f"{address}/{prefix}")
-    return sorted(set(found))
+        return subnets_of(Path("/proc/net/route").read_text())
+    return []
+
+
+def subnets_of(routes: str) -> list[str]:
+    """From the kernel's table of IPv4 routes, without the default route, what leads nowhere, and what an agent of shoal on the
+    same machine has made: that goes with its network."""
+    found: set[str] = set()
+    for line in routes.splitlines()[1:]:
+        interface, destination, _, flags, _, _, _, mask, *_ = line.split()
+        address = ip_address(int.from_bytes(bytes.fromhex(destination), "little"))
+        prefix = int.from_bytes(bytes.fromhex(mask), "little").bit_count()
+        if prefix and not interface.startswith(OWN_LINKS) and not int(flags, 16) & RTF_REJECT:
+            found.add(f"{address}/{prefix}")
+    return sorted(found)
 
 
 def _controller_id(data_dir: Path) -> str:
