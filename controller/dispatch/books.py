@@ -44,7 +44,7 @@ class Books:
         self._slices: dict[str, dict[str, str]] = {}
         self._endpoints = EndpointBook()
         self._guarded = GuardBook(guarded)
-        self._encoded: dict[str, tuple[tuple[int | None, int, int], bytes]] = {}
+        self._encoded: dict[str, tuple[tuple[int | None, int], bytes]] = {}
         """Network -> the message that was made last: many sessions ask for the same one."""
 
     @property
@@ -98,26 +98,24 @@ class Books:
 
     def endpoints(self, session: NodeSession) -> tuple[list[bytes], bool]:
         """What the session does not know yet of `ingress` and of the networks it was told to have, as encoded ToNode messages;
-        and whether something whole is among it. Remembers that it was said. The last message carries the new number: until
-        it has come not everything up to that number is told."""
+        and whether something whole is among it. Remembers that it was said. In the order of their numbers: only the last one's
+        says that everything was heard."""
         networks = (*(session.sent.networks if session.sent else ()), INGRESS)
         known = session.endpoints
         names = [name for name in networks if self._endpoints.has_news(name, known.get(name))]
-        before, newest = session.told, self._endpoints.number
-        found = [self._encode(name, known.get(name), before if name != names[-1] else newest) for name in names]
+        names.sort(key=self._endpoints.newest)
+        found = [self._encode(name, known.get(name)) for name in names]
         whole = any(known.get(name) is None for name in names)
-        session.endpoints = dict.fromkeys(networks, newest)
-        if names:
-            session.told = newest
+        session.endpoints = dict.fromkeys(networks, self._endpoints.number)
+        session.said(self._endpoints.newest(names[-1]) if names else 0)
         return found, whole
 
-    def _encode(self, network: str, told: int | None, number: int) -> bytes:
-        wanted_row = (told, self._endpoints.number, number)
+    def _encode(self, network: str, told: int | None) -> bytes:
+        wanted_row = (told, self._endpoints.newest(network))
         row = self._encoded.get(network)
         if row is None or row[0] != wanted_row:
             message, _ = self._endpoints.message(network, told)
             assert message is not None, "only asked for what has news"
-            message.number = number
             row = self._encoded[network] = (wanted_row, pb.ToNode(endpoints=message).SerializeToString())
         return row[1]
 

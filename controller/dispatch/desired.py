@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from controller.loops.picture import Snapshot
 from model import codec
@@ -40,11 +40,18 @@ class SpecBook:
         return self._rows.get(row)
 
 
+class _Peers(NamedTuple):
+    plan: NetworkPlanDoc
+    rows: tuple[PeerRow, ...]
+    encoded: list[tuple[str, bytes]]
+    fixed: dict[str, tuple[str, ...]]
+
+
 class PeerBook:
     """The participants of each network whose underlay address is known, and their encoding."""
 
     def __init__(self) -> None:
-        self._rows: dict[str, tuple[NetworkPlanDoc, tuple[PeerRow, ...], list[tuple[str, bytes]]]] = {}
+        self._rows: dict[str, _Peers] = {}
         self._underlays: dict[str, str] = {}
 
     def set_underlay(self, node: str, underlay: str) -> bool:
@@ -52,24 +59,28 @@ class PeerBook:
         if self._underlays.get(node, "") == underlay:
             return False
         self._underlays[node] = underlay
-        for name in [name for name, row in self._rows.items() if node in dict(row[0].slices)]:
+        for name in [name for name, row in self._rows.items() if node in dict(row.plan.slices)]:
             del self._rows[name]
         return True
 
     def peers(self, plan: NetworkPlanDoc) -> tuple[PeerRow, ...]:
-        return self._row(plan)[1]
+        return self._row(plan).rows
+
+    def fixed(self, plan: NetworkPlanDoc, node: str) -> tuple[str, ...]:
+        """The node's own addresses outside its slice."""
+        return self._row(plan).fixed.get(node, ())
 
     def encoded_without(self, plan: NetworkPlanDoc, node: str) -> bytes:
         """The peers field of a Network message for `node`."""
-        return b"".join(data for peer, data in self._row(plan)[2] if peer != node)
+        return b"".join(data for peer, data in self._row(plan).encoded if peer != node)
 
-    def _row(self, plan: NetworkPlanDoc) -> tuple[NetworkPlanDoc, tuple[PeerRow, ...], list[tuple[str, bytes]]]:
+    def _row(self, plan: NetworkPlanDoc) -> _Peers:
         row = self._rows.get(plan.name)
-        if row is None or row[0] is not plan:
+        if row is None or row.plan is not plan:
             known = self._underlays
             fixed = fixed_addresses(plan)
             peers = tuple((node, known[node], cidr, fixed.get(node, ())) for node, cidr in plan.slices if known.get(node))
-            row = self._rows[plan.name] = (plan, peers, [(peer[0], _encoded(peer)) for peer in peers])
+            row = self._rows[plan.name] = _Peers(plan, peers, [(peer[0], _encoded(peer)) for peer in peers], fixed)
         return row
 
 
@@ -151,8 +162,8 @@ def _networks(snapshot: Snapshot, node: str, slices: Mapping[str, str], peers: P
             continue
         document = snapshot.of("networks").get(name)
         internal = document is not None and document.spec.internal
-        identity, fixed = (plan.id, plan.vni, plan.subnet, plan.prefix6), fixed_addresses(plan).get(node, ())
-        found[name] = WantedNetwork(plan, identity, slices[name], internal, peers.peers(plan), fixed)
+        identity = (plan.id, plan.vni, plan.subnet, plan.prefix6)
+        found[name] = WantedNetwork(plan, identity, slices[name], internal, peers.peers(plan), peers.fixed(plan, node))
     return found
 
 

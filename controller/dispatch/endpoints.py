@@ -58,10 +58,11 @@ class EndpointBook:
         self._lost: dict[str, int] = {}
         self.number = 0
         """That of the newest change."""
+        self._first = 0
 
     def reload(self, snapshot: Snapshot, epoch: int = 0) -> None:
         """Begin anew from everything. Numbers go on, so that no session takes old news for new."""
-        self.number = max(self.number, epoch << EPOCH_SHIFT)
+        self.number = self._first = max(self.number, epoch << EPOCH_SHIFT)
         for table in (self._networks, self._on_node, self._underlays, self._nodes, self._names, self._on, self._lost):
             table.clear()
         for name in snapshot.of("netplans"):
@@ -109,15 +110,20 @@ class EndpointBook:
 
     def has_news(self, network: str, told: int | None) -> bool:
         """Whether `message` has something to say."""
+        return told is None or self.newest(network) > told
+
+    def newest(self, network: str) -> int:
+        """The number of the newest change of the network; that of the reign's beginning when there was none."""
         entry = self._networks.get(network)
-        if told is None or entry is None:
-            return told is None
-        newest = next(reversed(entry.services.values()), None)
+        if entry is None:
+            return self._first
+        last = next(reversed(entry.services.values()), None)
         removed = next(reversed(entry.removed.values()), 0)
-        return max(newest.number if newest else 0, removed, entry.forgotten, entry.prefix_number) > told
+        return max(last.number if last else 0, removed, entry.forgotten, entry.prefix_number, self._first)
 
     def message(self, network: str, told: int | None) -> tuple[pb.Endpoints | None, int]:
-        """What is new since number `told` (None: nothing was told), and the number that is told then."""
+        """What is new since number `told` (None: nothing was told), and the number that is told then. The message carries the
+        number of the network's newest change."""
         if not self.has_news(network, told):
             return None, self.number
         entry = self._networks.get(network, _Network())
@@ -126,7 +132,7 @@ class EndpointBook:
         fresh = takewhile(lambda row: row.number > since, reversed(entry.services.values()))
         gone = takewhile(lambda row: row[1] > since, reversed(entry.removed.items()))
         message = pb.Endpoints(
-            network=network, whole=whole, number=self.number, prefix6=entry.prefix6,
+            network=network, whole=whole, number=self.newest(network), prefix6=entry.prefix6,
             services=[row.message for row in fresh][::-1], removed=() if whole else [service for service, _ in gone][::-1],
         )  # fmt: skip
         return message, self.number

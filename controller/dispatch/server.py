@@ -168,7 +168,8 @@ class Dispatch:
             self._floor.fell_behind(session, news.before, now_s)
         for node, number in news.lost.items():
             for session in self._sessions_of((node,)):
-                self._floor.owe(session, number)
+                session.lost = number
+                session.tell()
         if news.guarded:
             for session in self._sessions.values():
                 session.wake.set()
@@ -309,10 +310,10 @@ class Dispatch:
                 await context.write(pb.ToNode(floor=pb.Floor(number=floor)))
 
     async def _write_endpoints(self, session: NodeSession, context: Context) -> None:
-        session.news = False
         messages, whole = self._books.endpoints(session)
-        if whole:  # what is not in it any more may have been its own
-            self._floor.owe(session, session.told)
+        if session.lost or whole:  # what is not in something whole any more may have been its own
+            self._floor.owe(session, max(session.lost, session.told))
+            session.lost = 0
         self._floor.said(session)
         for message in messages:
             await context.write(message)
@@ -343,7 +344,7 @@ class Dispatch:
         elif kind == "ack":
             self._take_ack(session, message.ack)
         elif kind == "endpoints_ack":
-            session.acked = max(session.acked, min(message.endpoints_ack.number, session.told))
+            session.take_ack(message.endpoints_ack.number)
             self._floor.acked(session, self._clock.monotonic())
             self._settle()
         elif kind == "status":

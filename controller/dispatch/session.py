@@ -7,6 +7,7 @@ a slow node costs one message, however much changed meanwhile.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from dataclasses import dataclass, field
 
 from controller.decide.types import Session
@@ -32,8 +33,13 @@ class NodeSession:
     endpoints: dict[str, int] = field(default_factory=dict)
     """Network -> number of the newest endpoints it was told."""
     told: int = 0
-    """The number that its newest endpoints carried, and the newest one it acknowledged."""
+    """The highest number its endpoints carried."""
     acked: int = 0
+    """The highest one up to which it follows everything it was told."""
+    open_numbers: deque[int] = field(default_factory=deque)
+    """Those that end what was said at once and are not acknowledged yet: until its end nothing of it counts."""
+    lost: int = 0
+    """The number at which it lost endpoints; it has to hear of the floor when it was told (0: none)."""
     floor: int = 0
     """To be told (0: nothing)."""
     guarded: int = 0
@@ -58,7 +64,18 @@ class NodeSession:
 
     def current(self) -> bool:
         """Whether the node follows all endpoints there are for it."""
-        return not self.news and self.acked >= self.told
+        return not self.news and not self.open_numbers
+
+    def said(self, number: int) -> None:
+        """It is being told everything there is for it; the last message carries `number`."""
+        self.news = False
+        if number > self.told:
+            self.told = number
+            self.open_numbers.append(number)
+
+    def take_ack(self, number: int) -> None:
+        while self.open_numbers and self.open_numbers[0] <= number:
+            self.acked = self.open_numbers.popleft()
 
     def start_over(self) -> None:
         """The node could not take a difference: everything again, specs too."""

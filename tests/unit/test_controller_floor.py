@@ -29,12 +29,12 @@ class Told:
             found = self.sessions[node]
             found.news = True
             self.book.fell_behind(found, before, now_s)
-            found.news, found.told = False, self.number
+            found.said(self.number)
             self.book.said(found)
         return self.number
 
     def ack(self, node: str, number: int, now_s: float = 0.0) -> None:
-        self.sessions[node].acked = number
+        self.sessions[node].take_ack(number)
         self.book.acked(self.sessions[node], now_s)
 
     def settle(self, now_s: float = 0.0) -> list[str]:
@@ -75,6 +75,19 @@ def test_a_part_that_is_acknowledged_moves_it_a_part() -> None:
     told.ack("n1", first)
     told.settle()
     assert (told.book.number, second) == (first, first + 1)
+
+
+def test_a_number_in_the_middle_of_what_was_said_counts_for_nothing() -> None:
+    told = Told("n1")
+    first = told.change("n1")
+    told.number += 4  # several networks' changes, said at once
+    last = told.change("n1")
+    told.ack("n1", last - 1)
+    told.settle()
+    assert told.book.number == first
+    told.ack("n1", last)
+    told.settle()
+    assert told.book.number == last
 
 
 def test_it_never_falls() -> None:
