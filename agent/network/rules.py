@@ -1,7 +1,7 @@
 """The node's rules in the kernel: the firewall, and who may send what by which container's link.
 
 Rules: synchronous, called in threads by one caller at a time. Everything one call changes is one transaction: the first `apply`
-writes both tables whole, later calls add and delete elements. What should be there is data from agent/plan/firewall.py.
+writes the tables whole, later calls add and delete elements. What should be there is data from agent/plan/firewall.py.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from model.errors import RuntimeFailed
 
 
 class Rules:
-    """The tables `inet shoal` and `bridge shoal`."""
+    """The tables `shoal` of the families inet, bridge and arp."""
 
     def __init__(self, nft: Nft) -> None:
         self._nft = nft
@@ -48,7 +48,7 @@ class Rules:
         return told + found
 
     def remove(self) -> None:
-        """Take both tables away."""
+        """Take the tables away."""
         self._nft.run(firewall.removal())
         self._contents = None
 

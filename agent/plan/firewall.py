@@ -1,7 +1,7 @@
 """The node's nftables rules as text: what containers may reach, who may reach them, and what they may send at all.
 
-Rules: two tables of our own (`inet shoal`, `bridge shoal`); nothing of other programs is touched. Chains and rules are always
-the same text; networks, containers and guarded addresses are elements of sets, and change by difference. Our links are known by
+Rules: three tables of our own (`shoal` of inet, bridge and arp); nothing of other programs is touched. Chains and rules always
+read the same; networks, containers and guarded addresses are elements of sets, and change by difference. Our links are known by
 their names' beginnings. Networks of one node do not reach each other; a container reaches its network, what lies outside, and
 on the node its own gateway and what any host offers, but never shoal's daemons. VXLAN frames are taken from peers only and
 never from a container (with only the first rule, 20 of 20 frames injected by a container behind the node's masquerade arrived).
@@ -20,6 +20,7 @@ from agent.plan.network import VXLAN_PORT, LinkPlan
 TABLE: Final = "shoal"
 INET: Final = f"inet {TABLE}"
 BRIDGE: Final = f"bridge {TABLE}"
+ARP: Final = f"arp {TABLE}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +116,10 @@ _INET_CHAINS: Final = f"""
  }}
 """
 
-# Frames to the bridge's own multicast addresses (01:80:c2:...) do not pass prerouting. A container asks for its gateway's MAC,
-# and answers nobody: its own stands in the node's neighbour table.
+# A container asks for its gateway's MAC, and answers nobody: its own stands in the node's neighbour table.
 _BRIDGE_CHAINS: Final = """
  chain prerouting { type filter hook prerouting priority -300; policy accept;
   iifname "shv-*" goto from-containers
- }
- chain input { type filter hook input priority -300; policy accept;
-  iifname "shv-*" ether daddr 01:80:c2:00:00:00-01:80:c2:00:00:0f drop
  }
  chain from-containers {
   ether type arp iifname . ether saddr . arp saddr ip @senders iifname . arp saddr ether . arp saddr ip @senders accept
@@ -135,7 +132,14 @@ _BRIDGE_CHAINS: Final = """
   accept
  }
 """
-_CHAINS: Final[Mapping[str, str]] = {INET: _INET_CHAINS, BRIDGE: _BRIDGE_CHAINS}
+
+# Frames to 01:80:c2:00:00:0e pass by the bridge and its hooks, into the node's own stack: here ARP, IP in the chain `raw`.
+_ARP_CHAINS: Final = """
+ chain input { type filter hook input priority 0; policy accept;
+  iifname "shv-*" drop
+ }
+"""
+_CHAINS: Final[Mapping[str, str]] = {INET: _INET_CHAINS, BRIDGE: _BRIDGE_CHAINS, ARP: _ARP_CHAINS}
 
 
 def contents(wanted: RulesWanted) -> Contents:
@@ -166,7 +170,7 @@ def tables(wanted: Contents) -> dict[str, str]:
 
 
 def whole(wanted: Contents) -> str:
-    """Both tables in the place of whatever was there, in one transaction."""
+    """Our tables in the place of whatever was there, in one transaction."""
     return "\n".join([removal(), *tables(wanted).values()])
 
 

@@ -31,6 +31,24 @@ def udp(source: str, target: str, port: int, payload: bytes) -> tuple[int, bytes
     return 0x0800, head[:10] + struct.pack(">H", _sum(head)) + head[12:] + body
 
 
+def reset(source: str, target: str) -> tuple[int, bytes]:
+    """(ethertype, packet) that resets a connection nobody has; IPv4."""
+    ends = socket.inet_aton(source) + socket.inet_aton(target)
+    tcp = struct.pack(">HHIIBBHHH", 40_000, 80, 7, 7, 5 << 4, 0x04, 0, 0, 0)
+    tcp = tcp[:16] + struct.pack(">H", _sum(ends + struct.pack(">HH", socket.IPPROTO_TCP, len(tcp)) + tcp)) + tcp[18:]
+    head = struct.pack(">BBHHHBBH", 0x45, 0, 40, 1, 0, 64, socket.IPPROTO_TCP, 0) + ends
+    return 0x0800, head[:10] + struct.pack(">H", _sum(head)) + head[12:] + tcp
+
+
+def icmp6(kind: int, source: str, target: str, rest: bytes) -> tuple[int, bytes]:
+    """(ethertype, packet); `rest` follows type, code and checksum."""
+    body = bytes([kind, 0, 0, 0]) + rest
+    ends = ipaddress.ip_address(source).packed + ipaddress.ip_address(target).packed
+    check = _sum(ends + struct.pack(">II", len(body), socket.IPPROTO_ICMPV6) + body)
+    body = body[:2] + struct.pack(">H", check) + body[4:]
+    return 0x86DD, struct.pack(">IHBB", 6 << 28, len(body), socket.IPPROTO_ICMPV6, 255) + ends + body
+
+
 def arp(operation: int, sender_mac: str, sender: str, target: str) -> bytes:
     head = struct.pack(">HHBBH", 1, 0x0800, 6, 4, operation)
     return head + mac(sender_mac) + socket.inet_aton(sender) + bytes(6) + socket.inet_aton(target)

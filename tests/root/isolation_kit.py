@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from socket import AF_INET, AF_INET6, AF_PACKET, IPPROTO_IPV6, IPV6_V6ONLY, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM
+from socket import AF_INET, AF_INET6, AF_PACKET, IPPROTO_IPV6, IPV6_V6ONLY, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM, htons
 from socket import socket as Socket
 from typing import Any, Final, TypeVar
 
@@ -20,12 +20,14 @@ from agent.plan.network import mac_of
 from model.addresses import embedded
 from tests.root.spaces import Space
 
+ETH_P_ALL: Final = 3
 T = TypeVar("T")
 VNI: Final = {"a": 4097, "b": 4098, "inner": 4099}
 SUBNET: Final = {"a": "10.77", "b": "10.78", "inner": "10.79"}
 PREFIX6: Final = {"a": "fd00:a::/96", "inner": "fd00:c::/96"}
 UNDERLAY: Final = {"n1": "192.0.2.1", "n2": "192.0.2.2", "out": "192.0.2.9"}
-GUARDED: Final = ["192.0.2.1:7443", "192.0.2.2:7443", "192.0.2.9:7070"]
+UNDERLAY6: Final = {name: f"fd00:99::{address.rsplit('.')[-1]}" for name, address in UNDERLAY.items()}
+GUARDED: Final = ["192.0.2.1:7443", "192.0.2.2:7443", "192.0.2.9:7070", "[fd00:99::9]:7070"]
 PLACES: Final = {
     "a1": ("n1", "a"),
     "a3": ("n1", "a"),
@@ -114,6 +116,12 @@ class Place:
         for _ in range(times):
             made.send(frame)
 
+    def capture(self, name: str, link: str) -> Socket:
+        """Every frame that comes in by that link."""
+        made = self.socket(name, AF_PACKET, SOCK_RAW, htons(ETH_P_ALL))
+        made.bind((link, ETH_P_ALL))
+        return made
+
     def call(self, name: str, address: str, port: int) -> Socket:
         """Begins a TCP connection, without waiting for it."""
         made = self.socket(name, AF_INET6 if ":" in address else AF_INET, SOCK_STREAM)
@@ -162,7 +170,8 @@ def place(tmp_path: Path) -> Iterator[Place]:
         spaces["switch"].sh("ip link add br0 up type bridge")
         for name, address in UNDERLAY.items():
             spaces["switch"].sh(f"ip link add {name} up master br0 type veth peer name up0 netns {spaces[name].path}")
-            spaces[name].sh(f"ip address add {address}/24 dev up0\nip link set up0 up")
+            spaces[name].sh(f"ip address add {address}/24 dev up0\nip address add {UNDERLAY6[name]}/64 dev up0 nodad")
+            spaces[name].sh("ip link set up0 up")
         for name, other in (("n1", "n2"), ("n2", "n1")):
             driver = made.drivers[name] = Driver(spaces[name], name, tmp_path / name)
             stack.callback(driver.stop)

@@ -5,7 +5,7 @@ Every test sends something honest last, by the same way, and waits for that: wha
 
 from __future__ import annotations
 
-import socket
+import ipaddress
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +13,10 @@ import pytest
 
 from agent.plan.network import mac_of
 from tests.root import frames
-from tests.root.isolation_kit import SUBNET, UNDERLAY, VNI, Place, gateway, gateway6, payloads, place, vtep
+from tests.root.isolation_kit import SUBNET, UNDERLAY, UNDERLAY6, VNI, Place, gateway, gateway6, payloads, place, vtep
 
 pytestmark = pytest.mark.root
 
-ALL_FRAMES = 3
 TO_GATEWAY = mac_of(gateway("a", "n1"), VNI["a"])
 
 
@@ -42,7 +41,8 @@ def test_datagrams_with_another_s_address_are_not_delivered(made: Place, target:
     made.raw("a1", frames.ether(TO_GATEWAY, a3.mac, *packet(a1.address, b"mac")))
     made.raw("a1", frames.ether(TO_GATEWAY, a1.mac, *packet(a3.address, b"tagged"), tag=0))
     made.raw("a1", frames.ether(TO_GATEWAY, a1.mac, *packet(a1.address, b"tagged"), tag=5))
-    made.raw("a1", frames.ether("01:80:c2:00:00:0e", a1.mac, *packet(a3.address, b"beside the bridge")))
+    for last in range(16):
+        made.raw("a1", frames.ether(f"01:80:c2:00:00:{last:02x}", a1.mac, *packet(a3.address, b"beside the bridge")))
     made.raw("a1", frames.ether(frames.BROADCAST, a1.mac, *packet(a3.address, b"broadcast")))
     made.raw("a1", frames.ether(a3.mac, a1.mac, *packet(a1.address, b"past the node")) if target == "a3" else b"\0" * 60)
     made.raw("a1", frames.ether(TO_GATEWAY, a1.mac, *packet(a1.address, b"honest")), times=1)
@@ -61,10 +61,7 @@ def test_ipv6_datagrams_with_another_s_address_are_not_delivered(made: Place) ->
 
 def test_neither_arp_of_others_nor_strange_frames_come_through(made: Place) -> None:
     a1, a3 = made.containers["a1"], made.containers["a3"]
-    seen = made.socket("n1", socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ALL_FRAMES))
-    seen.bind((f"shb-{VNI['a']}", ALL_FRAMES))
-    beside = made.socket("a3", socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ALL_FRAMES))
-    beside.bind(("eth0", ALL_FRAMES))
+    seen, beside = made.capture("n1", f"shb-{VNI['a']}"), made.capture("a3", "eth0")
     for operation in (1, 2):
         for sender_mac, sender in (
             (a1.mac, a3.address),
@@ -79,13 +76,30 @@ def test_neither_arp_of_others_nor_strange_frames_come_through(made: Place) -> N
     for kind in (0x88CC, 0x8847, 0x88A8, 0x0027):
         made.raw("a1", frames.ether(frames.BROADCAST, a1.mac, kind, b"\0" * 60))
     made.raw("a1", frames.ether("01:80:c2:00:00:00", a1.mac, 0x0026, b"\x42\x42\x03" + b"\0" * 35))
+    claim = frames.arp(1, a3.mac, a3.address, gateway("a", "n1"))
+    for last in range(16):
+        made.raw("a1", frames.ether(f"01:80:c2:00:00:{last:02x}", a1.mac, 0x0806, claim))
     honest = frames.ether(frames.BROADCAST, a1.mac, 0x0806, frames.arp(1, a1.mac, a1.address, gateway("a", "n1")))
     made.raw("a1", honest, times=1)
     from_a1 = payloads(seen, honest)
     assert [frame for frame in from_a1 if frame[6:12] in (frames.mac(a1.mac), frames.mac(a3.mac))] == []
+    assert "dev shv-" not in made.spaces["n1"].sh("ip neighbour"), "beside the bridge"
     made.send("n1", a3.address, 9, b"last")
     while not (got := beside.recv(2048)).endswith(b"last"):
         assert got[6:12] != frames.mac(a1.mac), "a frame from container to container"
+
+
+def test_containers_neither_advertise_nor_redirect(made: Place) -> None:
+    a1, a3 = made.containers["a1"], made.containers["a3"]
+    seen = made.capture("n1", f"shb-{VNI['a']}")
+    told = ipaddress.IPv6Address(a3.address6).packed
+    for kind in (133, 134, 136, 137):
+        made.raw("a1", frames.ether("33:33:00:00:00:01", a1.mac, *frames.icmp6(kind, a1.address6, "ff02::1", bytes(4) + told)))
+        made.raw("a1", frames.ether(TO_GATEWAY, a1.mac, *frames.icmp6(kind, a1.address6, gateway6("a", "n1"), bytes(4) + told)))
+    gateway_ = ipaddress.IPv6Address(gateway6("a", "n1")).packed
+    honest = frames.ether(TO_GATEWAY, a1.mac, *frames.icmp6(135, a1.address6, gateway6("a", "n1"), bytes(4) + gateway_))
+    made.raw("a1", honest, times=1)
+    assert [frame for frame in payloads(seen, honest) if frame[6:12] == frames.mac(a1.mac)] == []
 
 
 @pytest.mark.parametrize(("node", "other"), [("n1", "n2"), ("n2", "n1")])
@@ -175,6 +189,7 @@ def test_daemons_are_out_of_containers_reach_and_other_services_are_not(made: Pl
         for name in ("a1", "b1", "i1")
         for address in (*local, UNDERLAY["n2"], gateway("a", "n2"))
     ]
+    calls += [made.call(name, UNDERLAY6["out"], 7070) for name in ("a1", "a2")]
     calls += [made.call(name, UNDERLAY["out"], 7070) for name in ("a1", "b1", "a2", "i1")]
     for name, listener in services.items():
         client = made.call("a1", UNDERLAY[name], 8080)
@@ -220,3 +235,37 @@ def test_published_ports_pass_and_other_ways_from_outside_do_not(made: Place) ->
         direct.getpeername()
     made.send("n1", a1.address, 80, b"the node itself")
     assert payloads(datagrams, b"the node itself") == []
+
+
+def test_nothing_goes_out_with_a_container_s_own_address(made: Place) -> None:
+    a1 = made.containers["a1"]
+    listener, seen = made.listen("out", 5007), made.capture("out", "up0")
+    made.raw("a1", frames.ether(TO_GATEWAY, a1.mac, *frames.reset(a1.address, UNDERLAY["out"])))
+    for address, own in ((UNDERLAY6["out"], UNDERLAY6["n1"]), (UNDERLAY["out"], f"::ffff:{UNDERLAY['n1']}")):
+        made.send("a1", address, 5007, b"masqueraded")
+        assert listener.recvfrom(100)[1][0] == own
+    while not (frame := seen.recv(2048)).endswith(b"masqueraded") or frame[12:14] != b"\x08\x00":
+        assert ipaddress.ip_address(a1.address).packed not in frame
+
+
+def test_no_network_is_a_way_for_others_traffic(made: Place) -> None:
+    listener, beyond = made.listen("out", 5008), "203.0.113.9"
+    made.spaces["out"].sh(f"ip address add {beyond}/32 dev lo")
+    made.spaces["n2"].sh(f"ip route add {beyond}/32 via {UNDERLAY['out']}")
+    made.spaces["n1"].sh(f"ip route add {beyond}/32 via {vtep('a', 'n2')} dev shx-{VNI['a']} onlink")
+    for _ in range(20):
+        made.send("n1", beyond, 5008, b"through the overlay")
+    made.send("n2", beyond, 5008, b"directly")
+    assert payloads(listener, b"directly") == []
+
+
+def test_published_ports_do_not_lead_into_internal_networks(made: Place) -> None:
+    i1 = made.containers["i1"]
+    translation = f"ip daddr {UNDERLAY['n1']} udp dport 8082 dnat ip to {i1.address}:5009"
+    rules = f"table inet t-internal {{ chain c {{ type nat hook prerouting priority -100; {translation}; }}; }}"
+    assert made.spaces["n1"].run("nft -f -", rules)[0] == 0
+    listener = made.listen("i1", 5009)
+    for _ in range(20):
+        made.send("out", UNDERLAY["n1"], 8082, b"published")
+    made.send("n1", i1.address, 5009, b"the node itself")
+    assert payloads(listener, b"the node itself") == []

@@ -11,7 +11,7 @@ import pytest
 from agent.network.nft import Nft
 from agent.network.rules import Rules
 from agent.plan.drift import Things, things
-from agent.plan.firewall import BRIDGE, INET, PortRow, RulesWanted
+from agent.plan.firewall import ARP, BRIDGE, INET, PortRow, RulesWanted
 from agent.plan.network import NetworkWanted, PeerWanted, link_plan, local_bridge
 from tests.root.spaces import Space
 
@@ -41,8 +41,8 @@ class Host:
         return self.space.sh("nft list ruleset")
 
     def state(self) -> list[Things]:
-        """What both tables hold, in no order of nft's."""
-        return [things(self.nft.listing(f"list table {table}")) for table in (INET, BRIDGE)]
+        """What our tables hold, in no order of nft's."""
+        return [things(self.nft.listing(f"list table {table}")) for table in (INET, BRIDGE, ARP)]
 
     def written_anew(self, wanted: RulesWanted) -> list[Things]:
         """The same when another agent writes `wanted` from nothing."""
@@ -129,6 +129,7 @@ def test_a_container_that_comes_when_the_tables_are_gone_is_let_in_and_it_is_sai
     assert host.rules.repair(replace(WANTED, ports=frozenset({ROW, OTHER}))) == (
         "the nftables table inet shoal was gone and is back",
         "the nftables table bridge shoal was gone and is back",
+        "the nftables table arp shoal was gone and is back",
     )
 
 

@@ -79,12 +79,13 @@ def test_what_goes_goes_before_what_comes() -> None:
     assert firewall.difference(rules(SHOP), rules(SHOP)) == ""
 
 
-def test_the_whole_text_replaces_both_tables_and_no_other() -> None:
+def test_the_whole_text_replaces_our_tables_and_no_other() -> None:
     text = firewall.whole(rules(SHOP, ports=(ROW,)))
     lines = [line for line in text.splitlines() if line and not line.startswith((" ", "}"))]
     assert lines == [
         "add table inet shoal", "delete table inet shoal", "add table bridge shoal", "delete table bridge shoal",
-        "table inet shoal {", "table bridge shoal {",
+        "add table arp shoal", "delete table arp shoal",
+        "table inet shoal {", "table bridge shoal {", "table arp shoal {",
     ]  # fmt: skip
     assert text.count("{") == text.count("}")
     assert '"shv-abc00" . 0a:01:0a:4d:01:02 . 10.77.1.2' in text
