@@ -13,10 +13,10 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Final
 
@@ -91,7 +91,7 @@ async def _parts(
     picture = Picture(asyncio.get_running_loop().call_soon)
     mirror = Mirror(store, PREFIX, clock, picture.from_mirror)
     picture.mirror_revision = lambda: mirror.revision
-    settings = Settings(node_timeout_ms=int(config.node_timeout_s * 1000), pool=config.pool, avoid=tuple(own_subnets()))
+    settings = settings_of(config, own_subnets())
     async with AsyncExitStack() as stack:
         leadership = Leadership(store, picture, clock, settings, mirror.wait_for, _refresher(store, mirror))
         stack.callback(leadership.close)
@@ -219,6 +219,12 @@ def free_ports(count: int) -> list[int]:
     finally:
         for probe in probes:
             probe.close()
+
+
+def settings_of(config: Config, routes: Iterable[str]) -> Settings:
+    """Networks are /16, or a sixteenth of a pool that has no room for several of these."""
+    prefix = max(16, ip_network(config.pool).prefixlen + 4)
+    return Settings(int(config.node_timeout_s * 1000), config.pool, prefix, avoid=tuple(routes))
 
 
 def own_subnets() -> list[str]:
