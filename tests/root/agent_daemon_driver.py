@@ -25,7 +25,7 @@ from grpc import aio
 
 from model import codec
 from model.pki_names import node_server_name
-from model.spec import Resources, RestartPolicy, ServiceSpec
+from model.spec import Port, Resources, RestartPolicy, ServiceSpec
 from protos import node_pb2 as pb
 from protos import node_pb2_grpc
 from tests.contract.agent_support import Dispatcher, DispatchSession, Keys, desired, web
@@ -233,6 +233,45 @@ async def rewired(day: Day) -> None:
     await day.session.send(desired(1, COUNT))
 
 
+def published(row: pb.Replica) -> bool:
+    return row.key.service_id == "pub" and row.state == "running" and bool(row.ports)
+
+
+async def published_port(day: Day) -> None:
+    """A port of mode host leads to the container, under the same number after a restart of the agent."""
+    listening = ("sh", "-c", "while :; do echo hello | busybox nc -l -p 80; done")
+    message = desired(4, COUNT)
+    service = message.desired.services.add(service_id="pub", name="pub")
+    service.slots.add(slot=90, version=1, created_ms=9)
+    service.specs.add(version=1, json=codec.encode(spec(*listening, ports=(Port(80, mode="host"),))))
+    await day.session.send(message)
+    first = await day.status(published)
+    day.seen["published_answer"] = await hello(first.ports[0].published)
+    day.kill()
+    day.start()
+    day.session = await day.dispatcher.session()
+    again = await day.status(published)
+    day.seen["published_same"] = list(first.ports) == list(again.ports)
+    day.seen["published_again"] = await hello(again.ports[0].published)
+    await day.session.send(desired(1, COUNT))
+    await day.session.until_states(dict.fromkeys(range(1, COUNT + 1), "running"))
+
+
+async def hello(published: str) -> str:
+    """What the container says on the port; asked again while it does not listen yet."""
+    port = int(published.rpartition(":")[2])
+    async with asyncio.timeout(10 * PATIENCE):
+        while True:
+            with contextlib.suppress(ConnectionError):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                try:
+                    if text := (await reader.read(100)).decode().strip():
+                        return text
+                finally:
+                    writer.close()
+            await asyncio.sleep(0.05)
+
+
 async def failures(day: Day) -> None:
     once = RestartPolicy("none")
     rows = {
@@ -296,6 +335,11 @@ async def removed(day: Day) -> None:
     day.seen["processes_left"] = [line.decode(errors="replace") for line in processes if b"sleep" in line or b"conmon" in line]
 
 
+PARTS = (
+    run_many, killed_container, killed_agent, ended_meanwhile, rewired, published_port, failures, full_disk, removed,
+)  # fmt: skip
+
+
 async def main(work: Path, cgroup: str) -> None:
     day = Day(work, cgroup)
     async with day.dispatcher.on():
@@ -304,7 +348,7 @@ async def main(work: Path, cgroup: str) -> None:
         try:
             day.session = await day.dispatcher.session()
             await day.load()
-            for part in (run_many, killed_container, killed_agent, ended_meanwhile, rewired, failures, full_disk, removed):
+            for part in PARTS:
                 day.seen["part"] = part.__name__
                 await part(day)
             day.seen["part"] = "done"

@@ -80,6 +80,11 @@ def test_networks_change_while_a_container_runs(seen: dict[str, Any]) -> None:
     assert [seen[f"rewired_{name}"] for name in ("kept", "hosts", "adopted", "same_container")] == [True] * 4
 
 
+def test_a_published_port_answers_under_its_number_also_after_a_restart_of_the_agent(seen: dict[str, Any]) -> None:
+    assert (seen["published_answer"], seen["published_again"]) == ("hello", "hello")
+    assert seen["published_same"]
+
+
 def test_every_failure_says_why_in_one_line_with_its_code(seen: dict[str, Any]) -> None:
     state, code, message = zip(*(seen["failures"][name] for name in ("oom", "command", "image", "code")), strict=True)
     assert state == ("failed", "rejected", "rejected", "failed")
