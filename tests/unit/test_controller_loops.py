@@ -33,6 +33,7 @@ from model.documents import (
     NodeHealthDoc,
     NodeInfo,
     ReplicaStatus,
+    ServicePlanDoc,
     StatusDoc,
     VolumePlaceDoc,
     key,
@@ -101,6 +102,9 @@ def test_what_the_leader_wrote_itself_is_not_work() -> None:
     facts = snapshot()
     assert dirty_services([Change("assignments", "n1", None, ASSIGNED, 9)], facts) == ["web"]
     assert dirty_services([Change("assignments", "n1", None, ASSIGNED, 9, own=True)], facts) == []
+    plan = ServicePlanDoc("a", "web")
+    assert dirty_services([Change("svcplans", "web", plan, None, 9)], facts) == ["web"]
+    assert dirty_services([Change("svcplans", "web", None, plan, 9, own=True)], facts) == []
 
 
 def test_a_nodes_state_marks_everything_but_its_sentence_does_not() -> None:
