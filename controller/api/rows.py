@@ -47,6 +47,7 @@ def replicas(api: Api, stack: str = "", service: str = "", node: str = "", ended
 
 def _replica(snapshot: Snapshot, row: ReplicaRow) -> Row:
     document: ServiceDoc | None = snapshot.of("services").get(row.service)
+    serves = document if row.state == RUNNING and document is not None and document.id == row.service_id else None
     host_ports = row.ports if row.state == RUNNING else ()
     networks = {name: address.partition("/")[0] for name, address in row.addresses}
     return {
@@ -60,7 +61,7 @@ def _replica(snapshot: Snapshot, row: ReplicaRow) -> Row:
         "desired": row.desired,
         "addresses": list(networks.values()),
         "networks": networks,
-        "ports": short_ports(snapshot, document if row.state == RUNNING else None, host_ports),
+        "ports": short_ports(snapshot, serves, host_ports),
         "host_ports": [list(pair) for pair in host_ports],
         "image": row.image,
         "container_id": row.container_id,

@@ -2,7 +2,8 @@
 
 Rules: a session is behind from the change it was not told yet until it has acknowledged what it was told. The floor is the
 lowest number that one of those still follows, the newest number when none is behind; it never falls. Who stays behind for
-`LATE_S` without a word, or whose node is no longer ready, holds nobody up until it acknowledges again: no drain waits for ever.
+`LATE_S` without a word, or whose node is no longer ready, holds nobody up until it acknowledges or is ready again: no drain
+waits for ever.
 An acknowledgement costs O(log sessions).
 """
 
@@ -35,8 +36,8 @@ class FloorBook:
         if session not in self._behind and session not in self._excused:
             self._enter(session, follows, now_s)
 
-    def acked(self, session: NodeSession, now_s: float) -> None:
-        """It has said how far it is; `session.current()` says whether that is all."""
+    def counts(self, session: NodeSession, now_s: float) -> None:
+        """It has acknowledged something, or its node is ready again; `session` says how far it is."""
         back = session in self._excused
         self._excused.discard(session)
         if session.current():
@@ -51,7 +52,7 @@ class FloorBook:
             self._behind.pop(session, None)
 
     def excuse(self, session: NodeSession) -> None:
-        """Nobody waits for it any more until it acknowledges something."""
+        """Nobody waits for it any more until it `counts` again."""
         self._behind.pop(session, None)
         self._excused.add(session)
 

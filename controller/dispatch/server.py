@@ -156,9 +156,8 @@ class Dispatch:
                 self._node_changed(change)
             elif change.kind == "services" and change.old is not None:
                 self._service_changed(change.old.id)
-            elif change.kind == "health" and (change.new is None or change.new.state != "ready"):
-                for session in self._sessions_of((change.name,)):
-                    self._floor.excuse(session)
+            elif change.kind == "health":
+                self._health_changed(change)
         self._settle()
 
     def _tell(self, news: News) -> None:
@@ -191,6 +190,13 @@ class Dispatch:
     def _somebody_is_late(self) -> None:
         self._late = None
         self._settle()
+
+    def _health_changed(self, change: Change) -> None:
+        for session in self._sessions_of((change.name,)):
+            if change.new is not None and change.new.state == "ready":
+                self._floor.counts(session, self._clock.monotonic())
+            else:
+                self._floor.excuse(session)
 
     def _node_changed(self, change: Change) -> None:
         if change.new is None:
@@ -345,7 +351,7 @@ class Dispatch:
             self._take_ack(session, message.ack)
         elif kind == "endpoints_ack":
             session.take_ack(message.endpoints_ack.number)
-            self._floor.acked(session, self._clock.monotonic())
+            self._floor.counts(session, self._clock.monotonic())
             self._settle()
         elif kind == "status":
             first = not session.status.whole

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from random import Random
+
+import pytest
+
 from controller.dispatch.floor import LATE_S, FloorBook
 from controller.dispatch.session import NodeSession
 from controller.dispatch.status import NodeStatus
@@ -35,7 +39,7 @@ class Told:
 
     def ack(self, node: str, number: int, now_s: float = 0.0) -> None:
         self.sessions[node].take_ack(number)
-        self.book.acked(self.sessions[node], now_s)
+        self.book.counts(self.sessions[node], now_s)
 
     def settle(self, now_s: float = 0.0) -> list[str]:
         return [found.node for found in self.book.settle(self.number, now_s)]
@@ -136,6 +140,45 @@ def test_a_node_that_is_not_ready_and_one_that_is_gone_hold_nobody_up() -> None:
     told.book.gone(told.sessions["n2"])
     told.settle()
     assert told.book.number == number
+
+
+def test_a_node_that_is_ready_again_is_waited_for_again() -> None:
+    told = Told("n1")
+    told.book.excuse(told.sessions["n1"])
+    told.book.counts(told.sessions["n1"], 0.0)
+    number = told.change("n1")
+    told.settle()
+    assert told.book.number == number - 1
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_whatever_happens_the_floor_never_passes_what_a_node_does_not_follow(seed: int) -> None:
+    """Changes and acknowledgements in any order; each node hears of its own changes only."""
+    chance = Random(seed)
+    told = Told("n1", "n2", "n3", "n4")
+    concerns: dict[str, list[int]] = {node: [] for node in told.sessions}
+    before = told.book.number
+    for _ in range(200):
+        if chance.random() < 0.4:
+            nodes = chance.sample(sorted(told.sessions), chance.randint(0, 3))
+            number = told.change(*nodes)
+            for node in nodes:
+                concerns[node].append(number)
+        else:
+            node = chance.choice(sorted(told.sessions))
+            found = told.sessions[node]
+            if found.open_numbers:
+                told.ack(node, chance.randint(found.acked, found.told))
+        told.settle()
+        assert before <= told.book.number <= told.number
+        before = told.book.number
+        for node, numbers in concerns.items():
+            open_ones = [number for number in numbers if number > told.sessions[node].acked]
+            assert not open_ones or told.book.number < open_ones[0]
+    for node, found in told.sessions.items():
+        told.ack(node, found.told)
+    told.settle()
+    assert told.book.number == told.number
 
 
 def test_many_floors_that_are_owed_are_told_once() -> None:
