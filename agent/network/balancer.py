@@ -25,12 +25,13 @@ from agent.network.drift import Drift
 from agent.network.nft import Nft
 from agent.network.published import PublishedPorts
 from agent.plan import balance_held, balance_rules
-from agent.plan.balance import HostPort, Published, Row, Vip
+from agent.plan.balance import HostPort, Row
 from agent.plan.balance_book import COUNTERS, BalanceBook, Change, Move
+from agent.plan.balance_udp import stale
 from agent.plan.forget import Forgetting
 from agent.plan.names import EndpointsMessage
 from agent.plan.network import LinkPlan
-from agent.plan.nfnl import UDP
+from agent.plan.nfnl import UDP, Connection, Side
 from model.addresses import embedded
 from model.errors import RuntimeFailed
 from model.ports import Clock
@@ -45,18 +46,13 @@ Say = Callable[[str, str, str], None]
 """(kind, about, sentence)"""
 
 
+Chosen = Callable[[Connection], bool]
+
+
 class Connections(Protocol):
     """What is needed of `agent.network.nfnl.Conntrack`."""
 
-    def delete(
-        self,
-        protocol: int,
-        *,
-        reply_source: str,
-        reply_source_port: int = 0,
-        original_target: str = "",
-        original_target_port: int = 0,
-    ) -> int: ...
+    def delete_where(self, protocol: int, original: Side, chosen: Chosen, *, six: bool = False) -> int: ...
 
     def open_connections(self, addresses: Iterable[str]) -> dict[str, int]: ...
 
@@ -73,7 +69,7 @@ class KernelBalancer:
         self._book = BalanceBook(node)
         self._forgetting = Forgetting()
         self._ports = PublishedPorts(self._book, say)
-        self._drift = Drift(nft)
+        self._seen = -1
         self._lock = asyncio.Lock()
         self._news = asyncio.Event()
         self._done = asyncio.Event()
@@ -208,23 +204,12 @@ class KernelBalancer:
                 self._nft.run(text)
                 self._shapes |= shapes
         moves, self._owed = self._owed, []
-        for move in moves:
-            try:
-                self._forget_udp(move.frontend, move.lost, new=move.before is None)
-            except (RuntimeFailed, OSError) as error:
-                log.warning("connections cannot be forgotten: %s", error)
-
-    def _forget_udp(self, frontend: Vip | Published, lost: Iterable[tuple[str, int]], *, new: bool) -> None:
-        """Of a port that is new here also what came before it was translated."""
-        if isinstance(frontend, Vip):
-            for address, _ in lost:
-                self._conntrack.delete(UDP, reply_source=address, original_target=frontend.address)
-        elif frontend.protocol == "udp":
-            rows = [*lost, ("", frontend.published)] if new and frontend.family == 4 else lost
-            for address, port in rows:
-                self._conntrack.delete(
-                    UDP, reply_source=address, reply_source_port=port, original_target_port=frontend.published
-                )
+        gone = stale(moves)
+        try:
+            for original, six in gone.looks():
+                self._conntrack.delete_where(UDP, original, gone.concerns, six=six)
+        except (RuntimeFailed, OSError) as error:
+            log.warning("connections cannot be forgotten: %s", error)
 
     # -- ports of mode host
 
@@ -263,19 +248,30 @@ class KernelBalancer:
     # -- keeping
 
     async def repair(self) -> tuple[str, ...]:
+        """Comparing many services takes seconds: changes go on meanwhile, and what differs is compared again without them."""
+        count = self._nft.foreign_changes()
         async with self._lock:
-            sentences = await asyncio.to_thread(self._repair)
+            localhost = await asyncio.to_thread(self._allow_localhost)
+            text = "" if self._broken or count == self._seen else await asyncio.to_thread(self._text, self._shapes)
+        sentences: tuple[str, ...] = ()
+        differs = bool(text) and bool(await asyncio.to_thread(self._compare, text, lambda: None))
+        if differs:
+            async with self._lock:
+                sentences = await asyncio.to_thread(self._repair)
+        self._seen = count
+        async with self._lock:
             freed = self._ports.retry()
             if freed and await self._apply(0.0):
                 self._news.set()
-        return (*sentences, *freed)
+        return (*sentences, *freed, *(("route_localnet was off and is on again",) if localhost else ()))
 
     def _repair(self) -> tuple[str, ...]:
         if self._broken:
             return ()
-        table = balance_rules.TABLE
-        found = self._drift.repaired(lambda: {table: self._text(self._shapes)}, lambda: self._write(self._held()))
-        return (*found, "route_localnet was off and is on again") if self._allow_localhost() else found
+        return self._compare(self._text(self._shapes), lambda: self._write(self._held()))
+
+    def _compare(self, text: str, rebuild: Callable[[], None]) -> tuple[str, ...]:
+        return Drift(self._nft).repaired(lambda: {balance_rules.TABLE: text}, rebuild)
 
     def _allow_localhost(self) -> bool:
         """Published ports answer on 127.0.0.1 of the node itself; from outside such packets are dropped by the table."""
@@ -285,11 +281,11 @@ class KernelBalancer:
         return off
 
     async def close(self, *, remove: bool = False) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            self._task = None
-        async with self._lock:
+        async with self._lock:  # nothing is being written
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.wait([self._task])
+                self._task = None
             await asyncio.to_thread(self._close, remove)
 
     def _close(self, remove: bool) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from agent.plan import netlink, netlink_read, nfnl
@@ -113,6 +113,12 @@ class Conntrack:
         original = Side(target=original_target, target_port=original_target_port)
         reply = Side(source=reply_source, source_port=reply_source_port)
         return self._socket.send([nfnl.delete_connection(found) for found in self._found(protocol, original, reply)])
+
+    def delete_where(self, protocol: int, original: Side, chosen: Callable[[Connection], bool], *, six: bool = False) -> int:
+        """Forget those that `chosen` says of all that were addressed like `original`; gives how many."""
+        payloads = self._socket.dump(nfnl.dump_connections(protocol, original, six=six))
+        found = [c for c in map(nfnl.parse_connection, payloads) if nfnl.concerns(c, original, Side()) and chosen(c)]
+        return self._socket.send([nfnl.delete_connection(connection) for connection in found])
 
     def open_connections(self, addresses: Iterable[str]) -> dict[str, int]:
         """How many TCP connections to each of these addresses are open, whether it was connected to itself or by a service's

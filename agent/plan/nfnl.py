@@ -67,10 +67,11 @@ def parse_generation(payload: bytes) -> int:
     return int.from_bytes(attributes(payload[4:])[_NFTA_GEN_ID], "big")
 
 
-def dump_connections(protocol: int, original: Side = Side(), reply: Side = Side()) -> Request:
-    """The connections of a protocol whose two directions are like this; their family is that of the addresses."""
+def dump_connections(protocol: int, original: Side = Side(), reply: Side = Side(), *, six: bool = False) -> Request:
+    """The connections of a protocol whose two directions are like this; their family is that of the addresses, without any
+    IPv4 unless `six`."""
     given = [text for side in (original, reply) for text in (side.source, side.target) if text]
-    family = AF_INET6 if given and ipaddress.ip_address(given[0]).version == 6 else AF_INET
+    family = AF_INET6 if six or (given and ipaddress.ip_address(given[0]).version == 6) else AF_INET
     forth, back = _tuple(protocol, original), _tuple(protocol, reply)
     flags = attr(_CTA_FILTER_ORIGINAL, struct.pack("=I", _asked(original)))
     flags += attr(_CTA_FILTER_REPLY, struct.pack("=I", _asked(reply)))

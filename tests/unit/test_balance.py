@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.plan.balance import Backend, HostPort, Member, Published, Row, Vip, rearranged
-from agent.plan.balance_book import BalanceBook, Change
+from agent.plan.balance_book import BalanceBook, Change, Move
 from agent.plan.balance_rules import MARK, needed_shapes, transaction, whole
+from agent.plan.balance_udp import stale
 from agent.plan.names import EndpointName, EndpointsMessage, ServiceNames
 from agent.plan.network import LinkPlan
+from agent.plan.nfnl import Connection, Side
 from model.spec import Port
 
 NET = "shop_default"
@@ -322,3 +325,32 @@ def test_any_changes_lead_to_what_would_be_written_from_nothing(
     assert {f: sorted(s) for f, s in made.slots.items()} == {f: sorted(s) for f, s in anew.slots.items()}
     assert all(len(set(slots)) == len(slots) for slots in made.slots.values())
     assert made.change() == Change()
+
+
+def udp(asked: str, answered: str, client: str = "10.0.1.9", number: int = 53) -> Connection:
+    return Connection(17, Side(client, asked, 999, number), Side(answered, client, number, 999), b"", b"", False)
+
+
+def test_udp_connections_to_what_went_are_stale_and_others_are_not() -> None:
+    one, two = Backend("10.0.1.1", "10.0.1.1"), Backend("10.0.1.2", "10.0.1.2")
+    gone = stale([Move(Vip("shb-1", "10.0.192.9"), (one, two), (two,))])
+    assert gone.looks() == [(Side(target="10.0.192.9"), False)]
+    assert gone.concerns(udp("10.0.192.9", "10.0.1.1"))
+    assert not gone.concerns(udp("10.0.192.9", "10.0.1.2"))
+    assert not gone.concerns(udp("10.0.192.8", "10.0.1.1"))
+
+
+def test_a_new_udp_port_makes_what_was_not_translated_stale() -> None:
+    backend = Backend("10.0.1.1", "10.0.1.1", 53)
+    fresh = stale([Move(Published("udp", 53), None, (backend,)), Move(Published("tcp", 53), (backend,), None)])
+    assert fresh.looks() == [(Side(target_port=53), False)]
+    assert fresh.concerns(udp("192.0.2.1", "192.0.2.1"))
+    masqueraded = replace(udp("9.9.9.9", "9.9.9.9"), back=Side("9.9.9.9", "192.0.2.1", 53, 999))
+    assert not fresh.concerns(masqueraded)
+
+
+def test_many_losses_are_looked_for_at_once() -> None:
+    backend = Backend("10.0.1.1", "10.0.1.1")
+    gone = stale(Move(Vip("shb-1", f"10.0.192.{n}"), (backend,), None) for n in range(9))
+    assert gone.looks() == [(Side(), False)]
+    assert gone.concerns(udp("10.0.192.8", "10.0.1.1"))
