@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from controller.decide.draft import Draft
 from controller.decide.index import index_of
 from controller.decide.nets import Nets
-from controller.decide.ports import host_port
+from controller.decide.ports import own_ports
 from controller.decide.svcplans import ServicePlans
 from controller.decide.types import Plan, Settings, View
 from model.documents import DecisionDoc, Event, key
@@ -30,6 +30,7 @@ class Batch:
         self.draft = Draft(view)
         self.nets = Nets(view, settings)
         self.answers = ServicePlans(view, self.index, self.nets)
+        self._own: dict[str, list[PortClaim]] | None = None
         self.events: list[Event] = []
         self._decisions: dict[str, DecisionDoc] = {}
         self._deletes: set[str] = set()
@@ -69,11 +70,7 @@ class Batch:
 
     def ports(self, without: str = "", on: str = "") -> dict[str, list[PortClaim]]:
         """By node what is taken there now, by shoal itself too; `without` one service, `on` one node."""
-        taken: dict[str, list[PortClaim]] = {}
-        for node in [on] if on else self.view.nodes:
-            status = self.view.statuses.get(node)
-            number = host_port(status.info.address)[1] if status else 0
-            taken[node] = [PortClaim("tcp", number)] if number else []
+        taken = {node: list(self._own_ports().get(node, ())) for node in ([on] if on else self.view.nodes)}
         for service, claims in self.index.claims.items():
             if service == without:
                 continue
@@ -81,6 +78,14 @@ class Batch:
                 if node in taken:
                     taken[node] += claims
         return taken
+
+    def _own_ports(self) -> dict[str, list[PortClaim]]:
+        """Shoal's, by node."""
+        if self._own is None:
+            self._own = {}
+            for claim, _, node in own_ports(self.view):
+                self._own.setdefault(node, []).append(claim)
+        return self._own
 
     def wake(self, service: str, at_ms: int | None) -> None:
         """Decide about the service again at `at_ms` (its earliest wish counts)."""

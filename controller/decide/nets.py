@@ -54,8 +54,8 @@ class Nets:
             self._plans[name] = self._planned(doc, None if fresh else plan)
         except Exhausted as error:
             return f"network {name}: {error}", False
+        self._subnets.add(self._plans[name])
         if fresh:
-            self._subnets.add(self._plans[name])
             for rows in (self._slices, self._fixed, self._books):
                 rows.pop(name, None)
         return "", fresh

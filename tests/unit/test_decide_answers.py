@@ -216,3 +216,10 @@ def test_the_preview_shows_the_numbers_that_would_be_chosen(cluster: ModelCluste
     spec = replace(cluster.docs["services"]["old"].spec, name="web")
     changes = StackChanges(services=[ServiceDoc("id-web", spec, 1)])
     assert preview(cluster.view(), changes, cluster.settings, cluster.now_ms).published == (("web", "30001->80/tcp"),)
+
+
+def test_a_port_that_shoal_needs_on_a_node_is_taken_there(cluster: ModelCluster) -> None:
+    cluster.docs["status"]["n1"] = StatusDoc("n1", NodeInfo("10.1.0.2:7444", cpus=4.0, memory_bytes=8 << 30))
+    cluster.service("web", 2, container=publishing(Port(80, 7444, mode="host")))
+    cluster.converge()
+    assert cluster.counts("web") == {"n2": 1}
