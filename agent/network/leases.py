@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 from agent.network.port import AttachmentWanted
 from agent.plan import ipam
@@ -20,6 +21,7 @@ from model import codec
 from model.errors import RuntimeFailed, ShoalError
 
 log = logging.getLogger(__name__)
+_RESTING: Final = "resting"
 
 
 class Leases:
@@ -28,7 +30,6 @@ class Leases:
     def __init__(self, directory: Path, forgotten: Callable[[str, str], bool]) -> None:
         self._dir = directory
         self._forgotten = forgotten
-        self._rest_file = directory / "resting"
         self._resting: dict[str, dict[str, None]] = {}
         self._last: dict[str, str] = {}
         self.held: dict[str, tuple[Interface, ...]] = {}
@@ -42,7 +43,7 @@ class Leases:
             except (ValueError, TypeError, ShoalError):
                 file.unlink()
         try:
-            saved = json.loads(self._rest_file.read_text())
+            saved = json.loads((self._dir / _RESTING).read_text())
             self._last = dict(saved["last"])
             self._resting = {network: dict.fromkeys(rows) for network, rows in saved["resting"].items()}
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
@@ -76,7 +77,11 @@ class Leases:
 
     def save(self, container_id: str, interfaces: Sequence[Interface]) -> None:
         """The container has these from now on."""
-        self._write(self._dir / f"{container_id}.json", [codec.to_plain(found) for found in interfaces])
+        name, rows = f"{container_id}.json", [codec.to_plain(found) for found in interfaces]
+        if container_id in self.held:
+            self._replace(name, rows)
+        else:
+            self._write(name, rows)
         self.held[container_id] = tuple(interfaces)
 
     def rest(self, interfaces: Collection[Interface]) -> None:
@@ -89,7 +94,7 @@ class Leases:
                 if not self._still_resting(network):
                     del self._resting[network]
             resting = {network: list(addresses) for network, addresses in self._resting.items()}
-            self._write(self._rest_file, {"last": self._last, "resting": resting})
+            self._replace(_RESTING, {"last": self._last, "resting": resting})
 
     def drop(self, container_id: str) -> None:
         self.held.pop(container_id, None)
@@ -107,7 +112,15 @@ class Leases:
             file.write_text(subnet)
         return subnet
 
-    def _write(self, path: Path, value: object) -> None:
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(value))
-        os.replace(part, path)
+    def _replace(self, name: str, value: object) -> None:
+        """What is there is there until the new one is whole."""
+        part = f"{name}.part"
+        self._write(part, value)
+        os.replace(self._dir / part, self._dir / name)
+
+    def _write(self, name: str, value: object) -> None:
+        descriptor = os.open(self._dir / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, json.dumps(value).encode())
+        finally:
+            os.close(descriptor)

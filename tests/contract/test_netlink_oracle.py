@@ -59,6 +59,35 @@ def test_addresses_routes_and_neighbours() -> None:
     assert fdb.get_attr("NDA_DST") == "192.0.2.2"
 
 
+def test_a_containers_port_and_the_settings_of_links() -> None:
+    message = decoded(ifinfmsg, netlink.set_port("shv-abc00", ipv6=True))
+    info = message.get_attr("IFLA_LINKINFO")
+    data = info.get_attr("IFLA_INFO_SLAVE_DATA")
+    assert info.get_attr("IFLA_INFO_SLAVE_KIND") == "bridge"
+    flags = ("ISOLATED", "LEARNING", "UNICAST_FLOOD", "MCAST_FLOOD", "BCAST_FLOOD")
+    assert [data.get_attr(f"IFLA_BRPORT_{flag}") for flag in flags] == [1, 0, 0, 0, 0]
+    settings, up = netlink.set_link("shb-4097", "0a:01:0a:4d:01:01", 1450, ipv6=True)
+    message = decoded(ifinfmsg, settings)
+    assert (message["change"], decoded(ifinfmsg, up)["flags"]) == (0, netlink.IFF_UP)
+    conf = message.get_attr("IFLA_AF_SPEC").get_attr("AF_INET")
+    assert message.get_attr("IFLA_AF_SPEC").get_attr("AF_INET6").get_attr("IFLA_INET6_ADDR_GEN_MODE") == 1
+    assert conf is not None
+
+
+def test_ipv6_and_what_goes_nowhere() -> None:
+    address = decoded(ifaddrmsg, netlink.add_address(3, "fd00::a4d:101/112", prefix_route=False))
+    assert (address["family"], address["prefixlen"]) == (netlink.AF_INET6, 112)
+    assert address.get_attr("IFA_FLAGS") == netlink.IFA_F_NODAD | netlink.IFA_F_NOPREFIXROUTE
+    nowhere = decoded(rtmsg, netlink.put_route("10.77.0.0/16", "", 0))
+    assert (nowhere["type"], nowhere.get_attr("RTA_PRIORITY")) == (netlink.RTN_UNREACHABLE, netlink.METRIC_LAST)
+    direct = decoded(rtmsg, netlink.put_route("10.77.1.1/32", "", 4))
+    assert (direct["scope"], direct["type"], direct.get_attr("RTA_OIF")) == (netlink.RT_SCOPE_LINK, netlink.RTN_UNICAST, 4)
+    by_six = decoded(rtmsg, netlink.put_route("fd00::/112", "fd00::1", 4))
+    assert (by_six["family"], by_six.get_attr("RTA_GATEWAY")) == (netlink.AF_INET6, "fd00::1")
+    port = decoded(ndmsg, netlink.put_fdb("0a:01:0a:4d:01:02", "", 7))
+    assert (port["state"], port["flags"]) == (netlink.NUD_NOARP, netlink.NTF_MASTER)
+
+
 def test_we_read_what_pyroute2_writes() -> None:
     message = ifinfmsg()
     message["index"], message["flags"], message["change"] = 12, 1, 1

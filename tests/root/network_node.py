@@ -16,7 +16,7 @@ from typing import Any
 
 from agent.network.driver import KernelNetwork
 from agent.network.kernel import own_routes
-from agent.network.port import AttachmentWanted
+from agent.network.port import AttachmentWanted, NetworkDriver
 from agent.network.rtnl import Netlink
 from agent.plan.network import NetworkWanted, PeerWanted
 from model.errors import ShoalError
@@ -24,12 +24,16 @@ from model.errors import ShoalError
 remembered: set[tuple[str, str]] = set()
 
 
+def forgotten(network: str, address: str) -> bool:
+    return (network, address) not in remembered
+
+
 def network_wanted(row: dict[str, Any]) -> NetworkWanted:
     peers = [PeerWanted(**{**peer, "addresses": tuple(peer.get("addresses", ()))}) for peer in row.get("peers", [])]
     return NetworkWanted(**{**row, "peers": tuple(peers), "addresses": tuple(row.get("addresses", ()))})
 
 
-async def perform(driver: KernelNetwork, command: dict[str, Any]) -> Any:
+async def perform(driver: NetworkDriver, command: dict[str, Any]) -> Any:
     match command:
         case {"do": "apply", "networks": networks}:
             wanted = [network_wanted(row) for row in networks]
@@ -66,7 +70,6 @@ async def perform(driver: KernelNetwork, command: dict[str, Any]) -> Any:
 
 
 async def main() -> None:
-    forgotten = lambda network, address: (network, address) not in remembered  # noqa: E731
     driver = KernelNetwork(Path(sys.argv[1]), sys.argv[2], forgotten=forgotten)
     await driver.open()
     print("{}", flush=True)
@@ -78,4 +81,5 @@ async def main() -> None:
         print(json.dumps(answer), flush=True)
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())
