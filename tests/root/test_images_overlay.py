@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -263,7 +264,8 @@ def test_reading_a_file_never_leaves_the_root(place: Place) -> None:
     (etc / "up").symlink_to("../../../secret")
     (etc / "abs").symlink_to(place.top / "secret")
     os.mkfifo(etc / "pipe")
+    os.mknod(etc / "device", stat.S_IFCHR | 0o666, os.makedev(1, 5))
     assert read_in_root(place.root, "/etc/passwd") == b"root:x:0:0::/root:/bin/sh\n"
     assert read_in_root(place.root, "/etc/passwd", 4) == b"root"
-    for path in ("/etc/up", "/etc/abs", "/etc/pipe", "/etc", "/etc/missing"):
+    for path in ("/etc/up", "/etc/abs", "/etc/pipe", "/etc/device", "/etc", "/etc/missing"):
         assert read_in_root(place.root, path) is None, path
