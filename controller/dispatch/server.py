@@ -15,14 +15,14 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import grpc
-from cryptography import x509
 from grpc import aio
 
-from controller.certificates import Peer, read_peer
+from controller.certificates import Peer
 from controller.decide.types import Session
+from controller.dispatch.admission import Context, identify, not_admitted, read_hello, refuse
 from controller.dispatch.books import Books, News
 from controller.dispatch.floor import LATE_S, FloorBook
 from controller.dispatch.session import NodeSession, goodbye, redirect
@@ -33,14 +33,12 @@ from controller.loops.picture import Change, Picture
 from controller.pki import Pki
 from model.documents import Event, NodeDoc, StatusDoc
 from model.errors import ShoalError
-from model.pki_names import ROLE_NODE
 from model.ports import Clock
 from protos import node_pb2 as pb
 
 log = logging.getLogger(__name__)
 
 MESSAGE_BYTES_MAX: Final = 64 * 1024 * 1024
-HELLO_S: Final = 10.0
 EVENTS_MAX: Final = 100
 OPTIONS: Final = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
@@ -51,7 +49,6 @@ OPTIONS: Final = (
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
 )
-Context = aio.ServicerContext[pb.FromNode, pb.ToNode | bytes]
 
 
 class Dispatch:
@@ -215,8 +212,8 @@ class Dispatch:
     # ---- one session
 
     async def _session(self, _: Any, context: Context) -> None:
-        hello = await _hello(context)
-        peer = await self._identify(context)
+        hello = await read_hello(context)
+        peer = await identify(context)
         if not self._leads():
             await context.write(redirect(self._leader_address()))
             return
@@ -248,17 +245,6 @@ class Dispatch:
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await reading
 
-    async def _identify(self, context: Context) -> Peer:
-        pem = next(iter(context.auth_context().get("x509_pem_cert", ())), b"")
-        try:
-            peer = read_peer(x509.load_pem_x509_certificate(pem))
-        except ValueError:
-            await _refuse(context, grpc.StatusCode.UNAUTHENTICATED, "no client certificate: join the cluster first")
-        if peer.role != ROLE_NODE:
-            text = f"a certificate of role {peer.role or 'none'} opens no node session"
-            await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, text)
-        return peer
-
     async def _admit(self, peer: Peer, context: Context) -> None:
         """The picture may be a moment behind a join at another controller: before a refusal the store itself is asked."""
         document: NodeDoc | None = self._picture.snapshot().of("nodes").get(peer.name)
@@ -267,21 +253,21 @@ class Dispatch:
         try:
             document = await self._read_node(peer.name)
         except ShoalError as error:
-            await _refuse(context, grpc.StatusCode.UNAVAILABLE, str(error))
+            await refuse(context, grpc.StatusCode.UNAVAILABLE, str(error))
         if document is None or document.serial != peer.serial:
-            await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, not_admitted(peer.name, document))
+            await refuse(context, grpc.StatusCode.PERMISSION_DENIED, not_admitted(peer.name, document))
 
     async def _begin(self, peer: Peer, hello: pb.Hello, context: Context) -> NodeSession:
         if hello.node and hello.node != peer.name:
             text = f"the certificate is that of node {peer.name}, Hello says {hello.node[:80]!r}"
-            await _refuse(context, grpc.StatusCode.PERMISSION_DENIED, text)
+            await refuse(context, grpc.StatusCode.PERMISSION_DENIED, text)
         before = self._picture.snapshot().of("status").get(peer.name) or StatusDoc(peer.name)
         status = NodeStatus(before)
         try:
             if hello.info:
                 status.take_info(hello.info)
         except ValueError as error:
-            await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, f"Hello.info: {error}")
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, f"Hello.info: {error}")
         status.take_generation(hello.generation)
         held = frozenset((row.service_id, row.version) for row in hello.known_specs)
         return NodeSession(peer.name, peer.serial, status, set(held), self._now_ms(), held)
@@ -378,35 +364,6 @@ class Dispatch:
 def _encoded(message: pb.ToNode | bytes) -> bytes:
     """What many sessions are told alike comes encoded."""
     return message if isinstance(message, bytes) else message.SerializeToString()
-
-
-async def _hello(context: Context) -> pb.Hello:
-    """Read before anything is refused: an agent whose Hello meets a closed stream would see an inner error of gRPC instead of
-    the reason."""
-    message: Any = None
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(HELLO_S):
-            message = await context.read()
-    if not isinstance(message, pb.FromNode) or message.WhichOneof("kind") != "hello":
-        await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "the first message of a session is Hello")
-    return message.hello
-
-
-def not_admitted(node: str, document: NodeDoc | None) -> str:
-    """What a node whose certificate is not (or no longer) that of its document is told, and its log tells its owner."""
-    if document is None:
-        state = "was removed from the cluster while it was away"
-    else:
-        state = "is another machine's now: one has joined under this name"
-    return (
-        f"node {node} {state}. To use this machine again stop its agent, remove node.json and pki/ from the agent's --data-dir "
-        "and start it with --join URL --token TOKEN (`shoal node token` makes one); else stop and disable the agent"
-    )
-
-
-async def _refuse(context: Context, code: grpc.StatusCode, text: str) -> NoReturn:
-    log.warning("session refused: %s (%s)", text, context.peer())
-    await context.abort(code, text)
 
 
 def _event(node: str, row: pb.NodeEvent) -> Event:

@@ -1,0 +1,63 @@
+"""Who may open a session: the first message, and how somebody is sent away with the reason."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import Any, Final, NoReturn
+
+import grpc
+from cryptography import x509
+from grpc import aio
+
+from controller.certificates import Peer, read_peer
+from model.documents import NodeDoc
+from model.pki_names import ROLE_NODE
+from protos import node_pb2 as pb
+
+log = logging.getLogger(__name__)
+
+HELLO_S: Final = 10.0
+Context = aio.ServicerContext[pb.FromNode, pb.ToNode | bytes]
+
+
+async def read_hello(context: Context) -> pb.Hello:
+    """Read before anything is refused: an agent whose Hello meets a closed stream would see an inner error of gRPC instead of
+    the reason."""
+    message: Any = None
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(HELLO_S):
+            message = await context.read()
+    if not isinstance(message, pb.FromNode) or message.WhichOneof("kind") != "hello":
+        await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "the first message of a session is Hello")
+    return message.hello
+
+
+async def identify(context: Context) -> Peer:
+    pem = next(iter(context.auth_context().get("x509_pem_cert", ())), b"")
+    try:
+        peer = read_peer(x509.load_pem_x509_certificate(pem))
+    except ValueError:
+        await refuse(context, grpc.StatusCode.UNAUTHENTICATED, "no client certificate: join the cluster first")
+    if peer.role != ROLE_NODE:
+        text = f"a certificate of role {peer.role or 'none'} opens no node session"
+        await refuse(context, grpc.StatusCode.PERMISSION_DENIED, text)
+    return peer
+
+
+def not_admitted(node: str, document: NodeDoc | None) -> str:
+    """What a node whose certificate is not (or no longer) that of its document is told, and its log tells its owner."""
+    if document is None:
+        state = "was removed from the cluster while it was away"
+    else:
+        state = "is another machine's now: one has joined under this name"
+    return (
+        f"node {node} {state}. To use this machine again stop its agent, remove node.json and pki/ from the agent's --data-dir "
+        "and start it with --join URL --token TOKEN (`shoal node token` makes one); else stop and disable the agent"
+    )
+
+
+async def refuse(context: Context, code: grpc.StatusCode, text: str) -> NoReturn:
+    log.warning("session refused: %s (%s)", text, context.peer())
+    await context.abort(code, text)
