@@ -69,7 +69,10 @@ class Containers:
 
     def add(self, container_id: str, added: Interface, interfaces: Sequence[Interface], plans: Plans) -> None:
         """One more interface for a namespace in use. `interfaces`: all of them, with it."""
-        fd = os.open(self.path(container_id), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fd = os.open(self.path(container_id), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise RuntimeFailed(f"network namespace of container {container_id[:12]}: {error.strerror}") from error
         try:
             self._outside([added], plans, fd, {})
         finally:

@@ -55,7 +55,8 @@ class KernelNetwork:
         self._served: dict[str, LinkPlan] = {}
         self._guarded: frozenset[str] = frozenset()
         self._leaving: dict[str, None] = {}
-        self._settled = False
+        self._begun = False  # the first `apply` has been: what is wanted is known
+        self._settled = False  # the kernel held it when that was looked at last
         self._shared_nft = nft
         self._nl: Netlink
         self._nft: Nft
@@ -80,7 +81,7 @@ class KernelNetwork:
     async def _tell(self) -> None:
         """The name server listens on every gateway, and the balancer knows every network. Not before the first `apply`: they
         would forget the networks that are yet to come."""
-        if not self._settled:
+        if not self._begun:
             return
         if self._names is not None:
             plans = self._plans.values()
@@ -97,17 +98,18 @@ class KernelNetwork:
         if clash := overlap(list(plans.values())):
             raise RuntimeFailed(f"networks {clash[0]} and {clash[1]} overlap: give one of them another subnet")
         before, self._plans = self._plans, plans
+        self._begun, settled, self._settled = True, self._settled, False
         moved = [plan for plan in before.values() if not _same_place(plan, plans.get(plan.name))]
         for plan in moved:
             kernel.remove_network(self._nl, plan)
         sysctls.hold(ipv6=any(plan.prefix6 for plan in plans.values()))
-        if not self._settled or any(plan.name in plans for plan in moved):
-            mending.settle(self._nl, self._containers, self._leases, plans, self._underlay)
-            self._settled = True
-        else:
+        if settled and not any(plan.name in plans for plan in moved):
             for plan in plans.values():
                 self._make(plan, before.get(plan.name))
-        self._rules.apply(self._wanted())
+        else:
+            mending.settle(self._nl, self._containers, self._leases, plans, self._underlay)
+        self._apply_rules()
+        self._settled = True
 
     def _make(self, plan: LinkPlan, before: LinkPlan | None) -> None:
         if before == plan:
@@ -115,6 +117,11 @@ class KernelNetwork:
         if before is None or (before.mtu, bool(before.prefix6)) != (plan.mtu, bool(plan.prefix6)):
             kernel.make_links(self._nl, plan, {}, self._underlay)
         kernel.change(self._nl, entries.wanted(before) if before else (), entries.wanted(plan))
+
+    def _apply_rules(self) -> None:
+        """Not before all networks are known: the rules of the last agent hold until then."""
+        if self._begun:
+            self._rules.apply(self._wanted())
 
     def _wanted(self) -> RulesWanted:
         rows = (row for interfaces in self._leases.held.values() for row in attachment.rows(interfaces))
@@ -173,7 +180,7 @@ class KernelNetwork:
         plan = link_plan(local_bridge(subnet), kernel.underlay_mtu(self._nl, self._underlay))
         self._plans[LOCAL_BRIDGE] = plan
         self._make(plan, None)
-        self._rules.apply(self._wanted())
+        self._apply_rules()
 
     async def connect(self, container_id: str, wanted: AttachmentWanted) -> Attached:
         async with self._lock:
@@ -223,7 +230,7 @@ class KernelNetwork:
     async def guard(self, addresses: Collection[str]) -> None:
         async with self._lock:
             self._guarded = frozenset(addresses)
-            await asyncio.to_thread(lambda: self._rules.apply(self._wanted()))
+            await asyncio.to_thread(self._apply_rules)
 
     async def detach(self, container_id: str) -> None:
         """Whoever gets the lock takes all along that are waiting for it; if that fails, each tries again for itself."""
@@ -264,7 +271,7 @@ class KernelNetwork:
             return sentences
 
     def _repair(self) -> tuple[str, ...]:
-        if not self._settled:
+        if not self._begun:
             return ()
         changed = sysctls.hold(ipv6=any(plan.prefix6 for plan in self._plans.values()))
         said = [f"the node's setting {name} was changed and is set again" for name in changed]

@@ -58,7 +58,7 @@ def _ports(
                 continue
             try:
                 containers.mend(container_id, found, interfaces, plans, gone=found.link not in sight.links)
-            except (RuntimeFailed, OSError) as error:  # its namespace may be on its way out
+            except RuntimeFailed as error:  # its namespace may be on its way out
                 log.warning("link %s of container %s cannot be put right: %s", found.link, container_id[:12], error)
                 continue
             made.add(found.link)

@@ -79,7 +79,10 @@ def enter(path: str, inside: Callable[[], T]) -> T:
     """Run `inside` in the namespace that `path` names."""
 
     def work() -> T:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise RuntimeFailed(f"network namespace: enter {path}: {error.strerror}") from error
         try:
             _check(_libc.setns(fd, _CLONE_NEWNET), f"enter {path}")
         finally:
