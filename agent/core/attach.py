@@ -86,7 +86,7 @@ class Attacher:
         wanted = [
             LocalPort(port.protocol, port.target, address, port.published, port.host_ip, port.published_end) for port in ports
         ]
-        rows = self._ports.balance.publish(life.sandbox, wanted)
+        rows = self._ports.balance.publish(life.sandbox, wanted, life.name)
         self._publishing.add(life.sandbox)
         return tuple((f"{row.target}/{row.protocol}", f"{row.host_ip or '0.0.0.0'}:{row.published}") for row in rows)
 

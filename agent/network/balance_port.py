@@ -68,9 +68,9 @@ class Balancer(Protocol):
         """Waits until no node begins connections to these places any more (a bounded time), then until the open ones have
         ended, all together at most `within_s`. Returns at once for places nobody was told of."""
 
-    def publish(self, sandbox: str, ports: Collection[LocalPort]) -> tuple[LocalPort, ...]:
+    def publish(self, sandbox: str, ports: Collection[LocalPort], name: str = "") -> tuple[LocalPort, ...]:
         """The ports of mode host of one replica, all of them, each time (none: taken back); with the numbers they got. Raises
-        Conflict naming who has a port that is taken."""
+        Conflict naming who has a port that is taken: `name` is what a person calls this replica."""
 
     async def traffic(self) -> tuple[Traffic, ...]:
         """Counts for each replica that is or was known."""
@@ -111,7 +111,7 @@ class NoBalancer:
     async def drained(self, places: Collection[Place], within_s: float) -> None:
         """Nobody calls."""
 
-    def publish(self, sandbox: str, ports: Collection[LocalPort]) -> tuple[LocalPort, ...]:
+    def publish(self, sandbox: str, ports: Collection[LocalPort], name: str = "") -> tuple[LocalPort, ...]:
         return tuple(ports)
 
     async def traffic(self) -> tuple[Traffic, ...]:

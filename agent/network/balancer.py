@@ -129,6 +129,8 @@ class KernelBalancer:
             self._forgetting.leave(network)
         self._subnets = {name: ipaddress.IPv4Network(plan.subnet) for name, plan in plans.items()}
         self._ports.ingress(self._book.ingress_ports())
+        for sandbox, ports in self._ports.host.items():  # their IPv6 addresses may be known only now
+            self._book.publish(sandbox, [self._host_port(port) for port in ports])
         self._news.set()
 
     async def applied(self, beyond: int) -> int:
@@ -213,8 +215,8 @@ class KernelBalancer:
 
     # -- ports of mode host
 
-    def publish(self, sandbox: str, ports: Collection[LocalPort]) -> tuple[LocalPort, ...]:
-        chosen = self._ports.publish(sandbox, ports)
+    def publish(self, sandbox: str, ports: Collection[LocalPort], name: str = "") -> tuple[LocalPort, ...]:
+        chosen = self._ports.publish(sandbox, ports, name)
         self._book.publish(sandbox, [self._host_port(port) for port in chosen])
         self._ports.retry()
         self._news.set()

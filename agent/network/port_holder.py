@@ -31,23 +31,24 @@ Port = tuple[str, str, int]
 @dataclass(slots=True)
 class _Hold:
     owner: str
+    name: str
     socket: socket.socket | None
 
 
 class PortHolder:
-    """Holds ports for owners, told apart by what a person calls them."""
+    """Holds ports for owners; `name` is what a person calls one."""
 
     def __init__(self) -> None:
         self._holds: dict[Port, _Hold] = {}
 
-    def hold(self, port: Port, owner: str, *, must_exist: bool = False) -> None:
+    def hold(self, port: Port, owner: str, name: str, *, must_exist: bool = False) -> None:
         """Raises Conflict naming who has it; `must_exist`: also when this node has no such address."""
         held = self._holds.get(port)
         if held is not None and held.owner == owner:
             return
-        if (other := self._owner(port)) is not None:
+        if (other := self._holder_of(port)) is not None:
             raise Conflict(f"{text(port)} of this node is taken by {other}")
-        self._holds[port] = _Hold(owner, _bound(port, must_exist))
+        self._holds[port] = _Hold(owner, name, _bound(port, must_exist))
 
     def release(self, port: Port, owner: str) -> None:
         held = self._holds.get(port)
@@ -56,19 +57,15 @@ class PortHolder:
             if held.socket is not None:
                 held.socket.close()
 
-    def held(self, port: Port, owner: str) -> bool:
-        held = self._holds.get(port)
-        return held is not None and held.owner == owner
-
     def close(self) -> None:
         for port, held in list(self._holds.items()):
             self.release(port, held.owner)
 
-    def _owner(self, port: Port) -> str | None:
+    def _holder_of(self, port: Port) -> str | None:
         """Who of ours has the port, on the same address or on all."""
         protocol, host_ip, number = port
         rows = [port, (protocol, "", number)] if host_ip else [p for p in self._holds if (p[0], p[2]) == (protocol, number)]
-        return next((self._holds[row].owner for row in rows if row in self._holds), None)
+        return next((self._holds[row].name for row in rows if row in self._holds), None)
 
 
 def text(port: Port) -> str:

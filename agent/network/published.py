@@ -28,7 +28,9 @@ class PublishedPorts:
         self._say = say
         self._holder = PortHolder()
         self._ingress: dict[Port, str] = {}
-        self._host: dict[str, tuple[LocalPort, ...]] = {}
+        self._names: dict[str, str] = {}
+        self.host: dict[str, tuple[LocalPort, ...]] = {}
+        """Ports of mode host by replica."""
         self._next = DYNAMIC.start
 
     def ingress(self, ports: Mapping[Port, str]) -> None:
@@ -53,16 +55,17 @@ class PublishedPorts:
     def _try(self, port: Port) -> None:
         service = self._ingress[port]
         try:
-            self._holder.hold(port, _owner(service))
+            self._holder.hold(port, _owner(service), _owner(service))
             self._book.block(port, blocked=False)
         except Conflict as error:
             if port not in self._book.blocked:
                 self._book.block(port, blocked=True)
                 self._say("port-taken", service, f"{error}: this node does not serve {_owner(service)} on it")
 
-    def publish(self, sandbox: str, ports: Iterable[LocalPort]) -> tuple[LocalPort, ...]:
+    def publish(self, sandbox: str, ports: Iterable[LocalPort], name: str) -> tuple[LocalPort, ...]:
         """All ports of mode host of one replica, with the numbers they got. Raises Conflict; then nothing has changed."""
-        before = self._host.get(sandbox, ())
+        self._names[sandbox] = name or sandbox
+        before = self.host.get(sandbox, ())
         chosen: list[LocalPort] = []
         try:
             for port in ports:
@@ -71,9 +74,11 @@ class PublishedPorts:
             self._release(sandbox, chosen, keep=before)
             raise
         self._release(sandbox, before, keep=chosen)
-        self._host.pop(sandbox, None)
+        self.host.pop(sandbox, None)
         if chosen:
-            self._host[sandbox] = tuple(chosen)
+            self.host[sandbox] = tuple(chosen)
+        else:
+            del self._names[sandbox]
         return tuple(chosen)
 
     def _release(self, sandbox: str, ports: Iterable[LocalPort], keep: Iterable[LocalPort]) -> None:
@@ -87,13 +92,13 @@ class PublishedPorts:
         taken = set(map(key, chosen))
         if (fixed := port.published and port.published_end <= port.published) == 0:
             taken |= {key(row) for row in before if _wish(row) != _wish(port)}
-        problem = Conflict(f"{text(key(port))} of this node is published twice by {sandbox}")
+        problem = Conflict(f"{text(key(port))} of this node is published twice by {self._names[sandbox]}")
         for number in (port.published,) if fixed else self._numbers(port, before):
             found = replace(port, published=number)
             if key(found) in taken:
                 continue
             try:
-                self._holder.hold(key(found), sandbox, must_exist=True)
+                self._holder.hold(key(found), sandbox, self._names[sandbox], must_exist=True)
             except Conflict as error:
                 problem = error
                 continue

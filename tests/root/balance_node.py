@@ -35,7 +35,7 @@ async def perform(balancer: KernelBalancer, command: dict[str, Any]) -> Any:
         case {"do": "drained", "places": places, "within_s": within_s}:
             return await balancer.drained([(network, address) for network, address in places], within_s)
         case {"do": "publish", "sandbox": sandbox, "ports": ports}:
-            rows = balancer.publish(sandbox, [codec.from_plain(LocalPort, port) for port in ports])
+            rows = balancer.publish(sandbox, [codec.from_plain(LocalPort, port) for port in ports], f"replica {sandbox}")
             return [row.published for row in rows]
         case {"do": "traffic"}:
             return [codec.to_plain(row) for row in await balancer.traffic()]

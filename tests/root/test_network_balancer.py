@@ -205,7 +205,7 @@ def test_ports_of_mode_host(lab: Lab) -> None:
     for number in (8080, *chosen, 8001):
         assert soon(partial(lab.ask, "out", N1, number)) == ("a1", UNDERLAY["out"])
         assert lab.ask("n1", "127.0.0.1", number)[0] == "a1"
-    with pytest.raises(RuntimeError, match="port 8080/tcp of this node is taken by one"):
+    with pytest.raises(RuntimeError, match="port 8080/tcp of this node is taken by replica one"):
         n1.publish("four", web | {"published": 9090}, web | {"published": 8080})
     n1.publish("one")
     assert n1.publish("four", web | {"published": 9090}, web | {"published": 8080}) == [9090, 8080]

@@ -43,7 +43,7 @@ class Balancer(NoBalancer):
         self.taken: set[int] = set()
         self.published: dict[str, tuple[LocalPort, ...]] = {}
 
-    def publish(self, sandbox: str, ports: Collection[LocalPort]) -> tuple[LocalPort, ...]:
+    def publish(self, sandbox: str, ports: Collection[LocalPort], name: str = "") -> tuple[LocalPort, ...]:
         rows = []
         for port in ports:
             number = port.published or next(n for n in range(32768, 40000) if n not in self.taken)
