@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from agent.plan.names import EndpointName, ServiceNames
 from agent.plan.network import LinkPlan
@@ -20,16 +21,14 @@ INGRESS = "ingress"
 ANY_ADDRESS = frozenset({"", "0.0.0.0", "::"})
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Vip:
+class Vip(NamedTuple):
     """A service's address, IPv4 or IPv6, for whom stands on `bridge`."""
 
     bridge: str
     address: str
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Published:
+class Published(NamedTuple):
     """A port of this node. `host_ip` empty: all its addresses of that family (4 or 6)."""
 
     protocol: str
@@ -41,8 +40,7 @@ class Published:
 Frontend = Vip | Published
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Backend:
+class Backend(NamedTuple):
     """Where a slot sends to; `port` 0 keeps the client's choice. `replica`, its IPv4 address, tells those apart that stand
     behind one address of another node, so that this node gets their share."""
 
@@ -51,16 +49,14 @@ class Backend:
     port: int = 0
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Member:
+class Member(NamedTuple):
     """One element of a plain set of the table."""
 
     of: str
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """Whose traffic an address is. `address`: the replica's IPv4 address, also for its IPv6 one."""
 
     service_id: str

@@ -113,6 +113,8 @@ class BalanceBook:
             if known.pop(service_id, None):
                 self._put((message.network, service_id), Share())
         for service in message.services:
+            if known.get(service.service_id) == service:
+                continue
             known[service.service_id] = service
             self._put((message.network, service.service_id), self._share(message.network, service))
         if message.whole:
