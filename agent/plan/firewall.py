@@ -129,7 +129,6 @@ _BRIDGE_CHAINS: Final = """
  }
  chain from-containers6 {
   icmpv6 type { nd-neighbor-advert, nd-router-solicit, nd-router-advert, nd-redirect } drop
-  accept
  }
 """
 
