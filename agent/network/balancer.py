@@ -277,9 +277,13 @@ class KernelBalancer:
 
     def _allow_localhost(self) -> bool:
         """Published ports answer on 127.0.0.1 of the node itself; from outside such packets are dropped by the table."""
-        off = _ROUTE_LOCALNET.read_text().strip() == "0"
-        if off:
-            _ROUTE_LOCALNET.write_text("1")
+        try:
+            off = _ROUTE_LOCALNET.read_text().strip() == "0"
+            if off:
+                _ROUTE_LOCALNET.write_text("1")
+        except OSError as error:
+            log.warning("published ports do not answer on 127.0.0.1: route_localnet cannot be set: %s", error.strerror)
+            return False
         return off
 
     async def close(self, *, remove: bool = False) -> None:
@@ -295,7 +299,8 @@ class KernelBalancer:
         if remove:
             self._nft.run(balance_rules.removal())
             if self._set_localnet:
-                _ROUTE_LOCALNET.write_text("0")
+                with contextlib.suppress(OSError):
+                    _ROUTE_LOCALNET.write_text("0")
         self._conntrack.close()
 
 

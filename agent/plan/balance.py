@@ -3,7 +3,8 @@
 Rules: pure. A frontend is what clients connect to: a service's address on one bridge, or a published port of this node. Its
 backends stand in numbered slots, one each; a new connection takes a random slot. Who stays keeps its slot, so one replica more
 or less changes a few elements, however many there are. A service's address without a ready replica has no element (the subnet's
-unreachable route answers); a published port without one refuses.
+unreachable route answers); a published port without one refuses. What is a key here is a named tuple: there may be tens of
+thousands of them, and these are compared in half the time.
 """
 
 from __future__ import annotations
