@@ -1,0 +1,119 @@
+"""Thirty replicas on five nodes and three networks: everybody reaches everybody of the own network, nobody anybody else's; and
+five hundred comings and goings leave no stale name, entry or address."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e import leaks
+from tests.e2e.harness import LabUnderTest, addresses, eventually
+
+NETWORKS = ("red", "green", "blue")
+REPLICAS = 10
+ROUNDS = 25
+"""So often one service is scaled from all to none and back: five hundred starts and stops."""
+
+SERVICE = """
+  {name}:
+    image: shoal/web:1.0
+    init: true
+    stop_grace_period: 1s
+    networks: [{name}]
+    deploy: {{replicas: {replicas}, placement: {{max_replicas_per_node: 2}}}}
+"""
+ASK = """
+import json, socket, sys
+from concurrent.futures import ThreadPoolExecutor
+def ask(target):
+    try:
+        with socket.create_connection((target, 8080), float(sys.argv[1])) as s:
+            s.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+            text = b""
+            while piece := s.recv(4096): text += piece
+        return text.partition(b"\\r\\n\\r\\n")[2].decode().split()[0]
+    except (OSError, IndexError) as error:
+        return f"!{type(error).__name__}"
+with ThreadPoolExecutor(48) as pool:
+    print(json.dumps(dict(zip(sys.argv[2:], pool.map(ask, sys.argv[2:])))))
+"""
+
+
+@pytest.fixture
+def five(tmp_path: Path) -> Iterator[LabUnderTest]:
+    lab = LabUnderTest(tmp_path / "config", nodes=5)
+    yield lab
+    lab.down()
+    assert leaks.on_host(lab.name) == []
+
+
+def answers(lab: LabUnderTest, replica: str, targets: list[str], seconds: float = 5.0) -> dict[str, str]:
+    """Who answered on port 8080 of each target, as the replica sees it; `!Reason` where nobody did."""
+    found: dict[str, str] = json.loads(lab("exec", replica, "python3", "-c", ASK, str(seconds), *targets))
+    return found
+
+
+def vip(lab: LabUnderTest, service: str) -> str:
+    return str(next(iter(lab.json("service", "inspect", service)[0]["vips"].values())))
+
+
+@pytest.mark.timeout(400)
+def test_all_pairs_on_three_networks_and_five_hundred_comings_and_goings(five: LabUnderTest, tmp_path: Path) -> None:
+    services = "".join(SERVICE.format(name=name, replicas=REPLICAS) for name in NETWORKS)
+    own = "".join(f"  {name}: {{}}\n" for name in NETWORKS)
+    five.apply(tmp_path, f"services:{services}networks:\n{own}", "all")
+    rows = {name: five.running(f"all_{name}") for name in NETWORKS}
+    assert [len(rows[name]) for name in NETWORKS] == [REPLICAS] * 3
+    vips = {name: vip(five, f"all_{name}") for name in NETWORKS}
+    check_pairs(five, rows, vips)
+    for _ in range(ROUNDS):
+        five("service", "scale", "all_red=0")
+        five("service", "scale", f"all_red={REPLICAS}")
+    rows["red"] = five.running("all_red")
+    assert vip(five, "all_red") == vips["red"]
+    check_pairs(five, rows, vips)
+    check_entries(five, rows)
+    five("rm", "all")
+    for node in five.node_states():
+        eventually(lambda node=node: leaks.on_node(five, node) == [], f"{node} empty: {leaks.on_node(five, node)}", 30)  # type: ignore[misc]
+
+
+def check_pairs(lab: LabUnderTest, rows: dict[str, list[dict[str, Any]]], vips: dict[str, str]) -> None:
+    """Every replica asks every replica of its network by name, the service by name and by address; and all the others."""
+
+    def check(network: str, row: dict[str, Any]) -> None:
+        mine = [other["name"] for other in rows[network]]
+        strange = [addresses(other) for name in NETWORKS if name != network for other in rows[name]]
+        strange += [vips[name] for name in NETWORKS if name != network]
+
+        def all_well() -> bool:
+            seen = answers(lab, row["name"], [*mine, network, vips[network]])
+            return [seen[name] for name in mine] == mine and seen[network] in mine and seen[vips[network]] in mine
+
+        eventually(all_well, f"{row['name']} reaches all of {network}", 15)
+        if row is rows[network][0]:  # one asker a network: strange names are looked up outside, which takes a while here
+            strange += [name for name in NETWORKS if name != network]
+        seen = answers(lab, row["name"], strange, 1.0)
+        crossed = {target: who for target, who in seen.items() if who[0] != "!"}
+        assert crossed == {}, f"{row['name']} of {network} reached others"
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda pair: check(*pair), [(network, row) for network in NETWORKS for row in rows[network]]))
+
+
+def check_entries(lab: LabUnderTest, rows: dict[str, list[dict[str, Any]]]) -> None:
+    """No node knows an address, a neighbour or a backend of a replica that is gone."""
+    living = {addresses(row) for name in NETWORKS for row in rows[name]}
+    for node in lab.node_states():
+        here = {addresses(row) for name in NETWORKS for row in rows[name] if row["node"] == node}
+        text = lab.on(node, "ip", "-4", "neigh", "show", "nud", "permanent")
+        local = {line.split()[0] for line in text.splitlines() if " dev shb-" in line}
+        assert local == here
+        listed = json.loads(lab.on(node, "nft", "-j", "list", "map", "inet", "shoal-lb", "backends"))["nftables"]
+        found = {pair[1] for item in listed if "map" in item for pair in item["map"].get("elem", ())}
+        assert found <= living
