@@ -2,6 +2,7 @@
 
 On a lab of two nodes, in the same run: throughput and CPU per gigabyte of one TCP stream
   plain     between two network namespaces with one veth pair: what the kernel can do here
+  nodes     between two nodes of the lab without any container: its wire (a bridge and two veth pairs)
   node      container to container on one node
   cross     container to container on two nodes (VXLAN)
   vip       the same through the service's address
@@ -120,7 +121,7 @@ def inside(replica: str, program: str, *words: str) -> list[str]:
     return [sys.executable, "-m", "shoal", "exec", replica, "python3", "-c", program, *words]
 
 
-def throughput(plain: Plain, seconds: float, rounds: int) -> None:
+def throughput(lab: Lab, plain: Plain, seconds: float, rounds: int) -> None:
     rows = {row["name"]: row for row in json.loads(shoal("ps", "-o", "json"))}
 
     def address(replica: str) -> str:
@@ -129,12 +130,15 @@ def throughput(plain: Plain, seconds: float, rounds: int) -> None:
     shown = json.loads(shoal("inspect", "--type", "replica", "bench_source.n1", "-o", "json"))[0]["container"]
     here = f"/proc/{shown['State']['Pid']}/ns/net"
     service = json.loads(shoal("service", "inspect", "bench_sink", "-o", "json"))[0]
-    ways = {
-        "plain": plain.command(seconds),
-        "node": source(here, address("bench_sink.n1"), seconds),
-        "cross": source(here, address("bench_sink.n2"), seconds),
-        "vip": source(here, next(iter(service["vips"].values())), seconds),
+    record = lab.record()
+    own = record.address(record.machine("n2"))
+    targets = {
+        "node": address("bench_sink.n1"),
+        "cross": address("bench_sink.n2"),
+        "vip": next(iter(service["vips"].values())),
     }
+    ways = {"plain": plain.command(seconds), "nodes": lab.enter_command("n1", source("/proc/self/ns/net", own, seconds))}
+    ways |= {name: lab.enter_command("n1", source(here, target, seconds)) for name, target in targets.items()}
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, command in ways.items():
@@ -220,7 +224,12 @@ def main() -> None:
             plain.open()
             lab.up(2)
             shoal("apply", "-f", "-", "-p", "bench", stdin=STACK % json.dumps(SINK))
-            throughput(plain, options.seconds, options.rounds)
+            sink = subprocess.Popen(lab.enter_command("n2", [sys.executable, "-c", SINK]))
+            try:
+                throughput(lab, plain, options.seconds, options.rounds)
+            finally:
+                sink.kill()
+                sink.wait()
             shoal("rm", "bench")
             ready_to_traffic(options.rounds)
         finally:
