@@ -1,114 +1,233 @@
-"""Many replicas at once: spread by water level, or packed by best fit.
+"""Many replicas at once: spread by water level, or packed by best fit, class by class.
 
 Rules: the number each node gets is exactly what placing one replica after the other would give (tests hold that greedy as
 the oracle). Spread: fewest replicas of the service, then fewest in all, then the most free share, then name. Pack: the
-least free share that still has room, then most replicas, then name.
+least free share that still has room, then most replicas, then name. Slots go round the nodes in this order too, so that
+neighbouring slots stand on different nodes, and so that the answer does not depend on how the classes came about.
 """
 
 from __future__ import annotations
 
-import heapq
+from collections.abc import Collection, Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
+from typing import NamedTuple
 
-from scheduler.pool import Pool
+from scheduler.pool import Alike, Part, Pool
 from scheduler.types import Group
 
-
-def spread(pool: Pool, group: Group, existing: dict[int, int], count: int) -> list[int]:
-    """Nodes for up to `count` replicas, in slot order; shorter when there is no more room. Takes them from the pool."""
-    if count * 4 < len(pool.eligible(group)):
-        few = _spread_few(pool, group, existing, count)
-        if few is not None:
-            return few
-    return _spread_many(pool, group, existing, count)
+Best = tuple[int, ...]
 
 
-def _spread_few(pool: Pool, group: Group, existing: dict[int, int], count: int) -> list[int] | None:
-    """The best nodes that have no replica of the service yet; None when there are not enough (then levels decide)."""
-    heap = pool.heap(group)
-    picked: list[int] = []
-    aside: list[tuple[int, int, int]] = []
-    while heap and len(picked) < count:
-        entry = heap[0]
-        i = entry[2]
-        now = pool.rank(i)
-        if now != entry:
-            heapq.heapreplace(heap, now)
-            continue
-        heapq.heappop(heap)
-        if i in existing or not pool.room(i, group, 0):
-            aside.append(entry)
+class Row(NamedTuple):
+    """Nodes of one class that have the same number of the service's replicas. `some` None: the whole class."""
+
+    replicas: int
+    minus_share: int
+    level: int
+    room: int
+    size: int
+    alike: Alike
+    some: list[int] | None
+
+
+class Block(NamedTuple):
+    """Nodes of one rank that have `level` replicas of the service and get so many that they have `end`."""
+
+    replicas: int
+    minus_share: int
+    level: int
+    minus_end: int
+    nodes: list[int]
+
+
+class Field:
+    """The nodes that one group may use (those of `kinds`, or only the `named` ones), and how many of its service each has."""
+
+    def __init__(
+        self, pool: Pool, group: Group, levels: dict[int, int], kinds: Collection[int], named: list[int] | None
+    ) -> None:
+        self.pool, self.group, self.kinds = pool, group, kinds
+        out = pool.shunned(group) | pool.clashing(group)
+        self.named = None if named is None else [i for i in named if i not in out]
+        allowed = None if self.named is None else set(self.named)
+        self.had = {
+            i: have for i, have in levels.items()
+            if have and i not in out and (pool.where[i].kind in kinds if allowed is None else i in allowed)
+        }  # fmt: skip
+        self.apart = out | self.had.keys()
+
+    def rows(self) -> list[Row]:
+        """All nodes that have room."""
+        return [*self._fresh(), *self._grouped(self.had.items())]
+
+    def capacity(self) -> int:
+        return sum(row.size * row.room for row in self.rows())
+
+    def best(self) -> Best | None:
+        """What the next replica would be: its level, and the rank of its node."""
+        first: list[Row] = []
+        for row in self._fresh():
+            if first and row[:2] != first[0][:2]:
+                break
+            first.append(row)
+        if first:
+            at = min(row.some[0] if row.some else self.pool.first_of(row.alike, 1, ())[0] for row in first)
+            return (0, first[0].replicas, first[0].minus_share, at)
+        rows = self._grouped(self.had.items())
+        return min(((row.level, row.replicas, row.minus_share, row.some[0]) for row in rows if row.some), default=None)
+
+    def fill(self, count: int, *, again: bool = False) -> list[int]:
+        """Nodes for up to `count` replicas, in slot order; shorter when there is no more room. Takes them from the pool.
+        `again`: more will be asked."""
+        rows: list[Row] = []
+        left = count
+        for row in self._fresh():
+            if left <= 0 and row[:2] != rows[-1][:2]:
+                break
+            rows.append(row)
+            left -= row.size
+        if left <= 0:
+            gives = self._give(rows, 0, count)
         else:
-            picked.append(i)
-    enough = len(picked) == count
-    for entry in aside:
-        heapq.heappush(heap, entry)
-    for i in picked:
-        if enough:
-            pool.take(i, group)
-        heapq.heappush(heap, pool.rank(i))
-    return picked if enough else None
+            rows += self._grouped(self.had.items())
+            gives = self._give(rows, _water_level(rows, count), count)
+        blocks, parts = self._cut(rows, gives)
+        order = _deal(blocks)
+        self.pool.take(parts, self.group)
+        if again:
+            for block in blocks:
+                self.had.update(dict.fromkeys(block.nodes, -block.minus_end))
+            self.apart = self.apart | self.had.keys()
+        return order
+
+    def _give(self, rows: list[Row], top: int, count: int) -> list[tuple[int, list[int]]]:
+        """For each row how many replicas its nodes get, and the nodes that get one more."""
+        gives = [min(row.room, top - row.level) if top > row.level else 0 for row in rows]
+        left = count - sum(row.size * give for row, give in zip(rows, gives, strict=True))
+        more: list[list[int]] = [[] for _ in rows]
+        last = [k for k, row in enumerate(rows) if row.level + gives[k] == top and gives[k] < row.room] if left else []
+        ranks = sorted((rows[k].replicas + gives[k], -self._share_after(rows[k], gives[k]), k) for k in last)
+        for _, bucket in groupby(ranks, itemgetter(0, 1)):
+            numbers = [k for _, _, k in bucket]
+            size = sum(rows[k].size for k in numbers)
+            if size <= left:
+                for number in numbers:
+                    more[number] = self.nodes(rows[number])
+            else:
+                first = sorted((i, number) for number in numbers for i in self.nodes(rows[number], left))
+                for i, number in first[:left]:
+                    more[number].append(i)
+            left -= min(left, size)
+            if not left:
+                break
+        return list(zip(gives, more, strict=True))
+
+    def _share_after(self, row: Row, give: int) -> int:
+        return self.pool.share(row.alike, give, self.group) if give else -row.minus_share
+
+    def nodes(self, row: Row, first: int = 0) -> list[int]:
+        if row.some is not None:
+            return row.some[:first] if first else row.some
+        return self.pool.first_of(row.alike, first, ()) if first else self.pool.all_of(row.alike)
+
+    def _cut(self, rows: list[Row], gives: list[tuple[int, list[int]]]) -> tuple[list[Block], list[Part]]:
+        blocks: list[Block] = []
+        parts: list[Part] = []
+        for row, (give, more) in zip(rows, gives, strict=True):
+            rest: list[int] = []
+            if give and len(more) < row.size:
+                chosen = set(more)
+                rest = [i for i in self.nodes(row) if i not in chosen] if more else self.nodes(row)
+            for nodes, each in ((more, give + 1), (rest, give)):
+                if nodes:
+                    blocks.append(Block(row.replicas, row.minus_share, row.level, -row.level - each, nodes))
+                    parts.append((row.alike, nodes, each))
+        return blocks, parts
+
+    def _room(self, alike: Alike, level: int) -> int:
+        room = self.pool.room(alike, self.group)
+        if self.group.max_per_node:
+            room = max(min(room, self.group.max_per_node - level), 0)
+        return min(room, 1) if self.group.ports else room
+
+    def _fresh(self) -> Iterator[Row]:
+        """Nodes without a replica of the service, in rank order."""
+        if self.named is not None:
+            yield from sorted(self._grouped((i, 0) for i in self.named if i not in self.had), key=itemgetter(0, 1))
+            return
+        apart: dict[Alike, set[int]] = {}
+        for i in self.apart:
+            apart.setdefault(self.pool.where[i], set()).add(i)
+        for replicas, minus_share, _, alike in self.pool.walk(self.group, self.kinds):
+            without = apart.get(alike)
+            if without is None:
+                yield Row(replicas, minus_share, 0, self._room(alike, 0), alike.size, alike, None)
+            elif len(without) < alike.size:
+                some = [i for i in self.pool.all_of(alike) if i not in without]
+                yield Row(replicas, minus_share, 0, self._room(alike, 0), len(some), alike, some)
+
+    def _grouped(self, rows: Iterable[tuple[int, int]]) -> list[Row]:
+        """(node, level) pairs as rows, those without room left out."""
+        together: dict[tuple[int, Alike], list[int]] = {}
+        for i, level in rows:
+            together.setdefault((level, self.pool.where[i]), []).append(i)
+        found = []
+        for (level, alike), some in together.items():
+            room = self._room(alike, level)
+            if room:
+                found.append(Row(alike.replicas, alike.entry[1], level, room, len(some), alike, sorted(some)))
+        return found
 
 
-def _spread_many(pool: Pool, group: Group, existing: dict[int, int], count: int) -> list[int]:
-    level = {i: existing.get(i, 0) for i in pool.eligible(group)}
-    room = {i: min(pool.room(i, group, have), count) for i, have in level.items()}
-    nodes = sorted((i for i in level if room[i] > 0), key=pool.rank)
-    if not nodes:
-        return []
-    give = {i: room[i] for i in nodes}
-    if sum(give.values()) > count:
-        top = _water_level([(level[i], room[i]) for i in nodes], count)
-        give = {i: min(room[i], max(0, top - level[i])) for i in nodes}
-    for i in nodes:
-        pool.take(i, group, give[i])
-    left = min(count, sum(room[i] for i in nodes)) - sum(give.values())
-    if left:
-        last = [i for i in nodes if give[i] < room[i] and level[i] + give[i] == top]
-        for i in heapq.nsmallest(left, last, key=pool.rank):
-            pool.take(i, group)
-            give[i] += 1
-    return _deal(nodes, level, give)
-
-
-def _water_level(rows: list[tuple[int, int]], count: int) -> int:
-    """The highest level up to which all nodes (level, room) can be filled with `count` replicas; they have more room."""
-    low, high = min(have for have, _ in rows), max(have for have, _ in rows) + count
+def _water_level(rows: list[Row], count: int) -> int:
+    """The highest level up to which all nodes can be filled with `count` replicas."""
+    low = min((row.level for row in rows), default=0)
+    high = max((row.level + row.room for row in rows), default=0)
     while low < high:
         middle = (low + high + 1) // 2
-        if sum(min(room, middle - have) for have, room in rows if have < middle) <= count:
+        if sum(row.size * min(row.room, middle - row.level) for row in rows if row.level < middle) <= count:
             low = middle
         else:
             high = middle - 1
     return low
 
 
-def _deal(nodes: list[int], level: dict[int, int], give: dict[int, int]) -> list[int]:
+def _deal(blocks: list[Block]) -> list[int]:
     """The nodes in rounds, lowest level first, so that neighbouring slots stand on different nodes."""
-    waiting = sorted((i for i in nodes if give[i]), key=lambda i: level[i])
-    waiting.reverse()
-    ends = {i: level[i] + give[i] for i in nodes}
-    active: list[int] = []
+    rounds: list[tuple[int, int, list[int]]] = []
+    blocks.sort(key=itemgetter(0, 1, 2, 3))
+    for (_, _, level, minus_end), equal in groupby(blocks, itemgetter(0, 1, 2, 3)):
+        lists = [block.nodes for block in equal]
+        rounds.append((level, -minus_end, lists[0] if len(lists) == 1 else sorted(i for nodes in lists for i in nodes)))
     order: list[int] = []
-    at = 0
-    while active or waiting:
-        if not active:
-            at = level[waiting[-1]]
-        while waiting and level[waiting[-1]] == at:
-            active.append(waiting.pop())
-        order += active
-        at += 1
-        active = [i for i in active if ends[i] > at]
+    for at in range(min((row[0] for row in rounds), default=0), max((row[1] for row in rounds), default=0)):
+        for level, end, nodes in rounds:
+            if level <= at < end:
+                order += nodes
     return order
 
 
-def pack(pool: Pool, group: Group, existing: dict[int, int], count: int) -> list[int]:
+def pack(field: Field, count: int) -> list[int]:
     """Nodes for up to `count` replicas: one node after the other is filled, the fullest first."""
+    rows = field.rows()
+    rows.sort(key=lambda row: (-row.minus_share, -row.replicas))
     order: list[int] = []
-    for i in sorted(pool.eligible(group), key=lambda i: (pool.share(i), -pool.replicas[i], i)):
-        if len(order) == count:
+    given: dict[tuple[int, int], list[int]] = {}
+    number = 0
+    for _, equal in groupby(rows, itemgetter(0, 1)):
+        bucket = list(equal)
+        at = dict(enumerate(bucket, number))
+        number += len(bucket)
+        left = count - len(order)
+        if not left:
             break
-        fits = min(pool.room(i, group, existing.get(i, 0)), count - len(order))
-        if fits:
-            pool.take(i, group, fits)
+        most = max(1, -(-left // min(row.room for row in bucket)))
+        for i, k in sorted((i, k) for k, row in at.items() for i in field.nodes(row, most)):
+            fits = min(at[k].room, count - len(order))
+            if not fits:
+                break
             order += [i] * fits
+            given.setdefault((k, fits), []).append(i)
+    field.pool.take([(rows[k].alike, nodes, fits) for (k, fits), nodes in given.items()], field.group)
     return order

@@ -6,9 +6,8 @@ Rules: every filter has `check` (fast, True: passes) and `explain` (a phrase for
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from model.constraints import matches, platform_matches
 from scheduler.types import NODE_REPLICAS_MAX, Group, NodeFacts
@@ -22,12 +21,24 @@ class Static(NamedTuple):
     explain: Callable[[NodeFacts, Group], str]
 
 
+class Left(Protocol):
+    """What a node, or each node of a class, has: its replicas, and what is left of its amounts."""
+
+    replicas: int
+    cpus: int
+    memory: int
+    pids: int
+
+
 class Dynamic(NamedTuple):
-    """Depends on loads; the last argument: replicas of the group's service already on the node."""
+    """Depends on loads alone."""
 
-    check: Callable[[Pool, int, Group, int], bool]
-    explain: Callable[[Pool, int, Group, int], str]
+    check: Callable[[Left, Group], bool]
+    explain: Callable[[Left, Group], str]
 
+
+BY_NAME: Final = frozenset({"node.id", "node.name", "node.hostname"})
+"""What tells nodes of one kind apart."""
 
 _AVAILABILITY: Final = {"pause": "paused", "drain": "drained"}
 
@@ -64,34 +75,33 @@ STATIC: Final[tuple[Static, ...]] = (
 
 DYNAMIC: Final[tuple[Dynamic, ...]] = (
     Dynamic(
-        lambda pool, i, group, existing: pool.replicas[i] < NODE_REPLICAS_MAX,
-        lambda pool, i, group, existing: f"has {NODE_REPLICAS_MAX:,} replicas, the most a node takes",
+        lambda left, group: left.replicas < NODE_REPLICAS_MAX,
+        lambda left, group: f"has {NODE_REPLICAS_MAX:,} replicas, the most a node takes",
     ),
     Dynamic(
-        lambda pool, i, group, existing: not group.reserve.cpus or pool.cpus[i] >= group.reserve.cpus,
-        lambda pool, i, group, existing: "not enough cpus",
+        lambda left, group: not group.reserve.cpus or left.cpus >= group.reserve.cpus,
+        lambda left, group: "not enough cpus",
     ),
     Dynamic(
-        lambda pool, i, group, existing: not group.reserve.memory or pool.memory[i] >= group.reserve.memory,
-        lambda pool, i, group, existing: "not enough memory",
+        lambda left, group: not group.reserve.memory or left.memory >= group.reserve.memory,
+        lambda left, group: "not enough memory",
     ),
     Dynamic(
-        lambda pool, i, group, existing: not group.reserve.pids or pool.pids[i] >= group.reserve.pids,
-        lambda pool, i, group, existing: "not enough pids",
-    ),
-    Dynamic(
-        lambda pool, i, group, existing: not group.max_per_node or existing < group.max_per_node,
-        lambda pool, i, group, existing: f"has {existing} of at most {group.max_per_node} replicas per node",
-    ),
-    Dynamic(
-        lambda pool, i, group, existing: not group.ports or not pool.taken_port(i, group),
-        lambda pool, i, group, existing: f"port {pool.taken_port(i, group)} is taken on the node",
+        lambda left, group: not group.reserve.pids or left.pids >= group.reserve.pids,
+        lambda left, group: "not enough pids",
     ),
 )
 
 
-def static_passes(node: NodeFacts, group: Group) -> bool:
-    return all(row.check(node, group) for row in STATIC)
+def static_passes(node: NodeFacts, group: Group, *, names: bool = True) -> bool:
+    """`names` False: as if the node had another name, which may or may not be asked for."""
+    if names:
+        return all(row.check(node, group) for row in STATIC)
+    return (
+        usable(node)
+        and all(constraint.key in BY_NAME or matches(constraint, node) for constraint in group.constraints)
+        and platform_matches(group.platform, node)
+    )
 
 
 def static_reason(node: NodeFacts, group: Group) -> str:
@@ -101,14 +111,21 @@ def static_reason(node: NodeFacts, group: Group) -> str:
 
 def reason(pool: Pool, i: int, group: Group, existing: int) -> str:
     """Why node `i` does not take one more; empty when it does."""
-    static = static_reason(pool.nodes[i], group)
-    if static:
-        return static
-    return next((row.explain(pool, i, group, existing) for row in DYNAMIC if not row.check(pool, i, group, existing)), "")
+    why = static_reason(pool.nodes[i], group) or crowded(pool.where[i], group)
+    if why:
+        return why
+    if group.max_per_node and existing >= group.max_per_node:
+        return f"has {existing} of at most {group.max_per_node} replicas per node"
+    port = pool.taken_port(i, group)
+    return f"port {port} is taken on the node" if port else ""
 
 
-def summary(reasons: Iterable[str]) -> str:
+def crowded(left: Left, group: Group) -> str:
+    """Why there is no room on nodes that have this left; empty when there is."""
+    return next((row.explain(left, group) for row in DYNAMIC if not row.check(left, group)), "")
+
+
+def summary(reasons: Mapping[str, int]) -> str:
     """`2 nodes: not enough memory; 1 node: drained`, the most frequent first."""
-    counts = Counter(text for text in reasons if text)
-    rows = sorted(counts.items(), key=lambda row: (-row[1], row[0]))
+    rows = sorted(((text, count) for text, count in reasons.items() if text), key=lambda row: (-row[1], row[0]))
     return "; ".join(f"{count} node{'' if count == 1 else 's'}: {text}" for text, count in rows)

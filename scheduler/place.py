@@ -6,13 +6,14 @@ one reason. Local volumes bind: the first placement chooses the node, every late
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from scheduler.branches import spread_over_labels
-from scheduler.fill import pack, spread
-from scheduler.filters import reason, static_reason, summary
-from scheduler.pool import Pool, demand_of
+from scheduler.fill import Field, pack
+from scheduler.filters import crowded, reason, static_reason, summary
+from scheduler.pool import Pool
 from scheduler.types import ClusterView, Group, Placement, Refusal
 
 Pair = tuple[int, str]
@@ -23,7 +24,12 @@ def place(cluster: ClusterView, groups: Sequence[Group]) -> Placement:
 
     Refusals are explained when all groups have been placed: asked again about the rest, the answer is the same.
     """
-    pool = Pool(cluster)
+    return place_in(Pool(cluster), groups)
+
+
+def place_in(pool: Pool, groups: Sequence[Group]) -> Placement:
+    """The same on an account that is kept (`pool.begin` comes before, `pool.restore` behind)."""
+    held = dict(pool.volumes)
     assigned: list[tuple[Pair, ...]] = []
     short: list[_Short | None] = []
     for group in groups:
@@ -31,7 +37,7 @@ def place(cluster: ClusterView, groups: Sequence[Group]) -> Placement:
         assigned.append(tuple(pairs))
         short.append(rest)
     refused = [Refusal(tuple(rest.slots), _explain(pool, rest)) if rest else None for rest in short]
-    bound = {name: nodes for name, nodes in pool.volumes.items() if cluster.volumes.get(name) != nodes}
+    bound = {name: nodes for name, nodes in pool.volumes.items() if held.get(name) != nodes}
     return Placement(tuple(assigned), tuple(refused), bound)
 
 
@@ -46,23 +52,17 @@ class _Short:
 
 def _everywhere(pool: Pool, group: Group) -> tuple[list[Pair], _Short | None]:
     """One replica on every node that passes. Only nodes that it should run on but cannot are refusals."""
-    pairs: list[Pair] = []
-    without: dict[int, int] = {}
-    for i in pool.eligible(group):
-        name = pool.nodes[i].name
-        if name in group.existing:
-            continue
-        if pool.room(i, group, 0):
-            pool.take(i, group)
-            pairs.append((0, name))
-            for volume in group.volumes:
-                pool.volumes[volume] = tuple(sorted({*pool.volumes.get(volume, ()), name}))
-        else:
-            without[i] = 0
-    if group.shun:
-        open_to_all = replace(group, shun=())
-        shunned = [i for i in pool.eligible(open_to_all) if pool.nodes[i].name not in group.existing]
-        without.update(dict.fromkeys((i for i in shunned if static_reason(pool.nodes[i], group)), 0))
+    existing = {pool.at[name]: 1 for name in group.existing if name in pool.at}
+    single = replace(group, max_per_node=1)
+    order = sorted(_field(pool, single, existing).fill(len(pool.nodes)))
+    pairs = [(0, pool.nodes[i].name) for i in order]
+    for volume in group.volumes if order else ():
+        pool.volumes[volume] = tuple(sorted({*pool.volumes.get(volume, ()), *(name for _, name in pairs)}))
+    should = pool.eligible(replace(group, shun=()))
+    if len(should) == len(order):
+        return pairs, None
+    has = {*existing, *order}
+    without = {i: 0 for i in should if i not in has}
     return pairs, _Short(group, (0,), without) if without else None
 
 
@@ -92,13 +92,13 @@ def _place_group(pool: Pool, group: Group) -> tuple[list[Pair], _Short | None]:
 
 def _shape(group: Group) -> object:
     """Groups of one shape find the same nodes full."""
-    return (demand_of(group), group.node, group.reserve, group.ports)
+    return (group.constraints, group.platform, group.shun, group.node, group.reserve, group.ports)
 
 
 def _explain(pool: Pool, rest: _Short) -> str:
     group, existing = rest.group, rest.existing
     if group.everywhere:
-        return summary(reason(pool, i, group, 0) for i in existing)
+        return summary(Counter(reason(pool, i, group, 0) for i in existing))
     if group.volumes:
         return _why_tied(pool, group, existing)
     if group.max_per_node:
@@ -111,11 +111,14 @@ def _explain(pool: Pool, rest: _Short) -> str:
 
 
 def _fill(pool: Pool, group: Group, existing: dict[int, int], count: int) -> list[int]:
-    if group.strategy == "pack":
-        return pack(pool, group, existing, count)
-    if group.spread:
+    if group.spread and group.strategy != "pack":
         return spread_over_labels(pool, group, existing, count)
-    return spread(pool, group, existing, count)
+    field = _field(pool, group, existing)
+    return pack(field, count) if group.strategy == "pack" else field.fill(count)
+
+
+def _field(pool: Pool, group: Group, existing: dict[int, int]) -> Field:
+    return Field(pool, group, existing, pool.kinds_for(group), pool.named(group))
 
 
 def _take_preferred(pool: Pool, group: Group, existing: dict[int, int]) -> tuple[list[Pair], Sequence[int]]:
@@ -124,11 +127,10 @@ def _take_preferred(pool: Pool, group: Group, existing: dict[int, int]) -> tuple
         return [], group.slots
     pairs: list[Pair] = []
     others: list[int] = []
-    eligible = set(pool.eligible(group))
     for slot, name in zip(group.slots, group.prefer, strict=True):
         i = pool.at.get(name, -1)
-        if i in eligible and pool.room(i, group, existing.get(i, 0)):
-            pool.take(i, group)
+        if i >= 0 and not reason(pool, i, group, existing.get(i, 0)):
+            pool.take_one(i, group)
             existing[i] = existing.get(i, 0) + 1
             pairs.append((slot, name))
         else:
@@ -163,7 +165,7 @@ def _tie(pool: Pool, group: Group, existing: Mapping[int, int]) -> Group | None:
 def _tie_rank(pool: Pool, group: Group, existing: Mapping[int, int], i: int) -> tuple[int, ...]:
     have = existing.get(i, 0)
     preferred = bool(group.prefer) and group.prefer[0] == pool.nodes[i].name
-    return (-min(pool.room(i, group, have), len(group.slots)), not preferred, -have, *pool.rank(i))
+    return (-min(pool.room_on(i, group, have), len(group.slots)), not preferred, -have, *pool.rank(i))
 
 
 def _why_tied(pool: Pool, group: Group, existing: Mapping[int, int]) -> str:
@@ -174,7 +176,8 @@ def _why_tied(pool: Pool, group: Group, existing: Mapping[int, int]) -> str:
         places = [f"{name} {'on' if number else 'is on'} {' and '.join(nodes)}" for number, (name, nodes) in enumerate(held)]
         return "volume " + ", volume ".join(places)
     if len(common) > 1:
-        why = summary(reason(pool, pool.at[node], group, existing.get(pool.at[node], 0)) for node in common if node in pool.at)
+        numbers = [pool.at[node] for node in common if node in pool.at]
+        why = summary(Counter(reason(pool, i, group, existing.get(i, 0)) for i in numbers))
         return f"volume {held[0][0]} is on {' and '.join(common)}: {why}"
     i = pool.at.get(common[0])
     if i is None:
@@ -192,4 +195,10 @@ def _why(pool: Pool, group: Group, existing: Mapping[int, int]) -> str:
         if i is None:
             return f"node {group.node} does not exist"
         return f"node {group.node}: {reason(pool, i, group, existing.get(i, 0))}"
-    return summary(reason(pool, i, group, existing.get(i, 0)) for i in range(len(pool.nodes)))
+    if group.max_per_node or group.ports or group.shun or pool.named(group) is not None:
+        return summary(Counter(reason(pool, i, group, existing.get(i, 0)) for i in range(len(pool.nodes))))
+    counts: Counter[str] = Counter()
+    static = [static_reason(node, group) for node in pool.kinds]
+    for alike in pool.classes():
+        counts[static[alike.kind] or crowded(alike, group)] += alike.size
+    return summary(counts)

@@ -161,8 +161,8 @@ def _node_lines(view: View, doc: ServiceDoc, settings: Settings, now_ms: int, ow
         elsewhere = f"volume {name} is on {listed(nodes)}"
         why.update({node: elsewhere for node, text in why.items() if not text and node not in nodes})
     free = [
-        f"{node.name} ({held[node.name]} of this service, {pool.replicas[i]} in all, {pool.cpus[i] / MICRO:g} cpus free)"
-        for i, node in enumerate(pool.nodes) if not why[node.name] and node.name not in own
+        f"{node.name} ({held[node.name]} of this service, {left.replicas} in all, {left.cpus / MICRO:g} cpus free)"
+        for node, left in zip(pool.nodes, pool.where, strict=True) if not why[node.name] and node.name not in own
     ]  # fmt: skip
     lines = [f"could also run on {listed(free)}"] if free else []
     refusing: dict[str, list[str]] = {}
