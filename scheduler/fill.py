@@ -80,6 +80,8 @@ class Field:
     def fill(self, count: int, *, again: bool = False) -> list[int]:
         """Nodes for up to `count` replicas, in slot order; shorter when there is no more room. Takes them from the pool.
         `again`: more will be asked."""
+        if not count:
+            return []
         rows: list[Row] = []
         left = count
         for row in self._fresh():

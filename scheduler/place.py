@@ -79,8 +79,7 @@ def _place_group(pool: Pool, group: Group) -> tuple[list[Pair], _Short | None]:
     if slots and not pinned.max_per_node and shape in pool.full:
         return pairs, _Short(group, slots, existing)
     order = _fill(pool, pinned, existing, len(slots)) if slots else []
-    nodes = pool.nodes
-    pairs += [(slot, nodes[i].name) for slot, i in zip(slots, order, strict=False)]
+    pairs += zip(slots, map(pool.names.__getitem__, order), strict=False)
     if len(order) == len(slots):
         return pairs, None
     for i in order:

@@ -49,6 +49,7 @@ Part = tuple[Alike, list[int] | None, int]
 class Pool:
     def __init__(self, cluster: ClusterView, *, kept: bool = False) -> None:
         self.nodes: list[NodeFacts] = list(cluster.nodes)
+        self.names = [node.name for node in self.nodes]
         self.at = {node.name: number for number, node in enumerate(self.nodes)}
         self.kinds: list[NodeFacts] = []
         """Of each kind one node."""
@@ -145,11 +146,12 @@ class Pool:
 
     def _settle(self, alike: Alike) -> None:
         """Put a class where its state belongs; into the class that is there already."""
-        state = (alike.kind, alike.replicas, alike.cpus, alike.memory, alike.pids)
+        kind, cpus, memory = alike.kind, alike.cpus, alike.memory
+        state = (kind, alike.replicas, cpus, memory, alike.pids)
         twin = self._states.get(state)
         if twin is None:
             self._states[state] = alike
-            where = (alike.kind, _size(alike.cpus), _size(alike.memory))
+            where = (kind, _size(cpus), _size(memory))
             shelf = self._shelves.get(where)
             if shelf is None:
                 shelf = self._shelves[where] = []
@@ -270,13 +272,14 @@ class Pool:
 
     def room(self, alike: Alike, group: Group) -> int:
         """How many more replicas of the group each node of the class can take, but for ports and the most per node."""
-        want, room = group.reserve, NODE_REPLICAS_MAX - alike.replicas
-        if want.cpus:
-            room = min(room, alike.cpus // want.cpus)
-        if want.memory:
-            room = min(room, alike.memory // want.memory)
-        if want.pids:
-            room = min(room, alike.pids // want.pids)
+        cpus, memory, pids = group.reserve
+        room = NODE_REPLICAS_MAX - alike.replicas
+        if cpus and alike.cpus < room * cpus:
+            room = alike.cpus // cpus
+        if memory and alike.memory < room * memory:
+            room = alike.memory // memory
+        if pids and alike.pids < room * pids:
+            room = alike.pids // pids
         return max(room, 0)
 
     def room_on(self, i: int, group: Group, existing: int) -> int:
@@ -370,8 +373,8 @@ class Pool:
 
 
 def _size(amount: int) -> int:
-    """A rough measure that never falls: the number of bits, and the four bits behind the first."""
-    if amount < 32:
+    """A rough measure that never falls: the number of bits, and the two bits behind the first."""
+    if amount < 8:
         return 0
     bits = amount.bit_length()
-    return bits << 4 | (amount >> (bits - 5) & 15)
+    return bits << 2 | (amount >> (bits - 3) & 3)

@@ -15,7 +15,7 @@ from controller.decide.ports import own_ports
 from controller.decide.svcplans import ServicePlans
 from controller.decide.types import Plan, Settings, View
 from model.documents import DecisionDoc, Event, key
-from scheduler import ClusterView, Load, NodeFacts, PortClaim
+from scheduler import ClusterView, Load, NodeFacts, Pool, PortClaim
 
 SENTENCES_MAX = 20
 WAITING_MAX = 100
@@ -60,13 +60,27 @@ class Batch:
     def cluster(self, volumes: Iterable[str], ports: bool) -> ClusterView:
         """For the scheduler: loads less what this pass has removed so far, `volumes` as bound; with `ports` what is taken
         on each node."""
-        loads = dict(self.index.loads)
-        for node, freed in self.draft.freed(self.index.amounts).items():
-            load = loads.get(node, Load())
-            loads[node] = Load(*(have - back for have, back in zip(load, freed, strict=True)))
+        loads = {**self.index.loads, **self._freed()}
         nodes = [self.facts(name) for name in sorted(self.view.nodes)]
         places = {name: self.draft.nodes_of(name) for name in volumes}
         return ClusterView(nodes, loads, places, self.ports() if ports else {})
+
+    def pool(self, volumes: Iterable[str], ports: bool) -> Pool:
+        """The same on the account that the index keeps: `restore` it when the groups are placed."""
+        pool = self.index.pool(self.view)
+        pool.begin({name: self.draft.nodes_of(name) for name in volumes}, self.ports() if ports else {})
+        for node, load in self._freed().items():
+            if node in pool.at:
+                pool.lend(node, load)
+        return pool
+
+    def _freed(self) -> dict[str, Load]:
+        """The loads of the nodes where this pass has removed something."""
+        loads = self.index.loads
+        return {
+            node: Load(*(have - back for have, back in zip(loads.get(node, Load()), freed, strict=True)))
+            for node, freed in self.draft.freed(self.index.amounts).items()
+        }
 
     def ports(self, without: str = "", on: str = "") -> dict[str, list[PortClaim]]:
         """By node what is taken there now, by shoal itself too; `without` one service, `on` one node."""

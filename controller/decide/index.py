@@ -23,7 +23,7 @@ from model.documents import (
     StatusDoc,
 )
 from model.spec import Resources
-from scheduler import Amounts, Load, NodeFacts, PortClaim, micro
+from scheduler import Amounts, ClusterView, Load, NodeFacts, Pool, PortClaim, micro
 
 if TYPE_CHECKING:
     from controller.decide.types import View
@@ -56,6 +56,10 @@ class Index:
         self._assignments: Mapping[str, AssignmentDoc] = {}
         self._statuses: dict[str, tuple[StatusDoc, dict[str, dict[tuple[int, int], ReplicaStatus]]]] = {}
         self._facts: dict[str, tuple[NodeDoc, str, NodeInfo, NodeFacts]] = {}
+        self._pool: Pool | None = None
+        self._pool_of: tuple[Mapping[str, object], ...] = ()
+        self._moved: set[str] = set()
+        """Nodes whose load is not what the pool says."""
 
     def refresh(self, view: View) -> Index:
         """Take in what changed since the last view."""
@@ -94,6 +98,26 @@ class Index:
         )  # fmt: skip
         self._facts[node.name] = (node, state, info, facts)
         return facts
+
+    def pool(self, view: View) -> Pool:
+        """The scheduler's account of the nodes, as the view says."""
+        documents: tuple[Mapping[str, object], ...] = (view.nodes, view.health, view.statuses)
+        pool = self._pool
+        if pool is None or (view.nodes is not self._pool_of[0] and view.nodes.keys() != pool.at.keys()):
+            nodes = [self.facts(view, view.nodes[name]) for name in sorted(view.nodes)]
+            pool = self._pool = Pool(ClusterView(nodes, self.loads), kept=True)
+        else:
+            changed = set(self._moved)
+            for old, new in zip(self._pool_of, documents, strict=True):
+                if old is not new:
+                    changed.update(name for name in view.nodes if old.get(name) is not new.get(name))
+            for name in sorted(changed & pool.at.keys()):
+                facts = self.facts(view, view.nodes[name])
+                if name in self._moved or facts is not pool.nodes[pool.at[name]]:
+                    pool.update(name, facts, self.loads.get(name, Load()))
+        self._pool_of = documents
+        self._moved.clear()
+        return pool
 
     def taken(self, view: View) -> Taken:
         """What services have that nobody else may have."""
@@ -149,6 +173,7 @@ class Index:
         for node in before.keys() - assignments.keys():
             self._swap(node, before[node], _NO_DOC)
             self.loads.pop(node, None)
+            self._moved.add(node)
             self._statuses.pop(node, None)
             self._facts.pop(node, None)
         self._assignments = assignments
@@ -171,6 +196,7 @@ class Index:
 
     def _add(self, node: str, count: int, price: Amounts) -> None:
         load = self.loads.get(node) or Load()
+        self._moved.add(node)
         self.loads[node] = Load(
             load.replicas + count,
             load.cpus + count * price.cpus,

@@ -28,7 +28,7 @@ from controller.decide.wording import counted, listed, placed
 from controller.decide.work import Work, begin
 from model.documents import Assigned, ServiceDoc
 from model.states import REJECTED
-from scheduler import Refusal, place
+from scheduler import Refusal, place_in
 
 AUTO_REMOVE_MS: Final = 3_000
 """So long the exit code of a finished `--rm` container can still be read."""
@@ -129,7 +129,11 @@ def _place(batch: Batch, works: list[Work]) -> None:
         return
     volumes = dict.fromkeys(name for work in asking for name in work.group.volumes)
     ports = any(work.group.ports for work in asking)
-    result = place(batch.cluster(volumes, ports), [work.group for work in asking])
+    pool = batch.pool(volumes, ports)
+    try:
+        result = place_in(pool, [work.group for work in asking])
+    finally:
+        pool.restore()
     for work, pairs, refusal in zip(asking, result.assigned, result.refused, strict=True):
         _take(batch, work, pairs, refusal)
     for volume, nodes in result.volumes.items():

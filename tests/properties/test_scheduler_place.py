@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.constraints import parse_constraint
-from scheduler import Amounts, ClusterView, Group, Load, NodeFacts, PortClaim, place
+from scheduler import Amounts, ClusterView, Group, Load, NodeFacts, Pool, PortClaim, place, place_in
 from scheduler.ports import first_taken
 from scheduler.types import NODE_REPLICAS_MAX
 from tests.properties.scheduler_oracle import Greedy
@@ -118,3 +119,45 @@ def test_no_two_replicas_of_a_node_have_the_same_port(data: st.DataObject) -> No
         for _, name in pairs:
             assert first_taken(group.ports, taken[name]) is None
             taken[name] += group.ports
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_kept_account_answers_like_a_new_one(data: st.DataObject) -> None:
+    """Whatever was placed on it, lent to it and changed before."""
+    cluster = data.draw(clusters())
+    pool = Pool(cluster, kept=True)
+    nodes, loads = list(cluster.nodes), dict(cluster.loads)
+    for _ in range(data.draw(st.integers(1, 4))):
+        pool.begin({}, cluster.ports)
+        wanted = data.draw(st.lists(groups(cluster), max_size=3))
+        lent = dict(loads)
+        for node in data.draw(st.lists(st.sampled_from(nodes), max_size=2, unique_by=lambda node: node.name)) if nodes else ():
+            lent[node.name] = Load(data.draw(st.integers(0, 3)), data.draw(st.integers(0, 4)))
+            pool.lend(node.name, lent[node.name])
+        assert place_in(pool, wanted) == place(ClusterView(nodes, lent, ports=cluster.ports), wanted)
+        pool.restore()
+        for at in data.draw(st.lists(st.integers(0, len(nodes) - 1), max_size=3)) if nodes else ():
+            nodes[at] = replace(nodes[at], availability=data.draw(st.sampled_from(["active", "drain"])))
+            loads[nodes[at].name] = Load(data.draw(st.integers(0, 3)), data.draw(st.integers(0, 4)))
+            pool.update(nodes[at].name, nodes[at], loads[nodes[at].name])
+    pool.begin({}, cluster.ports)
+    wanted = data.draw(st.lists(groups(cluster), max_size=3))
+    assert place_in(pool, wanted) == place(ClusterView(nodes, loads, ports=cluster.ports), wanted)
+
+
+@given(st.data())
+@settings(max_examples=30, deadline=None)
+def test_many_nodes_of_few_kinds_agree_with_greedy(data: st.DataObject) -> None:
+    """Classes of many nodes that split and meet again."""
+    sizes = [Amounts(8, 8), Amounts(12, 6)]
+    nodes = [
+        NodeFacts(f"n{i:03}", labels={"zone": "ab"[i % 2]}, total=sizes[i // 2 % 2])
+        for i in range(data.draw(st.integers(10, 60)))
+    ]
+    cluster = ClusterView(nodes)
+    wanted = [
+        replace(data.draw(groups(cluster)), slots=range(data.draw(st.integers(0, 90))), node="", ports=(), platform="")
+        for _ in range(5)
+    ]
+    assert [Counter(node for _, node in pairs) for pairs in place(cluster, wanted).assigned] == Greedy(cluster).place(wanted)
