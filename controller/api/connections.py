@@ -12,35 +12,45 @@ from ipaddress import IPv4Address, ip_network
 from typing import Any, Final
 
 from controller.api import rows
+from controller.api.claims import Commit, claimed
 from controller.api.context import Api, Call
 from controller.api.network_rows import attachments_of, network_of
 from controller.api.schemas import ConnectBody, DisconnectBody
 from controller.loops.picture import Snapshot
-from model.documents import NetworkDoc, ServiceDoc
+from model import codec
+from model.documents import NetworkDoc, ServiceDoc, key
 from model.errors import BadInput, Conflict, NotFound
 from model.spec import Attachment, ServiceSpec
+from model.store_port import Guard, Put
 
 _SHARED: Final = ("host", "none")
 
 
 async def connect(api: Api, call: Call) -> dict[str, Any]:
     body: ConnectBody = call.body
-    network = network_of(api.snapshot(), call.path["name"])
     service = _service_of(api, body.container)
-    wanted = Attachment(network.spec.name, tuple(dict.fromkeys(body.aliases)), body.ipv4_address)
     _check_links(body)
 
-    def change(old: ServiceDoc | None) -> ServiceDoc:
-        document = _there(old, service)
-        now = attachments_of(document)
-        if any(item.network == wanted.network for item in now):
-            raise Conflict(f"{service} is on network {wanted.network} already")
-        if problem := _shared(service, now) or connection_problem(api.snapshot(), document, network, wanted):
-            raise BadInput(problem)
-        return replace(document, networks=(*now, wanted), updated_ms=api.now_ms())
+    async def attach(commit: Commit) -> dict[str, Any]:
+        network = network_of(api.snapshot(), call.path["name"])
+        wanted = Attachment(network.spec.name, tuple(dict.fromkeys(body.aliases)), body.ipv4_address)
+        old, revision = await api.read("services", service)
+        document = _connected(api, _there(old, service), network, wanted)
+        path = key("services", service)
+        index = await commit([Guard(path, revision)], [Put(path, codec.encode(document))])
+        return {"network": wanted.network, "service": service, "index": index}
 
-    _, _, index = await api.edit("services", service, change)
-    return {"network": wanted.network, "service": service, "index": index}
+    return await claimed(api, f"service {service}", attach)
+
+
+def _connected(api: Api, document: ServiceDoc, network: NetworkDoc, wanted: Attachment) -> ServiceDoc:
+    """The document with the network. Raises Conflict, BadInput."""
+    now, service = attachments_of(document), document.spec.name
+    if any(item.network == wanted.network for item in now):
+        raise Conflict(f"{service} is on network {wanted.network} already")
+    if problem := _shared(service, now) or connection_problem(api.snapshot(), document, network, wanted):
+        raise BadInput(problem)
+    return replace(document, networks=(*now, wanted), updated_ms=api.now_ms())
 
 
 async def disconnect(api: Api, call: Call) -> dict[str, Any]:

@@ -68,6 +68,11 @@ def users_of(snapshot: Snapshot, network: str) -> list[str]:
     )
 
 
+def used_networks(snapshot: Snapshot) -> frozenset[str]:
+    """Names of all that somebody is on."""
+    return frozenset(item.network for document in snapshot.of("services").values() for item in attachments_of(document))
+
+
 def network_row(snapshot: Snapshot, document: NetworkDoc) -> Row:
     spec = document.spec
     plan = _plan(snapshot, document)
