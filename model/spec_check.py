@@ -72,7 +72,7 @@ def _network(spec: NetworkSpec) -> Iterator[str]:
     if spec.name in RESERVED_NETWORKS:
         yield f"this name is shoal's own, as are {', '.join(RESERVED_NETWORKS)}: choose another"
     if spec.driver not in NETWORK_DRIVERS:
-        yield f"there is no driver {spec.driver[:80]!r}: use bridge or overlay, which are the same here, or leave it out"
+        yield f"{no_driver(spec.driver)}: use one of these, or leave it out"
     if dict(spec.options).get("encrypted", "false").lower() not in ("false", "0"):
         yield (
             "overlay encryption is not available: it needs IPsec (ESP), which shoal does not set up and not every kernel has: "
@@ -82,6 +82,11 @@ def _network(spec: NetworkSpec) -> Iterator[str]:
         yield f"subnet {spec.subnet[:80]!r}: {problem}"
     if spec.subnet6 and (problem := _subnet6_problem(spec.subnet6)):
         yield f"subnet {spec.subnet6[:80]!r}: {problem}"
+
+
+def no_driver(driver: str) -> str:
+    """What is said of a network's driver that is none of ours, by files that ask for it too."""
+    return f"there is no driver {driver[:80]!r}, only bridge and overlay, which are the same here"
 
 
 def _subnet_problem(text: str) -> str:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from agent.plan import netlink
 from agent.plan.firewall import PortRow
 from agent.plan.netlink import Request
-from agent.plan.network import LinkPlan, mac_of, veth_name
-from model.addresses import embedded
+from agent.plan.network import LinkPlan, veth_name
+from model.addresses import embedded, mac_of
 
 _EVERYWHERE = "0.0.0.0/0"
 _EVERYWHERE6 = "::/0"

@@ -14,8 +14,9 @@ from typing import Any, Final
 from controller.api import rows
 from controller.api.claims import Commit, claimed
 from controller.api.context import Api, Call
-from controller.api.network_rows import attachments_of, network_of
+from controller.api.network_rows import network_of
 from controller.api.schemas import ConnectBody, DisconnectBody
+from controller.decide.attached import attachments_of
 from controller.loops.picture import Snapshot
 from model import codec
 from model.documents import NetworkDoc, ServiceDoc, key

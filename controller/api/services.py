@@ -11,8 +11,8 @@ from controller.api.claims import Commit, claimed, claims
 from controller.api.connections import address_problem
 from controller.api.context import Api, Call
 from controller.api.schemas import ScaleBody
+from controller.decide.attached import UNPLANNED, crowded
 from controller.decide.links import linked_node
-from controller.decide.nets import UNPLANNED
 from controller.decide.ports import port_clashes
 from controller.decide.wording import too_many
 from controller.loops.picture import Snapshot
@@ -129,7 +129,10 @@ async def scale(api: Api, call: Call) -> dict[str, Any]:
             return document
         if why := too_many(body.replicas, len(api.snapshot().of("nodes"))):
             raise BadInput(f"service {name}: {why}")
-        return replace(document, scale=body.replicas, updated_ms=api.now_ms())
+        after = replace(document, scale=body.replicas, updated_ms=api.now_ms())
+        if problems := crowded(after):
+            raise BadInput(problems[0], problems)
+        return after
 
     old, new, revision = await api.edit("services", name, change)
     return {"name": name, "before": old.scale, "replicas": new.scale, "index": revision}

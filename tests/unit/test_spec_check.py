@@ -116,7 +116,7 @@ def test_ports_of_one_number_and_two_addresses_or_protocols_are_two() -> None:
     [
         ({"name": "a b"}, "network name 'a b': use 1 to 128"),
         ({"name": "ingress"}, "network ingress: this name is shoal's own, as are bridge, host, none, ingress: choose another"),
-        ({"driver": "macvlan"}, "network back: there is no driver 'macvlan': use bridge or overlay"),
+        ({"driver": "macvlan"}, "network back: there is no driver 'macvlan', only bridge and overlay"),
         ({"driver": "host"}, "network back: there is no driver 'host'"),
         ({"options": (("encrypted", ""),)}, "overlay encryption is not available"),
         ({"subnet": "10.0.0.0/33"}, "network back: subnet '10.0.0.0/33': expected an IPv4 network"),
