@@ -55,9 +55,7 @@ def _network(item: pb.Network) -> NetworkWanted:
 
 def endpoints_message(message: pb.Endpoints) -> EndpointsMessage:
     services = tuple(_service_names(item) for item in message.services)
-    return EndpointsMessage(
-        message.network, message.whole, services, tuple(message.removed), message.number, message.prefix6
-    )
+    return EndpointsMessage(message.network, message.whole, services, tuple(message.removed), message.number, message.prefix6)
 
 
 def _service_names(item: pb.ServiceEndpoints) -> ServiceNames:

@@ -67,7 +67,7 @@ class KernelBalancer:
         self._conntrack = conntrack
         self._clock = clock
         self._book = BalanceBook(node)
-        self._forgetting = Forgetting()
+        self._forgetting = Forgetting(clock.monotonic())
         self._ports = PublishedPorts(self._book, say)
         self._seen = -1
         self._lock = asyncio.Lock()

@@ -79,9 +79,7 @@ def ways_out(plans: Mapping[str, LinkPlan], interfaces: Sequence[Interface]) -> 
     return next(iter(out), None), next((found for found in out if found.address6), None)
 
 
-def default_routes(
-    plans: Mapping[str, LinkPlan], interfaces: Sequence[Interface], indexes: Mapping[int, int]
-) -> list[Request]:
+def default_routes(plans: Mapping[str, LinkPlan], interfaces: Sequence[Interface], indexes: Mapping[int, int]) -> list[Request]:
     """`indexes`: from the interfaces' numbers to their links'."""
     out, out6 = ways_out(plans, interfaces)
     requests = []
