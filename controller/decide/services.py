@@ -57,6 +57,8 @@ def decide_services(view: View, dirty: Collection[str] | None, settings: Setting
 
 def _prepared(batch: Batch, names: list[str]) -> list[Work]:
     works = [work for name in names if (work := _prepare(batch, name)) is not None]
+    for work in works:
+        batch.answers.release(work.doc)
     for work in works:  # when the networks of all are planned
         work.notes += batch.answers.settle(work.doc)
     return works

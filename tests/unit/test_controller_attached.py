@@ -70,8 +70,8 @@ async def test_nobody_links_to_who_was_taken_off_everything() -> None:
         await services.create_service(api, call(box("db")))
         await connections.disconnect(api, call(DisconnectBody(container="db"), name="bridge"))
         client = box("client")
+        linking = replace(client.container, links=(("db", "db"),))
         with pytest.raises(BadInput, match="db is not on the network bridge"):
-            linking = replace(client.container, links=(("db", "db"),))
             await services.create_service(api, call(replace(client, container=linking)))
 
 
