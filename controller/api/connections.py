@@ -8,7 +8,7 @@ none by its own wish, is not connected to anything.
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Address, ip_network
+from ipaddress import IPv4Address
 from typing import Any, Final
 
 from controller.api import rows
@@ -16,10 +16,11 @@ from controller.api.claims import Commit, claimed
 from controller.api.context import Api, Call
 from controller.api.network_rows import network_of
 from controller.api.schemas import ConnectBody, DisconnectBody
-from controller.decide.attached import attachments_of
+from controller.decide.attached import attachments_of, fixed_of
+from controller.decide.fixed import unusable
 from controller.loops.picture import Snapshot
 from model import codec
-from model.documents import NetworkDoc, ServiceDoc, key
+from model.documents import NetworkDoc, ServiceDoc, ServicePlanDoc, key
 from model.errors import BadInput, Conflict, NotFound
 from model.spec import Attachment, ServiceSpec
 from model.store_port import Guard, Put
@@ -136,11 +137,16 @@ def address_problem(snapshot: Snapshot, spec: ServiceSpec, wanted: Attachment, s
     subnet = plan.subnet if plan is not None else document.spec.subnet if document is not None else ""
     if not subnet:
         return f"{spec.name}: address {address}: network {wanted.network} has no subnet yet: create it with --subnet"
-    if address not in ip_network(subnet, strict=False):
-        return f"{spec.name}: address {address} is not in {subnet}, the subnet of network {wanted.network}"
+    if why := unusable(subnet, dict(plan.slices) if plan is not None else {}, str(address)):
+        return f"{spec.name}: address {address} on network {wanted.network} {why}: choose another"
     for other, row in snapshot.of("services").items():
-        if other != spec.name and any(
-            item.network == wanted.network and item.ipv4_address == wanted.ipv4_address for item in row.attachments
-        ):
+        if other != spec.name and _has(snapshot, row, wanted):
             return f"{spec.name}: address {address} on network {wanted.network} is that of {other}"
     return ""
+
+
+def _has(snapshot: Snapshot, document: ServiceDoc, wanted: Attachment) -> bool:
+    """Whether the service asks for the address, or has it as its own."""
+    plan: ServicePlanDoc | None = snapshot.of("svcplans").get(document.spec.name)
+    taken = (wanted.network, wanted.ipv4_address)
+    return taken in fixed_of(document) or (plan is not None and plan.id == document.id and taken in plan.vips)
