@@ -7,7 +7,7 @@ network, or have none, publish nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from model.documents import ServiceDoc, ServicePlanDoc
@@ -87,6 +87,7 @@ def port_clashes(view: View, docs: Sequence[ServiceDoc], gone: Collection[str] =
             if rival is not None:
                 lines.append(_line(claim, rival))
             _note(taken, [claim])
+        lines += [_full(port, doc.spec.name) for port in ingress_ports(doc) if _is_full(port, doc.spec.name, taken)]
     return list(dict.fromkeys(lines))
 
 
@@ -138,6 +139,18 @@ def _note(taken: dict[tuple[str, int], list[Claim]], claims: Iterable[Claim]) ->
 def _in_the_way(one: Claim, other: Claim) -> bool:
     apart = not one.ingress and not other.ingress and one.service != other.service
     return not apart and clash(one.port, other.port)
+
+
+def _is_full(port: Port, service: str, taken: Mapping[tuple[str, int], Sequence[Claim]]) -> bool:
+    """Whether others have every number of the port's range."""
+    numbers = () if not port.published or is_fixed(port) else range(port.published, port.published_end + 1)
+    others = (any(row.service != service for row in taken.get((port.protocol, number), ())) for number in numbers)
+    return bool(numbers) and all(others)
+
+
+def _full(port: Port, service: str) -> str:
+    numbers = f"{port.published}-{port.published_end}/{port.protocol}"
+    return f"ports {numbers} are all published already: {service} gets none of them for its {port.target}"
 
 
 def _line(claim: Claim, rival: Claim) -> str:

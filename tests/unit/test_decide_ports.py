@@ -59,6 +59,17 @@ def test_what_does_not_clash(cluster: ModelCluster, port: Port) -> None:
     assert port_clashes(cluster.view(), [service("new_web", port)]) == []
 
 
+def test_a_range_of_which_others_have_all_is_refused(cluster: ModelCluster) -> None:
+    cluster.service("next", container=ContainerSpec("x", ports=(Port(80, 8081),)))
+    wants = service("new_web", Port(80, 8080, published_end=8081))
+    line = "ports 8080-8081/tcp are all published already: new_web gets none of them for its 80"
+    assert port_clashes(cluster.view(), [wants]) == [line]
+    assert port_clashes(cluster.view(), [wants], gone=["next"]) == []
+    assert port_clashes(cluster.view(), [service("new_web", Port(80, 8080, "udp", published_end=8081))]) == []
+    mine = service("next", Port(80, 8080, published_end=8081))
+    assert port_clashes(cluster.view(), [mine]) == []
+
+
 def test_a_service_that_is_written_again_or_goes_is_in_nobodys_way(cluster: ModelCluster) -> None:
     again = cluster.docs["services"]["shop_web"]
     assert port_clashes(cluster.view(), [again]) == []
