@@ -169,7 +169,7 @@ def _host_ip_problem(text: str) -> str:
         ip_address(text)
     except ValueError:
         return f"host address {text[:80]!r} is no address"
-    return ""
+    return f"host address {text[:80]!r}: an address of one link only cannot be published" if "%" in text else ""
 
 
 def _placement(spec: ServiceSpec) -> Iterator[str]:

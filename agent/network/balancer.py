@@ -39,6 +39,8 @@ from model.ports import Clock
 log = logging.getLogger(__name__)
 FORGOTTEN_WITHIN_S: Final = 2.0
 LOOK_EVERY_S: Final = 0.05
+LOOK_SHARE: Final = 4
+"""A look at the connections that took long, since many drain at once, is followed by so many times of rest."""
 RETRY_MAX_S: Final = 30.0
 _ROUTE_LOCALNET: Final = Path("/proc/sys/net/ipv4/conf/all/route_localnet")
 
@@ -157,11 +159,13 @@ class KernelBalancer:
         while not all(self.forgotten(*place) for place in told) and self._clock.monotonic() < forgotten_by:
             await self._clock.sleep(LOOK_EVERY_S)
         addresses = [found for place in told for found in self._addresses(place)]
-        while self._clock.monotonic() < begin + within_s:
+        while (looked := self._clock.monotonic()) < begin + within_s:
             open_now = await asyncio.to_thread(self._conntrack.open_connections, addresses)
             if not any(open_now.values()):
                 return
-            await self._clock.sleep(LOOK_EVERY_S)
+            now = self._clock.monotonic()
+            pause_s = max(LOOK_EVERY_S, LOOK_SHARE * (now - looked))
+            await self._clock.sleep(min(pause_s, max(0.0, begin + within_s - now)))
 
     def _addresses(self, place: Place) -> Iterator[str]:
         network, address = place
@@ -188,8 +192,9 @@ class KernelBalancer:
         self._owed += change.moves
         try:
             await asyncio.to_thread(self._perform, change)
-        except (RuntimeFailed, OSError) as error:
-            log.warning("load balancing could not be changed: %s; the whole table is written", error)
+        except Exception as error:  # whatever it is, it must not be the end of load balancing
+            known = isinstance(error, RuntimeFailed | OSError)
+            log.warning("load balancing could not be changed: %s; the whole table is written", error, exc_info=not known)
             self._broken = True
             return min(RETRY_MAX_S, 2 * paused_s or 0.1)
         if session == self._session:
