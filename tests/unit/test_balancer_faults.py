@@ -6,11 +6,15 @@ import socket
 from collections.abc import Iterable
 from typing import Any, cast
 
+import pytest
+
 from agent.core.clock import RealClock
 from agent.network.balancer import KernelBalancer
+from agent.network.draining import Draining
 from agent.network.nft import Nft
 from agent.network.published import PublishedPorts
 from agent.plan.balance_book import BalanceBook
+from agent.plan.forget import Forgetting
 from agent.plan.names import EndpointName, EndpointsMessage, ServiceNames
 from model.spec import Port
 
@@ -76,3 +80,33 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+class Hours:
+    """A clock that only sleeping moves, and looking."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def now(self) -> float:
+        return self.time
+
+    def monotonic(self) -> float:
+        return self.time
+
+    async def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+
+async def test_slow_looks_at_connections_are_rare_and_the_drain_stays_in_its_time() -> None:
+    clock, forgetting, looks = Hours(), Forgetting(), list[float]()
+
+    def look(addresses: Iterable[str]) -> dict[str, int]:
+        looks.append(clock.time)
+        clock.time += 0.5
+        return dict.fromkeys(addresses, 1)
+
+    forgetting.take(published(("web", Port(80, 80))), 0.0)
+    await Draining(forgetting, look, lambda _: "", clock).drained([("net", "10.0.0.2"), ("net", "never told")], 10.0)
+    assert looks == pytest.approx([2.0, 4.5, 7.0, 9.5], abs=0.1)
+    assert clock.time <= 10.5
