@@ -7,6 +7,7 @@ placement loads only grow, so a node's rank only gets worse: heaps may hold outd
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterable
 from typing import Final
 
 from scheduler.filters import static_passes, usable
@@ -38,7 +39,7 @@ class Pool:
         self.volumes = dict(cluster.volumes)
         self.full: dict[object, str] = {}
         self._ports = cluster.ports
-        self._taken: dict[int, list[PortClaim]] = {}
+        self._taken: dict[int, dict[tuple[str, int], list[PortClaim]]] = {}
         self._usable: list[int] | None = None
         self._eligible: dict[object, list[int]] = {}
         self._heaps: dict[object, list[Rank]] = {}
@@ -97,14 +98,24 @@ class Pool:
 
     def taken_port(self, i: int, group: Group) -> str:
         """A port of the group that somebody has on the node (`8080/tcp`), or ""."""
-        found = first_taken(group.ports, self._ports_of(i)) if group.ports else None
-        return found.text if found else ""
+        if not group.ports:
+            return ""
+        taken = self._ports_of(i)
+        found = (port for port in group.ports if first_taken([port], taken.get((port.protocol, port.number), ())))
+        return next((port.text for port in found), "")
 
-    def _ports_of(self, i: int) -> list[PortClaim]:
+    def _ports_of(self, i: int) -> dict[tuple[str, int], list[PortClaim]]:
+        """What is taken on the node, by protocol and number."""
         known = self._taken.get(i)
         if known is None:
-            known = self._taken[i] = list(self._ports.get(self.nodes[i].name, ()))
+            known = self._taken[i] = {}
+            self._claim(known, self._ports.get(self.nodes[i].name, ()))
         return known
+
+    @staticmethod
+    def _claim(taken: dict[tuple[str, int], list[PortClaim]], ports: Iterable[PortClaim]) -> None:
+        for port in ports:
+            taken.setdefault((port.protocol, port.number), []).append(port)
 
     def take(self, i: int, group: Group, count: int = 1) -> None:
         """Give `count` replicas of the group to the node."""
@@ -115,7 +126,7 @@ class Pool:
         if self.nodes[i].total.pids:
             self.pids[i] -= want.pids * count
         if group.ports and count:
-            self._ports_of(i).extend(group.ports)
+            self._claim(self._ports_of(i), group.ports)
 
 
 def demand_of(group: Group) -> object:

@@ -12,8 +12,8 @@ from controller.api.connections import address_problem
 from controller.api.context import Api, Call
 from controller.api.schemas import ScaleBody
 from controller.decide.attached import UNPLANNED, crowded
+from controller.decide.clashes import port_clashes
 from controller.decide.links import linked_node
-from controller.decide.ports import port_clashes
 from controller.decide.wording import too_many
 from controller.loops.picture import Snapshot
 from model import codec

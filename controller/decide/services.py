@@ -130,7 +130,7 @@ def _place(batch: Batch, works: list[Work]) -> None:
     if not asking:
         return
     volumes = dict.fromkeys(name for work in asking for name in work.group.volumes)
-    ports = any(work.group.ports for work in asking)
+    ports = list(dict.fromkeys(port for work in asking for port in work.group.ports))
     result = place(batch.cluster(volumes, ports), [work.group for work in asking])
     for work, pairs, refusal in zip(asking, result.assigned, result.refused, strict=True):
         _take(batch, work, pairs, refusal)

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal
 
 from controller.decide.attached import UNPLANNED, crowded, networks_of
+from controller.decide.clashes import port_clashes
 from controller.decide.nets import subnet_problem
-from controller.decide.ports import port_clashes
 from controller.decide.types import Settings, View
 from controller.decide.wording import counted, listed, too_many
 from model.documents import NetworkDoc, ServiceDoc, StackDoc, VolumeDoc, key

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from controller.decide.clashes import port_clashes
 from controller.decide.links import linked_node
-from controller.decide.ports import host_port, port_clashes
+from controller.decide.ports import host_port
 from model.documents import ControllerDoc, NodeInfo, ServiceDoc, StatusDoc
 from model.errors import BadInput, Conflict, NotFound
 from model.spec import Attachment, ContainerSpec, Placement, Port, ServiceSpec
