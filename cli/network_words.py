@@ -24,7 +24,9 @@ _REWIRED_S: Final = 30.0
 def network_spec(name: str, options: Mapping[str, Any]) -> NetworkSpec:
     """The network that `network create` with these options asks for. Raises BadInput."""
     if options["driver"] not in DRIVERS:
-        raise BadInput(f"--driver {options['driver']}: expected bridge or overlay (both span all nodes)")
+        from model.spec_check import no_driver
+
+        raise BadInput(f"--driver: {no_driver(options['driver'])}")
     four, six = _subnets(options["subnets"], ipv6=options["ipv6"])
     return NetworkSpec(
         name=name,

@@ -35,7 +35,7 @@ def test_create_says_what_docker_says() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["-d", "macvlan"], "--driver macvlan: expected bridge or overlay"),
+        (["-d", "macvlan"], "--driver: there is no driver 'macvlan', only bridge and overlay"),
         (["--subnet", "ten"], "subnet 'ten': expected"),
         (["--subnet", "10.9.0.0/16", "--subnet", "10.8.0.0/16"], "--subnet 10.8.0.0/16: a network has one IPv4 subnet"),
         (["--subnet", "fd00::/64"], "--subnet fd00::/64: an IPv6 subnet needs --ipv6"),

@@ -90,3 +90,13 @@ async def test_inspect_names_the_mac_and_the_tasks_of_each_service() -> None:
         assert [(item["Name"], item["MacAddress"]) for item in found["Containers"].values()] == [
             ("shop_web.1", "0a:02:0a:09:00:02")
         ]
+
+
+async def test_plan_shows_the_ports_that_would_be_published() -> None:
+    async with controllers(1) as (api,):
+        project = shop()
+        project["services"]["web"]["ports"] = [{"target": 80, "published": "8080"}, {"target": 81}]
+        answer = await stacks.plan(api, call(project, stack="shop"))
+        assert answer["published"] == [
+            {"service": "shop_web", "port": "8080->80/tcp"}, {"service": "shop_web", "port": "30000->81/tcp"},
+        ]  # fmt: skip
