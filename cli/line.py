@@ -140,6 +140,8 @@ class Line:
                 del self._unsent[: self._socket.send(self._unsent)]
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
+        except (ssl.SSLEOFError, BrokenPipeError, ConnectionResetError):
+            self._unsent.clear()  # nobody takes it any more: the exit code may still be there to read, then the end
 
     def _keep_alive(self) -> None:
         """Ask whether somebody is there when nothing was heard; nobody answering is the end."""

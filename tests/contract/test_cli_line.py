@@ -60,6 +60,14 @@ async def _echoes(socket: WebSocket) -> None:
     await socket.close()
 
 
+async def _ends_unfed(socket: WebSocket) -> None:
+    """What `head -c 1` does."""
+    await socket.accept()
+    await socket.receive()
+    await socket.send_text('{"exit_code":3}')
+    await socket.close()
+
+
 async def _replicas(request: Request) -> JSONResponse:
     return JSONResponse([{"name": "x", "service": "x", "state": "running"}])
 
@@ -105,20 +113,30 @@ async def test_one_thread_uses_the_connection(tmp_path: Path, monkeypatch: pytes
     assert len(set.union(*users.values())) == 1, users
 
 
-async def test_what_answers_while_it_is_fed_gets_everything(tmp_path: Path) -> None:
-    (tmp_path / "fed").write_bytes(os.urandom(FED_BYTES))
-    environment = {**os.environ, "SHOAL_CONFIG_DIR": str(tmp_path), "SHOAL_CONTEXT": "t"}
-    with (tmp_path / "fed").open("rb") as fed, (tmp_path / "got").open("wb") as got:
-        async with served(tmp_path, _echoes), asyncio.timeout(60):
+async def _exec_fed(folder: Path, talk: Talk) -> int:
+    """`shoal exec -i` with the file `fed` as its input and `got` as its output; gives the exit code."""
+    environment = {**os.environ, "SHOAL_CONFIG_DIR": str(folder), "SHOAL_CONTEXT": "t"}
+    with (folder / "fed").open("rb") as fed, (folder / "got").open("wb") as got:
+        async with served(folder, talk), asyncio.timeout(60):
             command = [sys.executable, "-m", "shoal", "exec", "-i", "x", "cat"]
             child = await asyncio.create_subprocess_exec(*command, stdin=fed, stdout=got, env=environment)
             try:
-                assert await child.wait() == 0
+                return await child.wait()
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     child.kill()
                 await child.wait()
+
+
+async def test_what_answers_while_it_is_fed_gets_everything(tmp_path: Path) -> None:
+    (tmp_path / "fed").write_bytes(os.urandom(FED_BYTES))
+    assert await _exec_fed(tmp_path, _echoes) == 0
     assert filecmp.cmp(tmp_path / "fed", tmp_path / "got", shallow=False)
+
+
+async def test_what_ends_before_it_took_everything_gives_its_exit_code(tmp_path: Path) -> None:
+    (tmp_path / "fed").write_bytes(os.urandom(FED_BYTES))
+    assert await _exec_fed(tmp_path, _ends_unfed) == 3
 
 
 async def test_a_refusal_is_told_in_the_controllers_words(tmp_path: Path) -> None:
