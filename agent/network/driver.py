@@ -309,6 +309,7 @@ class KernelNetwork:
                 kernel.remove_network(self._nl, plan)
             self._plans.clear()
             self._rules.remove()
+            self._guard_file.unlink(missing_ok=True)
         if self._shared_nft is None:
             self._nft.close()
         self._nl.close()

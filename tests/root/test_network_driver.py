@@ -264,7 +264,7 @@ def test_nobody_tells_a_container_another_way_than_its_routes(nodes: dict[str, N
     assert n1.inside(path, "sysctl", "-n", *(f"net.{name}" for name in names)).split() == ["0"] * len(names)
 
 
-def test_guarded_addresses_hold_before_anybody_tells_them_again(nodes: dict[str, Node]) -> None:
+def test_guarded_addresses_hold_before_anybody_tells_them_again(nodes: dict[str, Node], tmp_path: Path) -> None:
     n1 = nodes["n1"]
     n1.apply()
     n1("guard", addresses=["192.0.2.2:7443"])
@@ -272,7 +272,12 @@ def test_guarded_addresses_hold_before_anybody_tells_them_again(nodes: dict[str,
     n1.start()
     n1.apply()
     assert "192.0.2.2 . 7443" in n1.run("nft", "list", "set", "inet", "shoal", "guarded")[1]
-    n1("guard", addresses=[])
+    assert (tmp_path / "n1/network/guarded").exists()
+    n1("close", remove=True)
+    assert not (tmp_path / "n1/network/guarded").exists()
+    n1.stop()
+    n1.start()
+    n1.apply()
     assert "192.0.2.2" not in n1.run("nft", "list", "set", "inet", "shoal", "guarded")[1]
 
 
