@@ -96,6 +96,8 @@ def _subnet_problem(text: str) -> str:
         return "expected an IPv4 network, like 10.9.0.0/16"
     if not isinstance(net, IPv4Network):
         return "expected an IPv4 network; one of IPv6 is named beside it, with enable_ipv6"
+    if "/" in text and str(net.network_address) != text.partition("/")[0]:
+        return f"an address within it: {net} is meant"
     if not 8 <= net.prefixlen <= 30:
         return "expected a prefix length from 8 to 30"
     return "it is kept for other purposes: choose one of 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16" if _special(net) else ""
