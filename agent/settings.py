@@ -9,6 +9,7 @@ import argparse
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Literal
 
@@ -69,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--join", action="append", default=[], metavar="URL", help="https://HOST:PORT of a controller (first start)")
     add("--token", default="", help="join token (first start)")
     add("--name", default="", metavar="NODE", help="this node's name (default: the host's name)")
-    add("--advertise", default="", metavar="IP", help="address other nodes and controllers reach this node at")
+    add("--advertise", type=_ipv4, default="", metavar="IP", help="address other nodes and controllers reach this node at")
     add("--listen", type=_host_port, default=("0.0.0.0", 7445), metavar="HOST:PORT")
     add("--cpus", type=_positive, default=0.0, metavar="N", help="cores to offer (default: detected)")
     add("--memory", type=_bytes, default=0, metavar="BYTES", help="memory to offer (default: detected)")
@@ -87,6 +88,14 @@ def _host_port(text: str) -> tuple[str, int]:
     if not separator or not port.isdigit() or int(port) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r}: expected HOST:PORT")
     return host.strip("[]") or "0.0.0.0", int(port)
+
+
+def _ipv4(text: str) -> str:
+    """Other nodes' routes and rules are made of it: a name would be refused there, on all of them."""
+    try:
+        return str(IPv4Address(text)) if text else ""
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected an IPv4 address") from None
 
 
 def _positive(text: str) -> float:

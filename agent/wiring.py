@@ -252,9 +252,7 @@ async def _ports(
     nft = Nft()
     stack.callback(nft.close)
     balance = KernelBalancer(nft, core.node, Conntrack(), RealClock(), say)
-    network = KernelNetwork(
-        settings.run_dir, info.underlay, names, balance=balance, forgotten=balance.forgotten, nft=nft
-    )
+    network = KernelNetwork(settings.run_dir, info.underlay, names, balance=balance, forgotten=balance.forgotten, nft=nft)
     await network.open()
     stack.push_async_callback(network.close)
     await balance.open()

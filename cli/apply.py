@@ -114,6 +114,8 @@ def plan_command(
             click.echo(f"  {row['replica']} -> {row['node']}{' (' + row['reason'] + ')' if row.get('reason') else ''}")
         for row in answer["waiting"]:
             click.echo(f"  {row['replica']} would wait: {row['reason']}")
+        for row in answer["published"]:
+            click.echo(f"  {row['service']} would be published: {row['port']}")
         if not changes:
             click.echo("nothing would change")
     ctx.exit(2 if changes else 0)

@@ -21,8 +21,9 @@ from model import errors
 from model.errors import BadInput, ShoalError, Unauthorized, Unavailable
 from model.pki_names import CONTROLLER_SERVER_NAME
 
-_CONNECT_S: Final = 5.0
-_ANSWER_S: Final = 60.0
+CONNECT_S: Final = 5.0
+ANSWER_S: Final = 60.0
+DEFAULT_PORT: Final = 7443
 
 
 def tls(context: Context) -> ssl.SSLContext:
@@ -55,7 +56,7 @@ class _Connection(http.client.HTTPSConnection):
 class Client:
     """`Client(context.load()).get("/v1/nodes")`. Not for several threads at once."""
 
-    def __init__(self, context: Context, *, answer_s: float = _ANSWER_S) -> None:
+    def __init__(self, context: Context, *, answer_s: float = ANSWER_S) -> None:
         self.context = context
         self._tls = tls(context)
         self._answer_s = answer_s
@@ -141,7 +142,7 @@ class Client:
         problems = []
         for api in self.context.apis:
             parts = urlsplit(api)
-            connection = _Connection(parts.hostname or "", parts.port or 7443, timeout=_CONNECT_S, context=self._tls)
+            connection = _Connection(parts.hostname or "", parts.port or DEFAULT_PORT, timeout=CONNECT_S, context=self._tls)
             try:
                 connection.connect()
             except OSError as error:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -11,12 +12,13 @@ from cli.connect import connected
 from cli.output import field, listing, output_option, show
 from model.errors import BadInput
 
+F = TypeVar("F", bound=Callable[..., Any])
 COLUMNS: Final = (
     ("NETWORK ID", lambda row: row["id"][:12]),
     ("NAME", field("name")),
     ("DRIVER", field("driver")),
     ("SCOPE", field("scope")),
-    ("SUBNET", lambda row: [row.get("subnet"), row.get("subnet6")] if row.get("subnet6") else row.get("subnet")),
+    ("SUBNET", lambda row: [text for text in (row.get("subnet"), row.get("subnet6")) if text]),
     ("+VNI", field("vni")),
     ("+NODES", field("nodes")),
     ("+STACK", field("stack")),
@@ -34,6 +36,7 @@ REFUSED: Final = {
     "--config-from": "networks have no configurations beside them",
     "--config-only": "networks have no configurations beside them",
 }
+NO_TEMPLATES: Final = "there are no templates here: -o json prints everything"
 
 
 @click.group("network", help="Create, list, inspect and remove networks; connect and disconnect containers.")
@@ -41,11 +44,21 @@ def network_command() -> None:
     """The group."""
 
 
-def _refused(command: Any) -> Any:
+def _refused(command: F) -> F:
     """Docker's options that have no meaning here: taken, to say why."""
     for name in REFUSED:
-        command = click.option(name, hidden=True, is_flag=name in ("--ingress", "--config-only"), default=None)(command)
+        command = _no_option(REFUSED[name], name, is_flag=name in ("--ingress", "--config-only"))(command)
     return command
+
+
+def _no_option(why: str, *names: str, is_flag: bool = False) -> Callable[[F], F]:
+    """One such option."""
+
+    def refuse(context: click.Context, option: click.Parameter, value: object) -> None:
+        if value:
+            raise BadInput(f"{option.opts[-1]}: {why}")
+
+    return click.option(*names, hidden=True, is_flag=is_flag, default=None, expose_value=False, callback=refuse)
 
 
 @network_command.command("create", help="Make a network and print its id.")
@@ -62,9 +75,6 @@ def create(name: str, **options: Any) -> None:
     from cli.network_words import network_spec
     from model import codec
 
-    for option, why in REFUSED.items():
-        if options[option.lstrip("-").replace("-", "_")]:
-            raise BadInput(f"{option}: {why}")
     spec = network_spec(name, options)
     with connected() as client:
         click.echo(client.post("/v1/networks", codec.to_plain(spec))["id"])
@@ -75,6 +85,7 @@ def create(name: str, **options: Any) -> None:
 @click.option("-f", "--filter", "filters", multiple=True, metavar="KEY=VALUE", help="driver, name, label, scope, type or id")
 @click.option("--no-trunc", is_flag=True, help="whole ids")
 @output_option
+@_no_option(NO_TEMPLATES, "--format")
 def list_networks(quiet: bool, filters: tuple[str, ...], no_trunc: bool, output: str) -> None:
     from cli.network_words import matching
 
@@ -86,6 +97,7 @@ def list_networks(quiet: bool, filters: tuple[str, ...], no_trunc: bool, output:
 @network_command.command("inspect", help="Everything about networks, as Docker's JSON.")
 @click.argument("network", nargs=-1, required=True)
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), default="json")
+@_no_option(NO_TEMPLATES, "-f", "--format")
 def inspect_network(network: tuple[str, ...], output: str) -> None:
     from cli.network_words import docker_network
 
@@ -130,6 +142,10 @@ def prune(force: bool) -> None:
 @click.option("--ip", default="", metavar="ADDRESS", help="its IPv4 address there")
 @click.option("--link", "links", multiple=True, metavar="CONTAINER[:ALIAS]", help="reach another by its name, and by ALIAS")
 @click.option("--no-wait", is_flag=True, help="return at once")
+@_no_option("an IPv6 address follows from the IPv4 address: choose that with --ip", "--ip6")
+@_no_option("a container leaves by its first network that is not internal", "--gw-priority")
+@_no_option("interfaces have no options here", "--driver-opt")
+@_no_option("an interface has one address of its network", "--link-local-ip")
 def connect(network: str, container: str, aliases: tuple[str, ...], ip: str, links: tuple[str, ...], no_wait: bool) -> None:
     from cli.network_words import connect_body, until_rewired
 

@@ -6,7 +6,7 @@ Rules: pure but for `until_rewired`, which asks again and again, a bounded time.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from cli.client import Client
@@ -24,7 +24,9 @@ _REWIRED_S: Final = 30.0
 def network_spec(name: str, options: Mapping[str, Any]) -> NetworkSpec:
     """The network that `network create` with these options asks for. Raises BadInput."""
     if options["driver"] not in DRIVERS:
-        raise BadInput(f"--driver {options['driver']}: expected bridge or overlay (both span all nodes)")
+        from model.spec_check import no_driver
+
+        raise BadInput(f"--driver: {no_driver(options['driver'])}")
     four, six = _subnets(options["subnets"], ipv6=options["ipv6"])
     return NetworkSpec(
         name=name,
@@ -93,14 +95,21 @@ def docker_network(row: Row) -> dict[str, Any]:
 def connect_body(container: str, aliases: Sequence[str], ip: str, links: Sequence[str]) -> dict[str, Any]:
     """The body of `connect`."""
     from cli.run_network import link
-    from model.compose.portwords import ipv4
+    from model.compose.portwords import dns_name, ipv4
 
     return {
         "container": container,
-        "aliases": list(aliases),
+        "aliases": [_alias(dns_name, word) for word in aliases],
         "ipv4_address": ipv4(ip) if ip else "",
         "links": [list(link(word)) for word in links],
     }
+
+
+def _alias(read: Callable[[str], str], word: str) -> str:
+    try:
+        return read(word)
+    except BadInput as error:
+        raise BadInput(f"--alias: {error}") from None
 
 
 def until_rewired(client: Client, network: str, service: str, *, connected: bool) -> None:

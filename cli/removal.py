@@ -17,9 +17,10 @@ _WAIT_S: Final = 60.0
 
 
 def remove_stacks(client: Client, stacks: Sequence[str], *, volumes: bool, wait: bool) -> None:
-    """Remove them; prints each name when it is gone."""
+    """Remove them all, then wait; prints each name when it is gone."""
     for name in stacks:
         client.delete(f"/v1/stacks/{name}", volumes=volumes)
+    for name in stacks:
         if wait:
             until_gone(client, lambda row, name=name: row["stack"] == name, name, stack=name)  # type: ignore[misc]
         click.echo(name)

@@ -25,7 +25,7 @@ _PATIENCE_S: Final = 1.0
 
 
 @click.command("run", context_settings={"allow_interspersed_args": False})
-@click.option("-d", "--detach", is_flag=True, help="print the name and return when it runs")
+@click.option("-d", "--detach", is_flag=True, help="print its id and return when it runs")
 @click.option("-i", "--interactive", is_flag=True, help="keep stdin open")
 @click.option("-t", "--tty", "tty", is_flag=True, help="give it a terminal")
 @click.option("--rm", "auto_remove", is_flag=True, help="remove it when it ends")
@@ -52,6 +52,7 @@ _PATIENCE_S: Final = 1.0
 @click.option("--hostname", default="")
 @click.option("--domainname", default="")
 @click.option("--mac-address", default="", hidden=True)
+@click.option("--ip6", default="", hidden=True)
 @click.option("-l", "--label", "labels", multiple=True, metavar="KEY=VALUE")
 @click.option("--cpus", type=float, default=0.0)
 @click.option("-m", "--memory", default="")

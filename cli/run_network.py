@@ -6,11 +6,12 @@ Rules: pure. What cannot be is one line that names the option; published ports h
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from model.compose.convert_container import port_spec
 from model.compose.kinds import Context
-from model.compose.portwords import address, exposed, ipv4
+from model.compose.portwords import address, dns_name, exposed, ipv4
 from model.compose.problems import NOWHERE, Report
 from model.compose.shorts import port_short
 from model.errors import BadInput
@@ -19,12 +20,15 @@ from model.spec import Attachment, Port
 T = TypeVar("T")
 OWN: Final = ("bridge", "host", "none")
 """Networks that are always there; they have neither aliases nor addresses of one's choice."""
+_LONG: Final = "name=NAME,alias=NAME,ip=ADDRESS"
 
 
 def network_fields(options: dict[str, Any]) -> dict[str, Any]:
     """Fields of the ContainerSpec. Raises BadInput."""
     if options["mac_address"]:
         raise BadInput("--mac-address: a container's MAC address cannot be chosen: leave the option out")
+    if options["ip6"]:
+        raise BadInput("--ip6: a container's IPv6 address follows from its IPv4 address: choose that with --ip")
     networks = attachments(options["networks"], options["aliases"], options["ip"])
     alone = networks[0].network in ("host", "none")
     return {
@@ -34,7 +38,7 @@ def network_fields(options: dict[str, Any]) -> dict[str, Any]:
         "expose": tuple(dict.fromkeys(port for word in options["expose"] for port in _named("--expose", exposed, word))),
         "links": tuple(map(link, options["links"])),
         "dns": tuple(_named("--dns", address, word) for word in options["dns"]),
-        "dns_search": tuple(options["dns_search"]),
+        "dns_search": tuple(_named("--dns-search", _domain, word) for word in options["dns_search"]),
         "dns_opt": tuple(options["dns_option"]),
         "extra_hosts": tuple(map(host, options["add_host"])),
         "domainname": options["domainname"],
@@ -52,19 +56,40 @@ def discarded(options: dict[str, Any]) -> str:
 
 def attachments(names: Sequence[str], aliases: Sequence[str], ip: str) -> tuple[Attachment, ...]:
     """The networks of the container, `bridge` when none is named."""
-    wanted = tuple(dict.fromkeys(names)) or ("bridge",)
-    for name in wanted:
+    rows = {row.network: row for row in map(attachment, names)} or {"bridge": Attachment("bridge")}
+    for name in rows:
         if name.startswith("container:"):
             raise BadInput(f"--network {name}: a container cannot share another's network: put both on one (`network create`)")
-        if name in ("host", "none") and len(wanted) > 1:
+        if name in ("host", "none") and len(rows) > 1:
             raise BadInput(f"--network {name}: it cannot stand beside other networks")
-    own = [name for name in wanted if name in OWN]
-    if aliases and own:
+    own = [name for name in rows if name in OWN]
+    if own and (aliases or rows[own[0]].aliases):
         raise BadInput(f"--network-alias: the network {own[0]} has no names: use one of `shoal network create`")
-    if ip and (own or len(wanted) > 1):
+    if ip and (own or len(rows) > 1):
         raise BadInput("--ip: an address can be chosen on one network of `shoal network create` (--network NAME)")
     chosen = _named("--ip", ipv4, ip) if ip else ""
-    return tuple(Attachment(name, tuple(aliases), chosen) for name in wanted)
+    further = tuple(_named("--network-alias", dns_name, word) for word in aliases)
+    return tuple(
+        replace(row, aliases=tuple(dict.fromkeys((*row.aliases, *further))), ipv4_address=row.ipv4_address or chosen)
+        for row in rows.values()
+    )
+
+
+def attachment(word: str) -> Attachment:
+    """`NAME`, or Docker's long form `name=NAME,alias=NAME,ip=ADDRESS`."""
+    if "=" not in word:
+        return Attachment(word)
+    found: dict[str, list[str]] = {"name": [], "alias": [], "ip": []}
+    for part in word.split(","):
+        key, _, value = part.partition("=")
+        if key not in found or not value:
+            raise BadInput(f"--network {word!r}: {part!r} is not known: expected NAME or {_LONG}")
+        found[key].append(value)
+    if len(found["name"]) != 1 or len(found["ip"]) > 1:
+        raise BadInput(f"--network {word!r}: expected {_LONG} with one name and at most one address")
+    chosen = "".join(_named(f"--network {word!r}", ipv4, text) for text in found["ip"])
+    further = tuple(_named(f"--network {word!r}", dns_name, text) for text in found["alias"])
+    return Attachment(found["name"][0], further, chosen)
 
 
 def ports(word: str) -> tuple[Port, ...]:
@@ -85,7 +110,7 @@ def link(word: str) -> tuple[str, str]:
     name, mark, alias = word.partition(":")
     if not name or (mark and not alias) or ":" in alias:
         raise BadInput(f"--link {word!r}: expected CONTAINER or CONTAINER:ALIAS")
-    return name, alias or name
+    return name, _named(f"--link {word!r}", dns_name, alias or name)
 
 
 def host(word: str) -> tuple[str, str]:
@@ -94,9 +119,14 @@ def host(word: str) -> tuple[str, str]:
     if not mark:
         name, _, rest = word.partition(":")
     if not name or not rest:
-        raise BadInput(f"--add-host {word!r}: expected NAME:ADDRESS")
+        raise BadInput(f"--add-host {word!r}: expected NAME:ADDRESS, such as db:10.1.2.3")
     plain = rest.removeprefix("[").removesuffix("]")
     return name, plain if plain == "host-gateway" else _named("--add-host", address, plain)
+
+
+def _domain(text: str) -> str:
+    """A search domain; `.` alone switches searching off."""
+    return text if text == "." else dns_name(text)
 
 
 def _named(option: str, read: Callable[[str], T], text: str) -> T:

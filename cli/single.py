@@ -46,27 +46,28 @@ def start_command(name: tuple[str, ...]) -> None:
 @click.option("--no-wait", is_flag=True)
 def rm_command(name: tuple[str, ...], force: bool, volumes: bool, no_wait: bool) -> None:
     with connected() as client:
-        for each in name:
-            remove(client, each, force=force, volumes=volumes, wait=not no_wait)
+        stacks = [each for each in name if not remove_single(client, each, force=force)]
+        for each in (each for each in name if each not in stacks):
+            if not no_wait:
+                until_gone(client, lambda row: True, each, service=each)
+            click.echo(each)
+        remove_stacks(client, stacks, volumes=volumes, wait=not no_wait)
 
 
-def remove(client: Client, name: str, *, force: bool, volumes: bool, wait: bool) -> None:
-    """The stack or the single container of that name."""
+def remove_single(client: Client, name: str, *, force: bool) -> bool:
+    """Begin to remove the single container of that name; False when it is a stack's. Raises NotFound when it is nobody's."""
     try:
         service = client.get(f"/v1/services/{name}")
     except NotFound:
         if name not in {row["name"] for row in client.get("/v1/stacks")}:
             raise NotFound(f"{name}: no stack or container has this name: see `shoal stack ls` and `shoal ps -a`") from None
-        remove_stacks(client, [name], volumes=volumes, wait=wait)
-        return
+        return False
     refuse_services(service, name)
     rows = client.get("/v1/replicas", service=name, all=True)
     if not force and any(_live(row) for row in rows):
         raise Conflict(f"container {name} is running: stop it first (`shoal stop {name}`) or use `shoal rm -f {name}`")
     client.delete(f"/v1/services/{name}")
-    if wait:
-        until_gone(client, lambda row: True, name, service=name)
-    click.echo(name)
+    return True
 
 
 def single(client: Client, name: str) -> None:

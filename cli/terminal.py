@@ -9,23 +9,26 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import shutil
 import signal
 import sys
 import termios
-import threading
 import tty
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from cli.client import path_of, reason, tls
+from cli.client import ANSWER_S, CONNECT_S, DEFAULT_PORT, path_of, reason, tls
 from cli.context import Context
 from model.errors import RuntimeFailed, Unavailable
 from model.pki_names import CONTROLLER_SERVER_NAME
 
-_CHUNK_BYTES = 65_536
+if TYPE_CHECKING:
+    from cli.line import Line
+
+_CHUNK_BYTES: Final = 65_536
+_NONE: Final = -1
+"""No descriptor."""
 
 
 def join(context: Context, path: str, *, tty_wanted: bool, stdin_wanted: bool, **query: Any) -> int:
@@ -34,27 +37,25 @@ def join(context: Context, path: str, *, tty_wanted: bool, stdin_wanted: bool, *
     if tty_wanted:
         query |= {"rows": size.lines, "cols": size.columns}
     target = path_of(path, {"tty": tty_wanted, "stdin": stdin_wanted, **query})
-    with _open(context, target) as socket, _raw(tty_wanted and stdin_wanted), _resizes(socket, tty_wanted):
-        if stdin_wanted:
-            threading.Thread(target=_feed, args=(socket,), daemon=True).start()
-        return _receive(socket)
+    line = _open(context, target)
+    try:
+        with _raw(tty_wanted and stdin_wanted), _resizes(tty_wanted) as resized:
+            return _relay(line, sys.stdin.fileno() if stdin_wanted else _NONE, resized)
+    finally:
+        line.close()
 
 
-def _open(context: Context, target: str) -> Any:
+def _open(context: Context, target: str) -> Line:
     from websockets.exceptions import InvalidStatus, WebSocketException
-    from websockets.sync.client import connect
+
+    from cli.line import open_line
 
     problem = "no address in the context"
     for api in context.apis:
+        parts = urlsplit(api)
+        host, port = parts.hostname or "", parts.port or DEFAULT_PORT
         try:
-            return connect(
-                f"wss://{urlsplit(api).netloc}{target}",
-                ssl=tls(context),
-                server_hostname=CONTROLLER_SERVER_NAME,
-                max_size=None,
-                compression=None,
-                proxy=None,
-            )
+            return open_line(host, port, target, tls(context), CONTROLLER_SERVER_NAME, connect_s=CONNECT_S, answer_s=ANSWER_S)
         except InvalidStatus as error:
             raise RuntimeFailed(_refusal(error.response)) from None
         except (OSError, WebSocketException) as error:
@@ -69,33 +70,50 @@ def _refusal(response: Any) -> str:
         return f"the controller refused with {response.status_code}"
 
 
-def _receive(socket: Any) -> int:
-    from websockets.exceptions import ConnectionClosed
+def _relay(line: Line, stdin: int, resized: int) -> int:
+    """Pass on what comes from either side until the exit code."""
+    while True:
+        for message in line.messages():
+            if (code := _show(message)) is not None:
+                return code
+        if line.problem is not None:
+            raise Unavailable(f"the connection broke ({reason(line.problem)}): the process may still run")
+        for fd in line.turn(*({stdin, resized} - {_NONE})):
+            if fd == stdin:
+                stdin = _feed(line, stdin)
+            else:
+                _tell_size(line, resized)
 
+
+def _show(message: str | bytes) -> int | None:
+    """The exit code, if the message is that."""
+    if isinstance(message, bytes):
+        stream = sys.stderr.buffer if message[:1] == b"\x02" else sys.stdout.buffer
+        stream.write(message[1:])
+        stream.flush()
+        return None
+    told = json.loads(message)
+    if "error" in told:
+        raise RuntimeFailed(str(told["error"]))
+    return int(told["exit_code"]) if "exit_code" in told else None
+
+
+def _feed(line: Line, stdin: int) -> int:
+    """Gives what to read from next: nothing after the end."""
     try:
-        for frame in socket:
-            if isinstance(frame, bytes):
-                stream = sys.stderr.buffer if frame[:1] == b"\x02" else sys.stdout.buffer
-                stream.write(frame[1:])
-                stream.flush()
-                continue
-            message = json.loads(frame)
-            if "exit_code" in message:
-                return int(message["exit_code"])
-            if "error" in message:
-                raise RuntimeFailed(str(message["error"]))
-    except ConnectionClosed as error:
-        raise Unavailable(f"the connection broke ({reason(error)}): the process may still run") from None
-    raise Unavailable("the connection ended without an exit code: the process may still run")
+        data = os.read(stdin, _CHUNK_BYTES)
+    except BlockingIOError:
+        return stdin
+    except OSError:
+        data = b""
+    line.send(b"\x00" + data if data else json.dumps({"stdin_closed": True}))
+    return stdin if data else _NONE
 
 
-def _feed(socket: Any) -> None:
-    from websockets.exceptions import ConnectionClosed
-
-    with contextlib.suppress(ConnectionClosed, OSError, ValueError):
-        while data := os.read(sys.stdin.fileno(), _CHUNK_BYTES):
-            socket.send(b"\x00" + data)
-        socket.send(json.dumps({"stdin_closed": True}))
+def _tell_size(line: Line, resized: int) -> None:
+    os.read(resized, 1024)
+    size = shutil.get_terminal_size()
+    line.send(json.dumps({"resize": [size.lines, size.columns]}))
 
 
 @contextlib.contextmanager
@@ -112,10 +130,10 @@ def _raw(wanted: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _resizes(socket: Any, wanted: bool) -> Iterator[None]:
-    """Tell the other side about new window sizes, from a thread, since a signal handler must not send."""
+def _resizes(wanted: bool) -> Iterator[int]:
+    """A descriptor that can be read after the window has a new size."""
     if not wanted or not sys.stdin.isatty():
-        yield
+        yield _NONE
         return
     read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
@@ -124,16 +142,9 @@ def _resizes(socket: Any, wanted: bool) -> Iterator[None]:
             os.write(write, b".")
 
     before = signal.signal(signal.SIGWINCH, changed)
-    threading.Thread(target=_tell_sizes, args=(socket, read), daemon=True).start()
     try:
-        yield
+        yield read
     finally:
         signal.signal(signal.SIGWINCH, before)
+        os.close(read)
         os.close(write)
-
-
-def _tell_sizes(socket: Any, read: int) -> None:
-    with contextlib.suppress(Exception), os.fdopen(read, "rb", buffering=0) as pipe:
-        while select.select([pipe], [], [])[0] and pipe.read(1024):
-            size = shutil.get_terminal_size()
-            socket.send(json.dumps({"resize": [size.lines, size.columns]}))

@@ -11,7 +11,20 @@ import click
 from cli.output import command_words
 from model.errors import BadInput
 
-_name = click.option("--name", "name", default="lab", show_default=True, help="which lab")
+
+def _present(ctx: click.Context, param: click.Parameter, name: str) -> str:
+    """The lab that is meant without a word: the current context's if it is one, else `lab`."""
+    if name:
+        return name
+    from cli.context import current_name
+    from lab.layout import STATE_ROOT
+
+    current = current_name()
+    return current if current and (STATE_ROOT / current / "lab.json").exists() else "lab"
+
+
+_name = click.option("--name", "name", default="", callback=_present, help="which lab (default: the current context's)")
+_new_name = click.option("--name", "name", default="lab", show_default=True, help="which lab")
 
 
 def _lab(name: str, *, quiet: bool = False) -> Any:
@@ -49,7 +62,7 @@ def lab_command() -> None:
 
 
 @lab_command.command("up", help="Start a lab and make it the current context.")
-@_name
+@_new_name
 @click.option("--nodes", default=3, show_default=True, type=click.IntRange(0, 200))
 @click.option("--node-cpus", type=float, default=0.0, help="cores of each node (default: the machine's, split evenly)")
 @click.option("--node-memory", default="", help="memory of each node, such as 1G (default: the machine's, split evenly)")

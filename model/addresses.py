@@ -1,4 +1,4 @@
-"""Addresses that follow from others: IPv6 from IPv4, and the part of a subnet that is kept for services.
+"""Addresses that follow from others: IPv6 and MAC from IPv4, and the part of a subnet that is kept for services.
 
 Rules: pure; controller and agents reckon alike. A network's IPv6 prefix is a /96, the last 32 bits are the IPv4 address: so
 slices, gateways and services' addresses of IPv6 need no bookkeeping of their own.
@@ -26,3 +26,9 @@ def service_range(subnet: str) -> str:
     net = ipaddress.IPv4Network(subnet)
     prefix = min(32, net.prefixlen + 2)
     return str(list(net.subnets(new_prefix=prefix))[-1]) if net.prefixlen < 32 else str(net)
+
+
+def mac_of(address: str, vni: int = 0) -> str:
+    """A locally administered MAC that follows from the IPv4 address: 0a:VV:ip:ip:ip:ip (VV: low byte of the VNI)."""
+    octets = ipaddress.IPv4Address(address.split("/")[0]).packed
+    return ":".join(f"{byte:02x}" for byte in (0x0A, vni & 0xFF, *octets))

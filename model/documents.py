@@ -249,6 +249,14 @@ class ClusterDoc:
 
 
 @dataclass(frozen=True, slots=True)
+class ClaimsDoc:
+    """`claims` [writer: api]. Touched by every write that claims a port or a subnet, or puts somebody on a network or takes
+    one away: such writes are guarded by its revision, so that of two at the same moment the second one looks again."""
+
+    at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """Something that was decided or seen. `sentence` says what and why. `about`: `service/shop_web`, `node/n1`..."""
 

@@ -72,7 +72,7 @@ def _network(spec: NetworkSpec) -> Iterator[str]:
     if spec.name in RESERVED_NETWORKS:
         yield f"this name is shoal's own, as are {', '.join(RESERVED_NETWORKS)}: choose another"
     if spec.driver not in NETWORK_DRIVERS:
-        yield f"there is no driver {spec.driver[:80]!r}: use bridge or overlay, which are the same here, or leave it out"
+        yield f"{no_driver(spec.driver)}: use one of these, or leave it out"
     if dict(spec.options).get("encrypted", "false").lower() not in ("false", "0"):
         yield (
             "overlay encryption is not available: it needs IPsec (ESP), which shoal does not set up and not every kernel has: "
@@ -84,6 +84,11 @@ def _network(spec: NetworkSpec) -> Iterator[str]:
         yield f"subnet {spec.subnet6[:80]!r}: {problem}"
 
 
+def no_driver(driver: str) -> str:
+    """What is said of a network's driver that is none of ours, by files that ask for it too."""
+    return f"there is no driver {driver[:80]!r}, only bridge and overlay, which are the same here"
+
+
 def _subnet_problem(text: str) -> str:
     try:
         net = ip_network(text, strict=False)
@@ -91,6 +96,8 @@ def _subnet_problem(text: str) -> str:
         return "expected an IPv4 network, like 10.9.0.0/16"
     if not isinstance(net, IPv4Network):
         return "expected an IPv4 network; one of IPv6 is named beside it, with enable_ipv6"
+    if "/" in text and str(net.network_address) != text.partition("/")[0]:
+        return f"an address within it: {net} is meant"
     if not 8 <= net.prefixlen <= 30:
         return "expected a prefix length from 8 to 30"
     return "it is kept for other purposes: choose one of 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16" if _special(net) else ""
@@ -164,7 +171,7 @@ def _host_ip_problem(text: str) -> str:
         ip_address(text)
     except ValueError:
         return f"host address {text[:80]!r} is no address"
-    return ""
+    return f"host address {text[:80]!r}: an address of one link only cannot be published" if "%" in text else ""
 
 
 def _placement(spec: ServiceSpec) -> Iterator[str]:

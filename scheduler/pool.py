@@ -15,7 +15,7 @@ from itertools import chain, count
 from typing import Final
 
 from scheduler.filters import BY_NAME, static_passes
-from scheduler.ports import PortClaim, clash, first_taken
+from scheduler.ports import PortClaim, first_taken
 from scheduler.types import NODE_REPLICAS_MAX, ClusterView, Group, Load, NodeFacts
 
 SHARE: Final = 1_000_000
@@ -85,8 +85,7 @@ class Pool:
         self.volumes = dict(volumes)
         self.full: dict[object, str] = {}
         self._ports = ports
-        self._taken: dict[int, list[PortClaim]] = {}
-        self._holders: dict[int, list[tuple[int, PortClaim]]] | None = None
+        self._taken: dict[tuple[str, int], dict[int, list[PortClaim]]] | None = None
 
     def update(self, name: str, facts: NodeFacts, load: Load) -> None:
         """The node is now like this."""
@@ -348,28 +347,26 @@ class Pool:
 
     def taken_port(self, i: int, group: Group) -> str:
         """A port of the group that somebody has on the node (`8080/tcp`), or ""."""
-        if not group.ports:
-            return ""
-        found = first_taken(group.ports, [*self._ports.get(self.nodes[i].name, ()), *self._taken.get(i, ())])
-        return found.text if found else ""
+        found = (port for port in group.ports if first_taken([port], self._holders(port).get(i, ())))
+        return next((port.text for port in found), "")
 
     def clashing(self, group: Group) -> set[int]:
         """The nodes where one of the group's ports is taken."""
-        if not group.ports:
-            return set()
-        if self._holders is None:
-            self._holders = {}
-            for name, claims in self._ports.items():
-                for claim in claims if name in self.at else ():
-                    self._holders.setdefault(claim.number, []).append((self.at[name], claim))
-        rows = ((mine, i, claim) for mine in group.ports for i, claim in self._holders.get(mine.number, ()))
-        return {i for mine, i, claim in rows if clash(mine, claim)}
+        return {i for port in group.ports for i, claims in self._holders(port).items() if first_taken([port], claims)}
 
-    def _hold(self, i: int, ports: tuple[PortClaim, ...]) -> None:
-        self._taken.setdefault(i, []).extend(ports)
-        if self._holders is not None:
-            for claim in ports:
-                self._holders.setdefault(claim.number, []).append((i, claim))
+    def _holders(self, port: PortClaim) -> dict[int, list[PortClaim]]:
+        """By node who has this number, on whatever address."""
+        if self._taken is None:
+            self._taken = {}
+            for name, claims in self._ports.items():
+                if name in self.at:
+                    self._hold(self.at[name], claims)
+        return self._taken.get((port.protocol, port.number), {})
+
+    def _hold(self, i: int, ports: Iterable[PortClaim]) -> None:
+        for port in ports:
+            if self._taken is not None:
+                self._taken.setdefault((port.protocol, port.number), {}).setdefault(i, []).append(port)
 
 
 def _size(amount: int) -> int:

@@ -6,6 +6,7 @@ Numbers of published ports that were chosen once are asked for first.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -14,12 +15,14 @@ from agent.core.ports import Ports
 from agent.network.balance_port import LocalPort
 from agent.network.port import AttachmentWanted
 from agent.plan import publish
-from agent.plan.etc_facts import client
+from agent.plan.etc_facts import client, may_be_asked
 from agent.plan.networks import HOST, attachments
 from agent.plan.records import Desired, Failure, Life
 from agent.plan.rewire import leaving, linked, unfinished
 from model.errors import Conflict, ShoalError
 from model.spec import Pairs, Port
+
+log = logging.getLogger(__name__)
 
 
 class Attacher:
@@ -34,6 +37,8 @@ class Attacher:
         """Raises what the driver raises, and Conflict for a published port that is taken."""
         wanted = [AttachmentWanted(item.network, item.ipv4_address) for item in attachments(life)]
         attached = await self._ports.network.attach(life.sandbox, wanted)
+        if unasked := [server for server in life.spec.container.dns if not may_be_asked(server)]:
+            log.warning("%s: its name server %s is not asked: it is no address the node can ask", life.name, unasked[0])
         return self._told(replace(life, netns=attached.netns_path or HOST, addresses=attached.addresses))
 
     async def rewire(self, life: Life) -> tuple[Life, Failure | None]:

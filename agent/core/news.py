@@ -1,14 +1,18 @@
 """What a session tells beside the desired state: who can be reached, and which addresses no container may reach.
 
 Rules: endpoints are given to the name server and to the load balancer in the order they come, and acknowledged when both follow
-them. Numbers hold for one session. Guarded addresses are given whole, the newest only, and tried again when that fails.
+them. Numbers hold for one session. Guarded addresses are given whole, the newest only, and tried again when that fails. Hosts
+that are told by name are looked up, again and again; one that cannot be found keeps the addresses it had.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ipaddress
 import logging
-from collections.abc import Iterable
+import socket
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from agent.core.ports import Ports
@@ -19,6 +23,11 @@ from model.ports import Clock
 
 log = logging.getLogger(__name__)
 GUARD_AGAIN_S: Final = 1.0
+LOOK_UP_EVERY_S: Final = 60.0
+LOOK_UP_WITHIN_S: Final = 2.0
+
+LookUp = Callable[[str], Awaitable[tuple[str, ...]]]
+"""The addresses of a host; raises OSError when it cannot be found."""
 
 
 class EndpointNews:
@@ -53,10 +62,12 @@ class EndpointNews:
 class Guard:
     """The set as it was told last; it holds over sessions."""
 
-    def __init__(self, network: NetworkDriver, clock: Clock) -> None:
+    def __init__(self, network: NetworkDriver, clock: Clock, look_up: LookUp | None = None) -> None:
         self._network = network
         self._clock = clock
+        self._look_up = look_up or _looked_up
         self._addresses: dict[str, None] = {}
+        self._found: dict[str, tuple[str, ...]] = {}
         self._news = asyncio.Event()
 
     def take(self, whole: bool, added: Iterable[str], removed: Iterable[str]) -> None:
@@ -70,10 +81,12 @@ class Guard:
     async def keep(self) -> None:
         """Give every change to the network, one at a time."""
         while True:
-            await self._news.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_UP_EVERY_S if self._found else None):
+                    await self._news.wait()
             self._news.clear()
             try:
-                await self._network.guard(tuple(self._addresses))
+                await self._network.guard(await self._looked_up())
             except ShoalError as error:
                 log.warning("guarded addresses: %s; tried again", error)
                 self._news.set()
@@ -81,3 +94,32 @@ class Guard:
             except BaseException:
                 self._news.set()  # cut off in the middle: the next session gives it again
                 raise
+
+    async def _looked_up(self) -> tuple[str, ...]:
+        """The addresses as they were told, and those behind names."""
+        names = [text for text in self._addresses if _is_name(text)]
+        self._found = {text: self._found.get(text, ()) for text in names}
+        for text in names:
+            host, _, port = text.rpartition(":")
+            try:
+                async with asyncio.timeout(LOOK_UP_WITHIN_S):
+                    found = await self._look_up(host)
+            except OSError as error:
+                log.warning("guarded host %s cannot be found: %s", host, error.strerror or "nobody answers")
+            else:
+                self._found[text] = tuple(f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}" for ip in found)
+        return tuple(dict.fromkeys((*self._addresses, *(row for rows in self._found.values() for row in rows))))
+
+
+def _is_name(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return bool(host and port)
+    return False
+
+
+async def _looked_up(host: str) -> tuple[str, ...]:
+    rows = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return tuple(dict.fromkeys(str(row[4][0]) for row in rows))

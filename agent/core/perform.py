@@ -37,7 +37,6 @@ class Performer:
         self._ports = ports
         self._desired = desired
         self._mounts: dict[ReplicaId, tuple[HostMount, ...]] = {}
-        self._network_lock = asyncio.Lock()
         self.attacher = Attacher(ports, desired)
         self.pids: dict[str, int] = {}
 
@@ -53,8 +52,7 @@ class Performer:
         return fx.Pulled(effect.reference, effect.policy, facts)
 
     async def apply_networks(self, effect: fx.ApplyNetworks) -> fx.Stimulus:
-        async with self._network_lock:
-            await self._ports.network.apply(effect.networks)
+        await self._ports.network.apply(effect.networks)
         return fx.NetworksApplied(effect.token)
 
     async def volumes(self, effect: fx.PrepareVolumes) -> fx.Stimulus:

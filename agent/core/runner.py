@@ -241,14 +241,20 @@ class Runner:
         """Compare what is there with what should be; put right what differs and say so."""
         for life in list(self._unsaved.values()):
             self._save(life)
+        self._unpublished &= self.core.lives.keys()
         for life in [life for key, life in self.core.lives.items() if key in self._unpublished and life.stage == "running"]:
             self._publish_again(life)
-        for sentence in (*await self.ports.network.repair(), *await self.ports.balance.repair()):
-            log.warning("repaired: %s", sentence)
-            self.say("repaired", f"node/{self.core.node}", sentence)
+        for what, port in (("networks", self.ports.network), ("load balancing", self.ports.balance)):
+            with _tried_again(what):
+                self._say_repaired(await port.repair())
         running = [life.container_id for life in self.core.lives.values() if life.stage == "running"]
         missing = [container_id for container_id in running if await self.ports.runtime.usage(container_id) is None]
         self.give(fx.Compared(tuple(missing)))
+
+    def _say_repaired(self, sentences: Iterable[str]) -> None:
+        for sentence in sentences:
+            log.warning("repaired: %s", sentence)
+            self.say("repaired", f"node/{self.core.node}", sentence)
 
 
 def _sandboxes(saved: Iterable[Life], found: Iterable[Found]) -> list[str]:
@@ -265,6 +271,8 @@ def _tried_again(what: str) -> Iterator[None]:
         yield
     except (ShoalError, OSError) as error:
         log.warning("%s: %s", what, error)
+    except Exception:
+        log.exception("%s", what)
 
 
 def _failure(effect: fx.Effect, failure: Failure) -> fx.Stimulus | None:

@@ -5,7 +5,9 @@ Rules: conversion only. A spec that cannot be read is an error of the message th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from typing import Final
 
 from agent.plan.desired import DesiredMessage, DesiredMismatch
 from agent.plan.names import EndpointName, EndpointsMessage, ServiceNames
@@ -15,6 +17,9 @@ from model import codec
 from model.documents import Event, ReplicaStatus
 from model.spec import Attachment, Port, ServiceSpec
 from protos import node_pb2 as pb
+
+_BYTE: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_ADDRESS: Final = re.compile(rf"{_BYTE}(?:\.{_BYTE}){{3}}")
 
 
 def desired_message(message: pb.Desired) -> DesiredMessage:
@@ -55,21 +60,24 @@ def _network(item: pb.Network) -> NetworkWanted:
 
 def endpoints_message(message: pb.Endpoints) -> EndpointsMessage:
     services = tuple(_service_names(item) for item in message.services)
-    return EndpointsMessage(
-        message.network, message.whole, services, tuple(message.removed), message.number, message.prefix6
-    )
+    return EndpointsMessage(message.network, message.whole, services, tuple(message.removed), message.number, message.prefix6)
 
 
 def _service_names(item: pb.ServiceEndpoints) -> ServiceNames:
-    endpoints = tuple(_endpoint(row) for row in item.endpoints)
+    endpoints = tuple(_endpoint(row) for row in item.endpoints if _ipv4(row.address))
     ports = tuple(
         Port(row.target, row.published, row.protocol or "tcp", "ingress", row.host_ip, local=row.local) for row in item.ports
     )
-    return ServiceNames(item.service_id, item.name, tuple(item.names), endpoints, item.vip, ports)
+    return ServiceNames(item.service_id, item.name, tuple(item.names), endpoints, _ipv4(item.vip), ports)
 
 
 def _endpoint(row: pb.Endpoint) -> EndpointName:
-    return EndpointName(row.replica, row.address, row.node, row.ready, tuple(row.names), row.network, row.underlay)
+    return EndpointName(row.replica, row.address, row.node, row.ready, tuple(row.names), row.network, _ipv4(row.underlay))
+
+
+def _ipv4(text: str) -> str:
+    """`text` if it is an IPv4 address, else empty: these become words of the kernel's rules, and some come from other nodes."""
+    return text if _ADDRESS.fullmatch(text) else ""
 
 
 def _volume(item: pb.Volume) -> WantedVolume:

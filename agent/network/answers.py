@@ -17,6 +17,7 @@ from agent.plan.dns_wire import AAAA, ANY, NXDOMAIN, PTR, SERVFAIL, SRV, TCP_BYT
 from agent.plan.names import Client, EndpointName, in_turn, is_address
 from agent.plan.network import LOCAL_BRIDGE
 from agent.plan.zone import Found, Zone, embedded_in, reversed_address, service_asked
+from model.spec import Pairs
 
 if TYPE_CHECKING:
     from dnslib import DNSRecord
@@ -46,6 +47,9 @@ class Scope:
 
     networks: tuple[str, ...]
     links: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    name: str = ""
+    """Its own, in lower case."""
+    addresses: Pairs = ()
     resolvers: tuple[str, ...] = ()
     kept: dict[tuple[str, int], _Kept] = field(default_factory=dict)
     age: int = -1
@@ -147,7 +151,18 @@ class Zones:
         for target in targets:
             if (found := self._target(scope, target)) is not None:
                 return found
-        return Found() if targets else self._in_zones(scope, name)
+        found = self._in_zones(scope, name)
+        if targets or name != scope.name or (found is not None and found.addresses):
+            return Found() if targets else found
+        return self._itself(scope) or found
+
+    def _itself(self, scope: Scope) -> Found | None:
+        """The asker, which has its name from its first instruction on: the controller may not have told of it yet."""
+        for network, address in scope.addresses:
+            if network != LOCAL_BRIDGE:
+                zone = self._zones.get(network)
+                return Found((address,), (), zone.prefix6 if zone is not None else "")
+        return None
 
     def _target(self, scope: Scope, target: str) -> Found | None:
         found = self._in_zones(scope, target)
@@ -232,7 +247,8 @@ def scope_of(client: Client) -> Scope:
     for target, alias in client.links:
         for name in (alias, target):
             links.setdefault(name.rstrip(".").lower(), []).append(target)
-    return Scope(tuple(dict.fromkeys(network for network, _ in client.addresses)), links, client.resolvers)
+    networks = tuple(dict.fromkeys(network for network, _ in client.addresses))
+    return Scope(networks, links, client.name.lower(), client.addresses, client.resolvers)
 
 
 def _replicas_in_turn(rows: tuple[EndpointName, ...], turn: int) -> tuple[EndpointName, ...]:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from agent.network.balance_port import LocalPort, Place, Traffic
+from agent.network.draining import Draining
 from agent.network.drift import Drift
 from agent.network.nft import Nft
 from agent.network.published import PublishedPorts
@@ -32,13 +33,10 @@ from agent.plan.forget import Forgetting
 from agent.plan.names import EndpointsMessage
 from agent.plan.network import LinkPlan
 from agent.plan.nfnl import UDP, Connection, Side
-from model.addresses import embedded
 from model.errors import RuntimeFailed
 from model.ports import Clock
 
 log = logging.getLogger(__name__)
-FORGOTTEN_WITHIN_S: Final = 2.0
-LOOK_EVERY_S: Final = 0.05
 RETRY_MAX_S: Final = 30.0
 _ROUTE_LOCALNET: Final = Path("/proc/sys/net/ipv4/conf/all/route_localnet")
 
@@ -67,7 +65,8 @@ class KernelBalancer:
         self._conntrack = conntrack
         self._clock = clock
         self._book = BalanceBook(node)
-        self._forgetting = Forgetting()
+        self._forgetting = Forgetting(clock.monotonic())
+        self._draining = Draining(self._forgetting, conntrack.open_connections, self._book.prefix6_of, clock)
         self._ports = PublishedPorts(self._book, say)
         self._seen = -1
         self._lock = asyncio.Lock()
@@ -149,25 +148,7 @@ class KernelBalancer:
         return self._forgetting.forgotten((network, address), self._clock.monotonic())
 
     async def drained(self, places: Collection[Place], within_s: float) -> None:
-        told = [place for place in places if self._forgetting.told(place)]
-        if not told:
-            return
-        begin = self._clock.monotonic()
-        forgotten_by = begin + min(FORGOTTEN_WITHIN_S, within_s)
-        while not all(self.forgotten(*place) for place in told) and self._clock.monotonic() < forgotten_by:
-            await self._clock.sleep(LOOK_EVERY_S)
-        addresses = [found for place in told for found in self._addresses(place)]
-        while self._clock.monotonic() < begin + within_s:
-            open_now = await asyncio.to_thread(self._conntrack.open_connections, addresses)
-            if not any(open_now.values()):
-                return
-            await self._clock.sleep(LOOK_EVERY_S)
-
-    def _addresses(self, place: Place) -> Iterator[str]:
-        network, address = place
-        yield address
-        if prefix6 := self._book.prefix6_of(network):
-            yield embedded(prefix6, address)
+        await self._draining.drained(places, within_s)
 
     # -- applying
 
@@ -188,8 +169,9 @@ class KernelBalancer:
         self._owed += change.moves
         try:
             await asyncio.to_thread(self._perform, change)
-        except (RuntimeFailed, OSError) as error:
-            log.warning("load balancing could not be changed: %s; the whole table is written", error)
+        except Exception as error:  # whatever it is, it must not be the end of load balancing
+            known = isinstance(error, RuntimeFailed | OSError)
+            log.warning("load balancing could not be changed: %s; the whole table is written", error, exc_info=not known)
             self._broken = True
             return min(RETRY_MAX_S, 2 * paused_s or 0.1)
         if session == self._session:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from agent.network import kernel, namespaces
+from agent.network import kernel, namespaces, sysctls
 from agent.network.rtnl import Netlink
 from agent.plan import attachment, entries, netlink
 from agent.plan.attachment import Interface
@@ -22,7 +22,10 @@ from model.errors import RuntimeFailed
 _SYSCTLS: Final = (
     ("net/ipv4/ping_group_range", "0 2147483647"),
     ("net/ipv4/ip_unprivileged_port_start", "0"),
+    # nobody tells a container another way than its routes: before its links are made, which begin with `default`
+    *((f"net/ipv4/conf/{of}/accept_redirects", "0") for of in ("all", "default")),
 )
+_SYSCTLS6: Final = tuple((f"net/ipv6/conf/default/{name}", "0") for name in ("accept_redirects", "accept_ra"))
 _INDEX_FIRST: Final = 2  # of eth0 in a new namespace; loopback has 1
 Plans = Mapping[str, LinkPlan]
 _Inside = Callable[[Netlink, Mapping[int, int]], None]
@@ -57,14 +60,19 @@ class Containers:
             os.close(fd)
 
     def _outside(self, interfaces: Iterable[Interface], plans: Plans, fd: int, indexes: Mapping[int, int]) -> None:
-        pairs, ports = [], []
+        pairs = []
         for found in interfaces:
             plan, index = plans[found.network], indexes.get(found.number, 0)
             master = self._nl.index(plan.bridge)
             pairs.append(netlink.add_veth(found.link, master, plan.mtu, f"eth{found.number}", index, found.mac, fd))
-            ports.append(netlink.set_port(found.link, ipv6=kernel.has_ipv6(plan)))
         self._nl.send(pairs)
-        guards = [entries.put(entry, self._nl.index) for entry in kernel.of_interfaces(plans, interfaces)]
+        self._guarded(interfaces, plans)
+
+    def _guarded(self, interfaces: Iterable[Interface], plans: Plans) -> None:
+        """What guards the host ends, and then they come up."""
+        rows = tuple(interfaces)
+        guards = [entries.put(entry, self._nl.index) for entry in kernel.of_interfaces(plans, rows)]
+        ports = [netlink.set_port(found.link, ipv6=kernel.has_ipv6(plans[found.network])) for found in rows]
         self._nl.send([*guards, *ports])
 
     def add(self, container_id: str, added: Interface, interfaces: Sequence[Interface], plans: Plans) -> None:
@@ -77,7 +85,14 @@ class Containers:
             self._outside([added], plans, fd, {})
         finally:
             os.close(fd)
+        self._configure(container_id, added, interfaces, plans)
 
+    def finish(self, container_id: str, found: Interface, interfaces: Sequence[Interface], plans: Plans) -> None:
+        """An interface whose link is there; whatever it lacks is added."""
+        self._guarded([found], plans)
+        self._configure(container_id, found, interfaces, plans)
+
+    def _configure(self, container_id: str, added: Interface, interfaces: Sequence[Interface], plans: Plans) -> None:
         def work(inner: Netlink, indexes: Mapping[int, int]) -> None:
             plan, index = plans[added.network], indexes[added.number]
             inner.send([*_inside(plan, added, index), *attachment.default_routes(plans, interfaces, indexes)])
@@ -127,6 +142,6 @@ def _inside(plan: LinkPlan, found: Interface, index: int) -> list[Request]:
 
 
 def _prepare_inside() -> Netlink:
-    for name, value in _SYSCTLS:
+    for name, value in (*_SYSCTLS, *(_SYSCTLS6 if sysctls.IPV6 else ())):
         Path("/proc/sys", name).write_text(value)
     return Netlink()

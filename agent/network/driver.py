@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Final
 
-from agent.network import kernel, mending, sysctls
+from agent.network import kept, kernel, mending, sysctls
 from agent.network.balance_port import Balancer
 from agent.network.containers import Containers
 from agent.network.leases import Leases
@@ -51,10 +51,12 @@ class KernelNetwork:
         self._underlay = underlay
         self._lock = asyncio.Lock()
         self._leases = Leases(run_dir / "network", forgotten)
+        self._guard_file = run_dir / "network" / "guarded"
         self._plans: dict[str, LinkPlan] = {}
         self._served: dict[str, LinkPlan] = {}
         self._guarded: frozenset[str] = frozenset()
-        self._leaving: dict[str, None] = {}
+        self._leaving: dict[str, bool] = {}  # whether together with others
+        self._waiting = 0  # orders of `apply` that have not begun
         self._begun = False  # the first `apply` has been: what is wanted is known
         self._settled = False  # the kernel held it when that was looked at last
         self._shared_nft = nft
@@ -69,27 +71,30 @@ class KernelNetwork:
 
     def _open(self) -> None:
         self._leases.load()
+        self._guarded = frozenset(map(str, kept.read(self._guard_file) or ()))
         self._nl, self._nft = Netlink(), self._shared_nft or Nft()
         self._rules, self._containers = Rules(self._nft), Containers(self._nl, self._run_dir / "netns")
         sysctls.hold(ipv6=False)
 
     async def apply(self, networks: Sequence[NetworkWanted]) -> None:
+        self._waiting += 1
         async with self._lock:
+            self._waiting -= 1
             await asyncio.to_thread(self._apply, networks)
             await self._tell()
 
     async def _tell(self) -> None:
-        """The name server listens on every gateway, and the balancer knows every network. Not before the first `apply`: they
-        would forget the networks that are yet to come."""
-        if not self._begun:
+        """The name server listens on every gateway, and the balancer knows every network. Not before the first `apply`, and not
+        while a newer one waits: they would forget the networks that are yet to come, and what they were told of them."""
+        if not self._begun or self._waiting:
             return
+        plans = dict(self._plans)
+        if self._balance is not None and self._served != plans:
+            self._balance.networks(plans)
+        self._served = plans
         if self._names is not None:
-            plans = self._plans.values()
-            gateways = {plan.name: plan.gateway.split("/")[0] for plan in plans}
-            await self._names.serve(gateways, [plan.name for plan in plans if plan.internal])
-        if self._balance is not None and self._served != self._plans:
-            self._balance.networks(dict(self._plans))
-        self._served = dict(self._plans)
+            gateways = {name: plan.gateway.split("/")[0] for name, plan in plans.items()}
+            await self._names.serve(gateways, [name for name, plan in plans.items() if plan.internal])
 
     def _apply(self, networks: Sequence[NetworkWanted]) -> None:
         mtu = kernel.underlay_mtu(self._nl, self._underlay)
@@ -195,7 +200,9 @@ class KernelNetwork:
         if found is None:
             found = self._leases.give(container_id, self._plan(wanted.network), wanted, held)
             self._leases.save(container_id, [*held, found])
-        elif self._nl.index(found.link):  # else the agent was killed after it had recorded it
+        elif self._nl.index(found.link):  # who knows how far an agent came that was killed meanwhile
+            if found.network in self._plans:
+                self._containers.finish(container_id, found, held, self._plans)
             return self._attached(container_id)
         after = self._leases.held[container_id]
         try:
@@ -229,18 +236,29 @@ class KernelNetwork:
 
     async def guard(self, addresses: Collection[str]) -> None:
         async with self._lock:
-            self._guarded = frozenset(addresses)
-            await asyncio.to_thread(self._apply_rules)
+            await asyncio.to_thread(self._guard, frozenset(addresses))
+
+    def _guard(self, addresses: frozenset[str]) -> None:
+        """They are kept: an agent that has begun again holds to them before anybody tells it."""
+        if addresses != self._guarded:
+            kept.replace(self._guard_file, sorted(addresses))
+        self._guarded = addresses
+        self._apply_rules()
 
     async def detach(self, container_id: str) -> None:
         """Whoever gets the lock takes all along that are waiting for it; if that fails, each tries again for itself."""
-        self._leaving[container_id] = None
+        self._leaving[container_id] = True
         async with self._lock:
-            if container_id in self._leaving:
-                batch = tuple(self._leaving)
-                await asyncio.to_thread(self._detach, batch)
-                for done in batch:
-                    self._leaving.pop(done, None)
+            if container_id not in self._leaving:
+                return
+            together = [found for found, yes in self._leaving.items() if yes] if self._leaving[container_id] else [container_id]
+            try:
+                await asyncio.to_thread(self._detach, together)
+            except BaseException:
+                self._leaving |= dict.fromkeys(together, False)
+                raise
+            for done in together:
+                self._leaving.pop(done, None)
 
     def _detach(self, container_ids: Collection[str]) -> None:
         held = [self._leases.held[found] for found in container_ids if found in self._leases.held]
@@ -291,6 +309,7 @@ class KernelNetwork:
                 kernel.remove_network(self._nl, plan)
             self._plans.clear()
             self._rules.remove()
+            self._guard_file.unlink(missing_ok=True)
         if self._shared_nft is None:
             self._nft.close()
         self._nl.close()

@@ -76,6 +76,7 @@ class Forwarder:
                 patience = min(self._next_after_s if waiting else self._wait_s, max(0.0, end - loop.time()))
                 done, _ = await asyncio.wait(asked, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
                 if not done:
+                    self._slow_until = {name: until for name, until in self._slow_until.items() if until > loop.time()}
                     self._slow_until.update(dict.fromkeys(asked.values(), loop.time() + SLOW_FOR_S))
                 for task in done:
                     self._slow_until.pop(asked.pop(task), None)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from agent.network import kept
 from agent.network.port import AttachmentWanted
 from agent.plan import ipam
 from agent.plan.attachment import Interface, interface, next_number
@@ -21,11 +21,13 @@ from model import codec
 from model.errors import RuntimeFailed, ShoalError
 
 log = logging.getLogger(__name__)
+LAST_MAX: Final = 1000
+"""Networks whose last address is remembered."""
 _RESTING: Final = "resting"
 
 
 class Leases:
-    """`load` once, then `give`, `save` and `release`."""
+    """`load` once, then `give` and `save`; `rest` and `drop` when they go."""
 
     def __init__(self, directory: Path, forgotten: Callable[[str, str], bool]) -> None:
         self._dir = directory
@@ -42,11 +44,11 @@ class Leases:
                 self.held[file.stem] = tuple(codec.from_plain(Interface, row) for row in json.loads(file.read_text()))
             except (ValueError, TypeError, ShoalError):
                 file.unlink()
+        saved = kept.read(self._dir / _RESTING)
         try:
-            saved = json.loads((self._dir / _RESTING).read_text())
             self._last = dict(saved["last"])
             self._resting = {network: dict.fromkeys(rows) for network, rows in saved["resting"].items()}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError):
             self._last = {found.network: found.address for found in self.interfaces()}
 
     def interfaces(self) -> Iterator[Interface]:
@@ -66,6 +68,7 @@ class Leases:
         if why:
             raise RuntimeFailed(f"network {plan.name}: {why}")
         if not wanted.ipv4_address:
+            self._last.pop(plan.name, None)
             self._last[plan.name] = address
         return interface(container_id, next_number(beside), plan, address)
 
@@ -77,11 +80,8 @@ class Leases:
 
     def save(self, container_id: str, interfaces: Sequence[Interface]) -> None:
         """The container has these from now on."""
-        name, rows = f"{container_id}.json", [codec.to_plain(found) for found in interfaces]
-        if container_id in self.held:
-            self._replace(name, rows)
-        else:
-            self._write(name, rows)
+        write = kept.replace if container_id in self.held else kept.write
+        write(self._file(container_id), [codec.to_plain(found) for found in interfaces])
         self.held[container_id] = tuple(interfaces)
 
     def rest(self, interfaces: Collection[Interface]) -> None:
@@ -94,11 +94,16 @@ class Leases:
                 if not self._still_resting(network):
                     del self._resting[network]
             resting = {network: list(addresses) for network, addresses in self._resting.items()}
-            self._replace(_RESTING, {"last": self._last, "resting": resting})
+            while len(self._last) > LAST_MAX:
+                del self._last[next(iter(self._last))]
+            kept.replace(self._dir / _RESTING, {"last": self._last, "resting": resting})
 
     def drop(self, container_id: str) -> None:
         self.held.pop(container_id, None)
-        (self._dir / f"{container_id}.json").unlink(missing_ok=True)
+        self._file(container_id).unlink(missing_ok=True)
+
+    def _file(self, container_id: str) -> Path:
+        return self._dir / f"{container_id}.json"
 
     def bridge_subnet(self, networks: Collection[str], routes: Collection[str]) -> str:
         """Of the node's own bridge: the one it had, else the first that overlaps neither networks nor routes of the machine."""
@@ -111,16 +116,3 @@ class Leases:
             log.info("the node's own bridge network has the subnet %s", subnet)
             file.write_text(subnet)
         return subnet
-
-    def _replace(self, name: str, value: object) -> None:
-        """What is there is there until the new one is whole."""
-        part = f"{name}.part"
-        self._write(part, value)
-        os.replace(self._dir / part, self._dir / name)
-
-    def _write(self, name: str, value: object) -> None:
-        descriptor = os.open(self._dir / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(descriptor, json.dumps(value).encode())
-        finally:
-            os.close(descriptor)

@@ -43,6 +43,7 @@ class NameBook:
         self.server = server
         self._zones: dict[str, Zone] = {}
         self._served: frozenset[str] = frozenset()
+        self._loaded: set[str] = set()
         self._saver = _Saver(file)
         self._timer: asyncio.TimerHandle | None = None
         self._saving: asyncio.Task[None] | None = None
@@ -53,6 +54,7 @@ class NameBook:
         with contextlib.suppress(OSError, ValueError, AttributeError):
             saved = json.loads(self._file.read_text())
             self._zones = {name: Zone(codec.from_plain(NetworkNames, row)) for name, row in saved.items()}
+        self._loaded = set(self._zones)
         for name, zone in self._zones.items():
             self.server.zones.set(name, zone)
 
@@ -60,6 +62,7 @@ class NameBook:
         """Answers follow at once."""
         if message.network in NAMELESS:
             return
+        self._loaded.discard(message.network)
         zone = self._zones.get(message.network)
         if zone is None:
             zone = self._zones[message.network] = Zone()
@@ -73,9 +76,10 @@ class NameBook:
         self.server.zones.client(sandbox, client)
 
     async def serve(self, gateways: Mapping[str, str], internal: Collection[str] = ()) -> None:
-        """Listen on these networks' gateways; forget the names of networks that were served until now. `internal`: those of
-        them that have no way out."""
-        for gone in sorted(self._served - gateways.keys()):
+        """Listen on these networks' gateways; forget the names of networks that were served until now, by this agent or the
+        last one. `internal`: those of them that have no way out."""
+        gone_ones, self._loaded = (self._served | self._loaded) - gateways.keys(), set()
+        for gone in sorted(gone_ones):
             self._zones.pop(gone, None)
             self.server.zones.set(gone, None)
             self._save_soon()

@@ -35,10 +35,11 @@ class PublishedPorts:
 
     def ingress(self, ports: Mapping[Port, str]) -> None:
         """Ports of mode ingress with the service each belongs to now; empty: none any more."""
-        for port, service in ports.items():
-            before = self._ingress.pop(port, "")
+        for port, service in ports.items():  # all are let go first: another one may overlap
+            before = self._ingress.get(port, "")
             if before and before != service:
-                self._holder.release(port, _owner(before))
+                self._holder.release(port, _owner(self._ingress.pop(port)))
+        for port, service in ports.items():
             if service:
                 self._ingress[port] = service
                 self._try(port)

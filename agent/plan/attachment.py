@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from agent.plan import netlink
 from agent.plan.firewall import PortRow
 from agent.plan.netlink import Request
-from agent.plan.network import LinkPlan, mac_of, veth_name
-from model.addresses import embedded
+from agent.plan.network import LinkPlan, veth_name
+from model.addresses import embedded, mac_of
 
 _EVERYWHERE = "0.0.0.0/0"
 _EVERYWHERE6 = "::/0"
@@ -79,9 +79,7 @@ def ways_out(plans: Mapping[str, LinkPlan], interfaces: Sequence[Interface]) -> 
     return next(iter(out), None), next((found for found in out if found.address6), None)
 
 
-def default_routes(
-    plans: Mapping[str, LinkPlan], interfaces: Sequence[Interface], indexes: Mapping[int, int]
-) -> list[Request]:
+def default_routes(plans: Mapping[str, LinkPlan], interfaces: Sequence[Interface], indexes: Mapping[int, int]) -> list[Request]:
     """`indexes`: from the interfaces' numbers to their links'."""
     out, out6 = ways_out(plans, interfaces)
     requests = []

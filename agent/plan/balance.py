@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import NamedTuple
 
 from agent.plan.names import EndpointName, ServiceNames
@@ -167,12 +168,20 @@ def host_share(sandbox: str, ports: Iterable[HostPort]) -> Share:
 
 
 def families(host_ip: str) -> tuple[int, ...]:
-    """The address families a published port is of."""
-    return (4, 6) if host_ip in ANY_ADDRESS else (6,) if ":" in host_ip else (4,)
+    """The address families a published port is of; none of what is no address, and of one that means something on one link
+    only (`fe80::1%eth0`)."""
+    if host_ip in ANY_ADDRESS:
+        return (4, 6)
+    try:
+        address = ip_address(host_ip)
+    except ValueError:
+        return ()
+    return () if "%" in host_ip else (address.version,)
 
 
 def port_frontend(protocol: str, published: int, host_ip: str, family: int) -> Published:
-    return Published(protocol, published, "" if host_ip in ANY_ADDRESS else host_ip, family)
+    """The address as the kernel would write it, so that what an earlier agent left is recognized."""
+    return Published(protocol, published, "" if host_ip in ANY_ADDRESS else str(ip_address(host_ip)), family)
 
 
 def _port_backends(endpoints: Iterable[EndpointName], port: Port, family: int, view: View) -> Iterator[Backend]:

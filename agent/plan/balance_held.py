@@ -5,6 +5,7 @@ Rules: pure. What cannot be understood is left out: it is not taken over, and to
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping
@@ -43,11 +44,13 @@ def held(listing: str) -> Held:
                 members.append(Member(name, element))
                 if count:
                     counts[members[-1]] = f"counter {count}"
-            elif name.startswith(("backends", "targets")):
-                words, slot = key.rpartition(" . ")[::2]
-                backends.setdefault(f"{name} {words}", {})[int(slot, 0) - MARK] = _backend(value)
-            elif (frontend := _frontend(name, key)) is not None:
-                entries[frontend] = f"{_slots_of(name, frontend)}"
+                continue
+            with contextlib.suppress(ValueError, IndexError):
+                if name.startswith(("backends", "targets")):
+                    words, slot = key.rpartition(" . ")[::2]
+                    backends.setdefault(f"{name} {words}", {})[int(slot, 0) - MARK] = _backend(value)
+                elif (frontend := _frontend(name, key)) is not None:
+                    entries[frontend] = _slots_of(name, frontend)
     slots = {frontend: _in_order(backends.get(where, {})) for frontend, where in entries.items()}
     return Held({f: found for f, found in slots.items() if found or isinstance(f, Published)}, tuple(members), counts)
 

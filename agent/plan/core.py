@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from agent.plan import drain, health, rewire
+from agent.plan import drain, health, rewire, telling
 from agent.plan import effects as fx
 from agent.plan import life as lives_of
 from agent.plan.adopt import adopted, unrecorded
@@ -22,7 +22,7 @@ from agent.plan.quick import replace
 from agent.plan.records import Desired, Failure, Goal, Life, ReplicaId
 from agent.plan.starts import Starts
 from agent.plan.status import replica_status
-from agent.plan.steps import effect_of, what_next
+from agent.plan.steps import effect_of
 from agent.plan.timers import Timers
 from model.documents import ReplicaStatus
 from model.spec import ServiceSpec
@@ -74,7 +74,7 @@ class Core:
             self._ledger.loaded(old)
             life = adopted(old, seen, now)
             self._begin(life)
-            self._tell_exit(old, life)
+            self._say(telling.exited(old, life))
         for container_id in sorted(seen):
             if container_id not in self._by_container:
                 self._out.append(fx.DeleteOrphan(container_id))
@@ -125,7 +125,7 @@ class Core:
                 for life in self._waiting_for(reference, policy):
                     after = lives_of.start_failed(life, failure, now)
                     self._put(after)
-                    self._say(life, "replica-failed", f"{life.name}: {failure.message}{what_next(after, now)}")
+                    self._say(telling.start_failed(life, after, failure, now))
             case fx.NetworksApplied(token, problem):
                 self._take_networks(token, problem, now)
             case fx.ContainerExited(end):
@@ -170,7 +170,7 @@ class Core:
     def _take_failure(self, life: Life, failure: Failure, now: float) -> None:
         after = lives_of.failed(life, failure, now)
         self._put(after)
-        self._tell_failure(life, after, failure, now)
+        self._say(telling.failed(life, after, failure, now))
 
     def _take_rewired(self, life: Life, outcome: fx.Rewired, now: float) -> None:
         life = replace(life, addresses=outcome.addresses, ports=outcome.ports)
@@ -180,24 +180,9 @@ class Core:
             self._put(rewire.rewired(life))
         self._want_networks()
 
-    def _tell_failure(self, life: Life, after: Life, failure: Failure, now: float) -> None:
-        """What is only tried again is told once."""
-        if life.busy in ("delete", "detach", "release"):
-            if after.cleanup_failures == 1:
-                self._say(life, "cleanup-failed", f"{life.name}: {failure.message}; tried again")
-        elif life.busy == "rewire" and after.stage in ("running", "exited"):
-            if after.wiring.failures == 1:
-                self._say(life, "network-failed", f"{life.name}: {failure.message}; tried again")
-        else:
-            self._say(life, "replica-failed", f"{life.name}: {failure.message}{what_next(after, now)}")
-
     def _take_exit(self, before: Life, after: Life) -> None:
         self._put(after)
-        self._tell_exit(before, after)
-
-    def _tell_exit(self, before: Life, after: Life) -> None:
-        if after.stage == "exited" and before.stage != "exited" and after.goal == "run" and after.message:
-            self._say(after, "replica-exited", f"{after.name}: {after.message}{what_next(after, after.since)}")
+        self._say(telling.exited(before, after))
 
     def _waiting_for(self, reference: str, policy: str) -> list[Life]:
         waiting = self._pulls.pop((reference, policy), {})
@@ -210,8 +195,7 @@ class Core:
             return
         after = health.probed(life, seen.healthy, now)
         self._put(after)
-        if after.health.status == "unhealthy" and life.health.status != "unhealthy":
-            self._say(life, "replica-unhealthy", f"{life.name} is unhealthy: {seen.output or 'its health check fails'}")
+        self._say(telling.probed(life, after, seen.output))
 
     def _take_comparison(self, missing: tuple[str, ...], now: float) -> None:
         """A container missing in two comparisons in a row has vanished; once may be an exit on its way."""
@@ -342,8 +326,9 @@ class Core:
 
     # telling
 
-    def _say(self, life: Life, kind: str, sentence: str) -> None:
-        self._out.append(fx.Say(kind, f"service/{life.spec.name}", sentence))
+    def _say(self, said: fx.Say | None) -> None:
+        if said is not None:
+            self._out.append(said)
 
     def _flush(self) -> None:
         """Journal and reports of every life that was touched, before the effects."""

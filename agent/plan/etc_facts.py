@@ -73,4 +73,14 @@ def client(life: Life) -> Client:
     """The replica as the name server sees it."""
     spec = life.spec.container
     addresses = tuple((network, address.partition("/")[0]) for network, address in life.addresses)
-    return Client(life.name, addresses, spec.links, spec.dns)
+    return Client(life.name, addresses, spec.links, tuple(server for server in spec.dns if may_be_asked(server)))
+
+
+def may_be_asked(server: str) -> bool:
+    """Whether the node may ask this resolver for a container. A loopback address is the container's own, the node's is another;
+    a name or a port would lead to whatever listens there."""
+    try:
+        address = ipaddress.ip_address(server)
+    except ValueError:
+        return False
+    return not (address.is_loopback or address.is_unspecified or address.is_multicast)

@@ -205,10 +205,14 @@ def _pairs(plan: LinkPlan) -> Sequence[tuple[str, str]]:
 
 
 def _of_guarded(text: str) -> Iterator[tuple[str, str]]:
-    host, _, port = text.rpartition(":")
-    yield "guarded_ports", port
+    """Of a host that is told by name only the port; of what is no TCP address nothing: one bad word must not cost all rules."""
+    host, _, digits = text.rpartition(":")
+    if not (digits.isascii() and digits.isdigit() and 0 < int(digits) < 65_536):
+        return
+    port = int(digits)
+    yield "guarded_ports", str(port)
     try:
-        address = ipaddress.ip_address(host.strip("[]"))
+        address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
     except ValueError:
         return
     yield f"guarded{'6' if address.version == 6 else ''}", f"{address} . {port}"

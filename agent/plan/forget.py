@@ -2,7 +2,8 @@
 
 Rules: pure. A place is present while any endpoint says so; the message that takes its last endpoint away carries a number, and
 the place is forgotten once the floor (what every node with a session follows) has reached it. Places nobody was told of are
-forgotten from the start. A new session may bring another controller whose numbers begin anew: what was removed before it cannot
+forgotten, but an agent that has just begun does not know what an earlier one left: until it heard the first floor it takes
+nothing for forgotten. A new session may bring another controller whose numbers begin anew: what was removed before it cannot
 be compared any more and counts as forgotten from the first floor of the new session on, since that floor says that the nodes
 follow a state which was told after the removal. A floor that never comes (no controller) costs a place `FORGET_ANYWAY_S`, not
 its life: nodes without a session that long are not waited for either.
@@ -24,7 +25,10 @@ Place = tuple[str, str]
 class Forgetting:
     """Fed with every message and floor; asked before an address is used again."""
 
-    def __init__(self) -> None:
+    def __init__(self, begin: float = 0.0) -> None:
+        """`begin`: the time now."""
+        self._begin = begin
+        self._heard = False
         self._places: dict[str, dict[str, frozenset[Place]]] = {}
         self._present: dict[Place, int] = {}
         self._gone: dict[Place, tuple[int, float]] = {}
@@ -41,6 +45,18 @@ class Forgetting:
             self._set(known, service.service_id, frozenset(places), message.number, now)
         for gone in sorted(removed):
             self._set(known, gone, frozenset(), message.number, now)
+        self._expire(now)
+
+    def _expire(self, now: float) -> None:
+        """Floors are told to nodes that lost something of their own: what others lost must not pile up until then."""
+        while self._gone and now - next(iter(self._gone.values()))[1] > FORGET_ANYWAY_S:
+            self._over(next(iter(self._gone)))
+
+    def _over(self, place: Place) -> None:
+        del self._gone[place]
+        self._told[place] = None
+        while len(self._told) > TOLD_MAX:
+            del self._told[next(iter(self._told))]
 
     def _set(self, known: dict[str, frozenset[Place]], service: str, places: frozenset[Place], number: int, now: float) -> None:
         before = known.pop(service, frozenset())
@@ -74,18 +90,19 @@ class Forgetting:
         """0: a new session."""
         if number == 0:
             self._gone = {place: (_BEFORE, since) for place, (_, since) in self._gone.items()}
+        else:
+            self._heard = True
         self._floor = number
         for place in [place for place, (needed, _) in self._gone.items() if needed <= number]:
-            del self._gone[place]
-            self._told[place] = None
-        while len(self._told) > TOLD_MAX:
-            del self._told[next(iter(self._told))]
+            self._over(place)
 
     def forgotten(self, place: Place, now: float) -> bool:
         if place in self._present:
             return False
         gone = self._gone.get(place)
-        return gone is None or gone[0] <= self._floor or now - gone[1] > FORGET_ANYWAY_S
+        if gone is None:
+            return self._heard or now - self._begin > FORGET_ANYWAY_S
+        return gone[0] <= self._floor or now - gone[1] > FORGET_ANYWAY_S
 
     def told(self, place: Place) -> bool:
         """Whether other nodes ever heard of it (the last few thousand at least)."""

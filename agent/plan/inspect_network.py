@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from agent.plan.etc_facts import gateway, known_to
-from agent.plan.network import LOCAL_BRIDGE, NetworkWanted, mac_of
+from agent.plan.network import LOCAL_BRIDGE, NetworkWanted
 from agent.plan.networks import attachments
 from agent.plan.publish import exposed, name
 from agent.plan.records import Life
-from model.addresses import embedded
+from model.addresses import embedded, mac_of
 from model.spec import Attachment, Port
 
 _ADDRESS_FIELDS = (

@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from model.addresses import embedded, embedded_network
+from model.addresses import embedded, embedded_network, mac_of
 
 VXLAN_PORT: Final = 4789
 VXLAN_OVERHEAD_BYTES: Final = 50
@@ -116,12 +116,6 @@ def gateway_address(slice_cidr: str) -> str:
     """The bridge's address, with prefix length: the slice's first host."""
     net = ipaddress.ip_network(slice_cidr)
     return f"{net.network_address + 1}/{net.prefixlen}"
-
-
-def mac_of(address: str, vni: int = 0) -> str:
-    """A locally administered MAC that follows from the IPv4 address: 0a:VV:ip:ip:ip:ip (VV: low byte of the VNI)."""
-    octets = ipaddress.IPv4Address(address.split("/")[0]).packed
-    return ":".join(f"{byte:02x}" for byte in (0x0A, vni & 0xFF, *octets))
 
 
 def link_plan(wanted: NetworkWanted, underlay_mtu: int) -> LinkPlan:

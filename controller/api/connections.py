@@ -8,39 +8,51 @@ none by its own wish, is not connected to anything.
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Address, ip_network
+from ipaddress import IPv4Address
 from typing import Any, Final
 
 from controller.api import rows
+from controller.api.claims import Commit, claimed
 from controller.api.context import Api, Call
-from controller.api.network_rows import attachments_of, network_of
+from controller.api.network_rows import network_of
 from controller.api.schemas import ConnectBody, DisconnectBody
+from controller.decide.attached import attachments_of, fixed_of
+from controller.decide.fixed import unusable
 from controller.loops.picture import Snapshot
-from model.documents import NetworkDoc, ServiceDoc
+from model import codec
+from model.documents import NetworkDoc, ServiceDoc, ServicePlanDoc, key
 from model.errors import BadInput, Conflict, NotFound
 from model.spec import Attachment, ServiceSpec
+from model.store_port import Guard, Put
 
 _SHARED: Final = ("host", "none")
 
 
 async def connect(api: Api, call: Call) -> dict[str, Any]:
     body: ConnectBody = call.body
-    network = network_of(api.snapshot(), call.path["name"])
     service = _service_of(api, body.container)
-    wanted = Attachment(network.spec.name, tuple(dict.fromkeys(body.aliases)), body.ipv4_address)
     _check_links(body)
 
-    def change(old: ServiceDoc | None) -> ServiceDoc:
-        document = _there(old, service)
-        now = attachments_of(document)
-        if any(item.network == wanted.network for item in now):
-            raise Conflict(f"{service} is on network {wanted.network} already")
-        if problem := _shared(service, now) or connection_problem(api.snapshot(), document, network, wanted):
-            raise BadInput(problem)
-        return replace(document, networks=(*now, wanted), updated_ms=api.now_ms())
+    async def attach(commit: Commit) -> dict[str, Any]:
+        network = network_of(api.snapshot(), call.path["name"])
+        wanted = Attachment(network.spec.name, tuple(dict.fromkeys(body.aliases)), body.ipv4_address)
+        old, revision = await api.read("services", service)
+        document = _connected(api, _there(old, service), network, wanted)
+        path = key("services", service)
+        index = await commit([Guard(path, revision)], [Put(path, codec.encode(document))])
+        return {"network": wanted.network, "service": service, "index": index}
 
-    _, _, index = await api.edit("services", service, change)
-    return {"network": wanted.network, "service": service, "index": index}
+    return await claimed(api, f"service {service}", attach)
+
+
+def _connected(api: Api, document: ServiceDoc, network: NetworkDoc, wanted: Attachment) -> ServiceDoc:
+    """The document with the network. Raises Conflict, BadInput."""
+    now, service = attachments_of(document), document.spec.name
+    if any(item.network == wanted.network for item in now):
+        raise Conflict(f"{service} is on network {wanted.network} already")
+    if problem := _shared(service, now) or connection_problem(api.snapshot(), document, network, wanted):
+        raise BadInput(problem)
+    return replace(document, networks=(*now, wanted), updated_ms=api.now_ms())
 
 
 async def disconnect(api: Api, call: Call) -> dict[str, Any]:
@@ -125,11 +137,16 @@ def address_problem(snapshot: Snapshot, spec: ServiceSpec, wanted: Attachment, s
     subnet = plan.subnet if plan is not None else document.spec.subnet if document is not None else ""
     if not subnet:
         return f"{spec.name}: address {address}: network {wanted.network} has no subnet yet: create it with --subnet"
-    if address not in ip_network(subnet, strict=False):
-        return f"{spec.name}: address {address} is not in {subnet}, the subnet of network {wanted.network}"
+    if why := unusable(subnet, dict(plan.slices) if plan is not None else {}, str(address)):
+        return f"{spec.name}: address {address} on network {wanted.network} {why}: choose another"
     for other, row in snapshot.of("services").items():
-        if other != spec.name and any(
-            item.network == wanted.network and item.ipv4_address == wanted.ipv4_address for item in row.attachments
-        ):
+        if other != spec.name and _has(snapshot, row, wanted):
             return f"{spec.name}: address {address} on network {wanted.network} is that of {other}"
     return ""
+
+
+def _has(snapshot: Snapshot, document: ServiceDoc, wanted: Attachment) -> bool:
+    """Whether the service asks for the address, or has it as its own."""
+    plan: ServicePlanDoc | None = snapshot.of("svcplans").get(document.spec.name)
+    taken = (wanted.network, wanted.ipv4_address)
+    return taken in fixed_of(document) or (plan is not None and plan.id == document.id and taken in plan.vips)

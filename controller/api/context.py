@@ -56,6 +56,7 @@ class Api:
     dispatch_address: str
     gone: GoneServices
     index_cache: Index = field(default_factory=Index)
+    claiming: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def snapshot(self) -> Snapshot:
         return self.picture.snapshot()

@@ -13,16 +13,17 @@ from typing import Any, Final
 
 from controller.api.context import Api
 from controller.api.rows import time_text
+from controller.decide.attached import BRIDGE, attachments_of
 from controller.decide.replicas import ReplicaRow, replica_rows
 from controller.loops.picture import Snapshot
 from model import codec
-from model.addresses import embedded
+from model.addresses import embedded, mac_of
 from model.documents import NetworkDoc, NetworkPlanDoc, ServiceDoc, ServicePlanDoc
 from model.errors import Conflict, NotFound
-from model.spec import Attachment, NetworkSpec
+from model.spec import NetworkSpec
 
 Row = dict[str, Any]
-BUILT_IN: Final = {"bridge": "bridge", "host": "host", "none": "null"}
+BUILT_IN: Final = {BRIDGE: "bridge", "host": "host", "none": "null"}
 """Name and driver."""
 ID_PREFIX_MIN: Final = 3
 
@@ -52,13 +53,6 @@ def network_of(snapshot: Snapshot, text: str) -> NetworkDoc:
     return found[0]
 
 
-def attachments_of(document: ServiceDoc) -> tuple[Attachment, ...]:
-    """What the service's containers are attached to now; without a word about networks the `bridge`."""
-    if document.networks is None and not document.spec.container.networks:
-        return (Attachment("bridge"),)
-    return document.attachments
-
-
 def users_of(snapshot: Snapshot, network: str) -> list[str]:
     """Services and single containers that are on the network, sorted."""
     return sorted(
@@ -66,6 +60,11 @@ def users_of(snapshot: Snapshot, network: str) -> list[str]:
         for name, document in snapshot.of("services").items()
         if any(item.network == network for item in attachments_of(document))
     )
+
+
+def used_networks(snapshot: Snapshot) -> frozenset[str]:
+    """Names of all that somebody is on."""
+    return frozenset(item.network for document in snapshot.of("services").values() for item in attachments_of(document))
 
 
 def network_row(snapshot: Snapshot, document: NetworkDoc) -> Row:
@@ -112,7 +111,7 @@ def inspected(api: Api, document: NetworkDoc) -> Row:
         "Ingress": False,
         "IPAM": {"Driver": "default", "Options": {}, "Config": _config(document, plan, replicas)},
         "Gateways": {node: gateway_of(cidr) for node, cidr in plan.slices},
-        "Containers": {row.container_id: _container(row, spec.name, plan.prefix6) for row in replicas if row.container_id},
+        "Containers": {row.container_id: _container(row, plan) for row in replicas if row.container_id},
         "Services": _services(snapshot, spec.name, plan.prefix6, replicas),
         "Options": dict(spec.options),
         "Labels": dict(spec.labels),
@@ -132,7 +131,7 @@ def gateway_of(cidr: str) -> str:
 
 def _config(document: NetworkDoc, plan: NetworkPlanDoc, replicas: list[ReplicaRow]) -> list[Row]:
     if document.spec.name in BUILT_IN:  # made by each node for itself
-        found = {ip_interface(dict(row.addresses)["bridge"]).network for row in replicas if "bridge" in dict(row.addresses)}
+        found = {ip_interface(dict(row.addresses)[BRIDGE]).network for row in replicas if BRIDGE in dict(row.addresses)}
         return [{"Subnet": str(net), "Gateway": str(net.network_address + 1)} for net in sorted(found, key=str)]
     subnet = plan.subnet or document.spec.subnet
     if not subnet:
@@ -154,14 +153,14 @@ def _replicas(api: Api, network: str) -> Iterator[ReplicaRow]:
                 yield row
 
 
-def _container(row: ReplicaRow, network: str, prefix6: str) -> Row:
-    address = dict(row.addresses).get(network, "")
+def _container(row: ReplicaRow, plan: NetworkPlanDoc) -> Row:
+    address = dict(row.addresses).get(plan.name, "")
     return {
         "Name": row.name,
         "EndpointID": "",
-        "MacAddress": "",
+        "MacAddress": mac_of(address, plan.vni) if address else "",
         "IPv4Address": address,
-        "IPv6Address": f"{embedded(prefix6, address.partition('/')[0])}/96" if prefix6 and address else "",
+        "IPv6Address": f"{embedded(plan.prefix6, address.partition('/')[0])}/96" if plan.prefix6 and address else "",
         "Node": row.node,
     }
 
@@ -169,6 +168,10 @@ def _container(row: ReplicaRow, network: str, prefix6: str) -> Row:
 def _services(snapshot: Snapshot, network: str, prefix6: str, replicas: list[ReplicaRow]) -> Row:
     """Services with an address of their own there."""
     found: Row = {}
+    tasks: dict[str, list[Row]] = {}
+    for row in replicas:
+        address = dict(row.addresses).get(network, "").partition("/")[0]
+        tasks.setdefault(row.service, []).append({"Name": row.name, "EndpointIP": address, "Node": row.node})
     for name in users_of(snapshot, network):
         document: ServiceDoc = snapshot.of("services")[name]
         plan: ServicePlanDoc | None = snapshot.of("svcplans").get(name)
@@ -177,10 +180,6 @@ def _services(snapshot: Snapshot, network: str, prefix6: str, replicas: list[Rep
             found[name] = {
                 "VIP": vip,
                 "VIP6": embedded(prefix6, vip) if prefix6 else "",
-                "Tasks": [
-                    {"Name": row.name, "EndpointIP": dict(row.addresses)[network].partition("/")[0], "Node": row.node}
-                    for row in replicas
-                    if row.service == name
-                ],
+                "Tasks": tasks.get(name, []),
             }
     return found

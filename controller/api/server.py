@@ -78,6 +78,9 @@ def tls_context(pki: Pki) -> ssl.SSLContext:
     context.load_cert_chain(pki.path("controller.pem"), pki.path("controller.key"))
     context.load_verify_locations(cadata=pki.authority.pem.decode())
     context.verify_mode = ssl.CERT_OPTIONAL
+    context.num_tickets = (
+        0  # nobody resumes; a client that reads them in one thread and writes in another may lose what it writes
+    )
     return context
 
 

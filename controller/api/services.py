@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Any, Final
 
 from controller.api import rows
+from controller.api.claims import Commit, claimed, claims
 from controller.api.connections import address_problem
 from controller.api.context import Api, Call
 from controller.api.schemas import ScaleBody
+from controller.decide.attached import UNPLANNED, crowded
+from controller.decide.clashes import port_clashes
 from controller.decide.links import linked_node
-from controller.decide.nets import UNPLANNED
-from controller.decide.ports import port_clashes
 from controller.decide.wording import too_many
 from controller.loops.picture import Snapshot
 from model import codec
@@ -43,8 +44,23 @@ async def create_service(api: Api, call: Call) -> dict[str, Any]:
     spec: ServiceSpec = call.body
     if spec.stack:
         raise BadInput(f"service {spec.name} names the stack {spec.stack}: apply the stack instead")
-    problems = [*service_problems(spec), *unmet(spec, api.snapshot())]
-    if problems:
+    if problems := service_problems(spec):
+        raise BadInput(problems[0], problems)
+
+    async def create(commit: Commit) -> ServiceDoc:
+        if (await api.read("services", spec.name))[0] is not None:
+            raise Conflict(f"{spec.name} exists already: remove it first, or choose another name")
+        document = _document(api, spec)
+        guards, ops = _creation(api, document)
+        await commit(guards, ops)
+        return document
+
+    return rows.service(api, await claimed(api, spec.name, create, needed=claims(spec.container)))
+
+
+def _document(api: Api, spec: ServiceSpec) -> ServiceDoc:
+    """Raises BadInput, Conflict: what the cluster does not have, or somebody else has."""
+    if problems := unmet(spec, api.snapshot()):
         raise BadInput(problems[0], problems)
     now_ms, view = api.now_ms(), api.view()
     if node := linked_node(view, spec):
@@ -52,17 +68,19 @@ async def create_service(api: Api, call: Call) -> dict[str, Any]:
     document = ServiceDoc(api.random.token_hex(8), spec, spec.replicas, 1, False, now_ms, now_ms)
     if clashes := port_clashes(view, [document]):
         raise Conflict(f"{clashes[0]} (and {len(clashes) - 1} more)" if clashes[1:] else clashes[0])
-    ops: list[Op] = [Put(key("services", spec.name), codec.encode(document))]
-    guards = [Guard(key("services", spec.name), 0)]
-    for name in missing_volumes(spec, api.snapshot().of("volumes")):
-        volume = VolumeDoc(api.random.token_hex(8), VolumeSpec(name), now_ms)
+    return document
+
+
+def _creation(api: Api, document: ServiceDoc) -> tuple[list[Guard], list[Op]]:
+    """Of the service, and of the volumes that it names and are not there."""
+    path = key("services", document.spec.name)
+    guards = [Guard(path, 0)]
+    ops: list[Op] = [Put(path, codec.encode(document))]
+    for name in missing_volumes(document.spec, api.snapshot().of("volumes")):
+        volume = VolumeDoc(api.random.token_hex(8), VolumeSpec(name), document.created_ms)
         guards.append(Guard(key("volumes", name), 0))
         ops.append(Put(key("volumes", name), codec.encode(volume)))
-    try:
-        await api.commit(guards, ops)
-    except Conflict:
-        raise Conflict(f"{spec.name} exists already: remove it first, or choose another name") from None
-    return rows.service(api, document)
+    return guards, ops
 
 
 def unmet(spec: ServiceSpec, snapshot: Snapshot) -> list[str]:
@@ -111,7 +129,10 @@ async def scale(api: Api, call: Call) -> dict[str, Any]:
             return document
         if why := too_many(body.replicas, len(api.snapshot().of("nodes"))):
             raise BadInput(f"service {name}: {why}")
-        return replace(document, scale=body.replicas, updated_ms=api.now_ms())
+        after = replace(document, scale=body.replicas, updated_ms=api.now_ms())
+        if problems := crowded(after):
+            raise BadInput(problems[0], problems)
+        return after
 
     old, new, revision = await api.edit("services", name, change)
     return {"name": name, "before": old.scale, "replicas": new.scale, "index": revision}

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from controller.api import rows
-from controller.api.context import Api, Call, Changed
+from controller.api.claims import Commit, claimed
+from controller.api.context import Api, Call
 from controller.api.network_rows import network_row
 from controller.api.volumes import forget_volume, remove_data, volume_rows
 from controller.decide.preview import preview
@@ -22,11 +23,10 @@ from model import codec
 from model.compose import validate_resolved
 from model.compose.convert import to_stack
 from model.documents import StackDoc, key
-from model.errors import BadInput, Conflict, NotFound, Unavailable
+from model.errors import BadInput, NotFound, Unavailable
 from model.spec import StackSpec
 from model.store_port import Delete, Op, Put
 
-TRIES: Final = 5
 VOLUMES_WAIT_S: Final = 50.0
 Row = dict[str, Any]
 
@@ -86,6 +86,7 @@ async def plan(api: Api, call: Call) -> Row:
         "changes": _change_rows(changes),
         "placements": [{"replica": row.replica, "node": row.node, "reason": row.reason} for row in shown.placements],
         "waiting": [{"replica": row.replica, "reason": row.reason} for row in shown.waiting],
+        "published": [{"service": service, "port": port} for service, port in shown.published],
         "warnings": list(stack.warnings),
     }
 
@@ -110,16 +111,15 @@ async def apply(api: Api, call: Call) -> Row:
 
 async def _write(api: Api, name: str, changes_now: Callable[[], StackChanges]) -> tuple[StackChanges, int]:
     """What was changed, and the revision after it. Every try compares anew."""
-    for attempt in range(TRIES):
+
+    async def write(commit: Commit) -> tuple[StackChanges, int]:
         snapshot, changes = api.snapshot(), changes_now()
         index = api.index(("stacks", "services", "networks", "volumes"))
-        try:
-            for run in split(_operations(changes)):
-                index = await api.commit(guards(run, snapshot), run)
-            return changes, index
-        except Changed:
-            await asyncio.sleep(api.random.uniform(0.0, 0.02 * 2**attempt))
-    raise Conflict(f"stack {name}: others change it all the time: try again")
+        for run in split(_operations(changes)):
+            index = await commit(guards(run, snapshot), run)
+        return changes, index
+
+    return await claimed(api, f"stack {name}", write)
 
 
 def _operations(changes: StackChanges) -> list[Op]:

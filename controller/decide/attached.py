@@ -1,14 +1,27 @@
-"""What containers of a service are attached to now: its networks, and the addresses it asks for on them. Pure."""
+"""What containers of a service are attached to now: its networks, and the addresses it asks for on them. Pure.
+
+Rules: without a word about networks containers are on their node's `bridge`; whoever was taken off everything is on nothing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 from model.documents import ServiceDoc
 from model.spec import Attachment
+from model.spec_check import service_problems
 
-UNPLANNED: Final = frozenset({"host", "none", "bridge"})
+BRIDGE: Final = "bridge"
+UNPLANNED: Final = frozenset({"host", "none", BRIDGE})
+
+
+def attachments_of(doc: ServiceDoc) -> tuple[Attachment, ...]:
+    """All of them, with `bridge`."""
+    if doc.networks is None and not doc.spec.container.networks:
+        return (Attachment(BRIDGE),)
+    return doc.attachments
 
 
 def networks_of(source: ServiceDoc | Iterable[Attachment]) -> list[str]:
@@ -25,3 +38,11 @@ def fixed_of(source: ServiceDoc | Iterable[Attachment]) -> list[tuple[str, str]]
 
 def is_planned(network: str) -> bool:
     return network not in UNPLANNED and ":" not in network
+
+
+def crowded(doc: ServiceDoc) -> list[str]:
+    """Why so many replicas cannot have the addresses that are asked for, in their spec or when they were connected."""
+    if doc.scale < 2 or not fixed_of(doc):
+        return []
+    container = replace(doc.spec.container, networks=doc.attachments)
+    return service_problems(replace(doc.spec, replicas=doc.scale, container=container))

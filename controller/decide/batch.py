@@ -57,18 +57,18 @@ class Batch:
     def facts(self, node: str) -> NodeFacts:
         return self.index.facts(self.view, self.view.nodes[node])
 
-    def cluster(self, volumes: Iterable[str], ports: bool) -> ClusterView:
-        """For the scheduler: loads less what this pass has removed so far, `volumes` as bound; with `ports` what is taken
-        on each node."""
+    def cluster(self, volumes: Iterable[str], ports: Collection[PortClaim]) -> ClusterView:
+        """For the scheduler: loads less what this pass has removed so far, `volumes` as bound, which of `ports` are taken on
+        each node."""
         loads = {**self.index.loads, **self._freed()}
         nodes = [self.facts(name) for name in sorted(self.view.nodes)]
         places = {name: self.draft.nodes_of(name) for name in volumes}
-        return ClusterView(nodes, loads, places, self.ports() if ports else {})
+        return ClusterView(nodes, loads, places, self.ports(ports) if ports else {})
 
-    def pool(self, volumes: Iterable[str], ports: bool) -> Pool:
+    def pool(self, volumes: Iterable[str], ports: Collection[PortClaim]) -> Pool:
         """The same on the account that the index keeps: `restore` it when the groups are placed."""
         pool = self.index.pool(self.view)
-        pool.begin({name: self.draft.nodes_of(name) for name in volumes}, self.ports() if ports else {})
+        pool.begin({name: self.draft.nodes_of(name) for name in volumes}, self.ports(ports) if ports else {})
         for node, load in self._freed().items():
             if node in pool.at:
                 pool.lend(node, load)
@@ -82,11 +82,14 @@ class Batch:
             for node, freed in self.draft.freed(self.index.amounts).items()
         }
 
-    def ports(self, without: str = "", on: str = "") -> dict[str, list[PortClaim]]:
-        """By node what is taken there now, by shoal itself too; `without` one service, `on` one node."""
+    def ports(self, wanted: Iterable[PortClaim], without: str = "", on: str = "") -> dict[str, list[PortClaim]]:
+        """By node who stands there in the way of `wanted`, shoal itself too; `without` one service, `on` one node."""
         taken = {node: list(self._own_ports().get(node, ())) for node in ([on] if on else self.view.nodes)}
-        for service, claims in self.index.claims.items():
-            if service == without:
+        asked = self.index.taken(self.view).asked
+        rivals = dict.fromkeys(name for port in wanted for name in asked.get((port.protocol, port.number), ()))
+        for service in rivals:
+            claims = self.index.claims.get(service, ())
+            if service == without or not claims:
                 continue
             for node in self.draft.standing(service, self.index.placed.get(service, {})):
                 if node in taken:

@@ -153,7 +153,7 @@ def _node_lines(view: View, doc: ServiceDoc, settings: Settings, now_ms: int, ow
     work: Work = begin(batch, doc)
     if work.blocked:
         return [work.blocked]
-    pool = Pool(batch.cluster(work.volumes, bool(work.group.ports)))
+    pool = Pool(batch.cluster(work.volumes, work.group.ports))
     held = Counter(held.node for slot in work.standing.slots.values() for held in slot.holders)
     bound = [(name, pool.volumes[name]) for name in work.volumes if pool.volumes.get(name)]
     why = {node.name: reason(pool, i, work.group, held[node.name]) for i, node in enumerate(pool.nodes)}

@@ -6,6 +6,7 @@ the node of the slot's holder, or where it has just been placed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ipaddress import IPv4Address, ip_network
 
 from controller.decide.batch import Batch
@@ -19,7 +20,7 @@ def address_problem(batch: Batch, doc: ServiceDoc, network: str, address: str) -
     plan = batch.nets.current(network)
     if plan is None:
         return ""
-    why = _not_in(plan.subnet, address) or _is_gateway(batch, network, address) or _is_anothers(batch, doc, network, address)
+    why = unusable(plan.subnet, batch.nets.slices(network), address) or _is_anothers(batch, doc, network, address)
     return f"network {network}: address {address} {why}" if why else ""
 
 
@@ -32,6 +33,11 @@ def place_fixed(batch: Batch, work: Work) -> None:
     for network, address in work.fixed:
         if not address_problem(batch, work.doc, network, address):
             batch.nets.fix(network, address, node)
+
+
+def unusable(subnet: str, slices: Mapping[str, str], address: str) -> str:
+    """Why no container of the network can ever have the address, or "". `slices`: node -> CIDR."""
+    return _not_in(subnet, address) or _is_nodes_own(slices, address)
 
 
 def _not_in(subnet: str, address: str) -> str:
@@ -47,10 +53,10 @@ def _not_in(subnet: str, address: str) -> str:
     return f"is the broadcast address of its subnet {subnet}" if number == net.broadcast_address else ""
 
 
-def _is_gateway(batch: Batch, network: str, address: str) -> str:
+def _is_nodes_own(slices: Mapping[str, str], address: str) -> str:
     """The first two addresses and the last of each slice are the node's own."""
     number = int(IPv4Address(address))
-    for node, cidr in batch.nets.slices(network).items():
+    for node, cidr in slices.items():
         if holds(cidr, address):
             net = ip_network(cidr)
             if number in (int(net.network_address), int(net.network_address) + 1, int(net.broadcast_address)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from controller.decide.attached import BRIDGE, attachments_of
 from controller.decide.index import index_of
 from controller.decide.types import View
 from model.documents import ServiceDoc
@@ -19,9 +20,9 @@ def linked_node(view: View, spec: ServiceSpec) -> str:
         doc = view.services.get(target)
         if doc is None:
             raise NotFound(f"--link {target}: no container is called {target}: see `shoal ps`")
-        if not _on_bridge(spec.container.networks):
+        if spec.container.networks and not _on_bridge(spec.container.networks):
             continue
-        if not _on_bridge(doc.attachments):
+        if not _on_bridge(attachments_of(doc)):
             raise BadInput(f"--link {target}: {target} is not on the network bridge: name a network of both with --network")
         place = _node_of(view, doc)
         if node and place and node != place:
@@ -31,7 +32,7 @@ def linked_node(view: View, spec: ServiceSpec) -> str:
 
 
 def _on_bridge(attachments: tuple[Attachment, ...]) -> bool:
-    return not attachments or any(row.network == "bridge" for row in attachments)
+    return any(row.network == BRIDGE for row in attachments)
 
 
 def _node_of(view: View, doc: ServiceDoc) -> str:

@@ -144,7 +144,7 @@ def _fits_in_place(batch: Batch, work: Work, held: Held) -> bool:
     crowded = (want.cpus and load.cpus > facts.total.cpus) or (want.memory and load.memory > facts.total.memory)
     if not static_passes(facts, group) or crowded:
         return False
-    if group.ports and first_taken(group.ports, batch.ports(work.name, held.node)[held.node]):
+    if group.ports and first_taken(group.ports, batch.ports(group.ports, work.name, held.node)[held.node]):
         return False
     volumes = () if work.everywhere else group.volumes
     for volume in volumes:

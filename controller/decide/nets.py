@@ -10,13 +10,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from controller.decide.addresses import Exhausted, SliceBook, own_prefix6, range_of
-from controller.decide.attached import UNPLANNED, fixed_of, networks_of
 from controller.decide.subnets import Subnets, prefix6_of, subnet_of
 from controller.decide.types import Settings, View
 from model.documents import NetworkDoc, NetworkPlanDoc
 from model.spec import NetworkSpec
-
-__all__ = ["UNPLANNED", "Nets", "fixed_of", "holds", "networks_of", "subnet_problem"]
 
 
 def subnet_problem(view: View, spec: NetworkSpec, settings: Settings) -> str:

@@ -57,6 +57,8 @@ def decide_services(view: View, dirty: Collection[str] | None, settings: Setting
 
 def _prepared(batch: Batch, names: list[str]) -> list[Work]:
     works = [work for name in names if (work := _prepare(batch, name)) is not None]
+    for work in works:
+        batch.answers.release(work.doc)
     for work in works:  # when the networks of all are planned
         work.notes += batch.answers.settle(work.doc)
     return works
@@ -128,7 +130,7 @@ def _place(batch: Batch, works: list[Work]) -> None:
     if not asking:
         return
     volumes = dict.fromkeys(name for work in asking for name in work.group.volumes)
-    ports = any(work.group.ports for work in asking)
+    ports = list(dict.fromkeys(port for work in asking for port in work.group.ports))
     pool = batch.pool(volumes, ports)
     try:
         result = place_in(pool, [work.group for work in asking])

@@ -16,9 +16,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal
 
-from controller.decide.attached import UNPLANNED, networks_of
+from controller.decide.attached import UNPLANNED, crowded, networks_of
+from controller.decide.clashes import port_clashes
 from controller.decide.nets import subnet_problem
-from controller.decide.ports import port_clashes
 from controller.decide.types import Settings, View
 from controller.decide.wording import counted, listed, too_many
 from model.documents import NetworkDoc, ServiceDoc, StackDoc, VolumeDoc, key
@@ -162,6 +162,8 @@ def _diff_service(view: View, spec: ServiceSpec, ids: Callable[[], str], now_ms:
     if replace(after, updated_ms=before.updated_ms) == before:
         found.changes.append(Change("none", "service", spec.name, (), f"service {spec.name} is unchanged"))
         return
+    if problems := crowded(after):
+        raise BadInput(problems[0], problems)
     found.services.append(after)
     found.changes.append(_service_change(before, after, inside + changed))
 

@@ -7,6 +7,7 @@ free one. What cannot be had is a note: the service runs without it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 from ipaddress import IPv4Address
@@ -41,6 +42,8 @@ class ServicePlans:
         self._plans: dict[str, ServicePlanDoc] = {}
         self._freed: set[str] = set()
         """Services whose old plan counts no longer: it was replaced or dropped in this pass."""
+        self._left: dict[str, tuple[Port, ...]] = {}
+        """What services of this pass that are not settled yet will keep of their published ports."""
         self._given: set[tuple[str, str]] = set()
         self._numbers: dict[Number, str] = {}
         self._own: set[Number] | None = None
@@ -51,12 +54,20 @@ class ServicePlans:
         """Whether something was given back in this pass."""
         return bool(self._freed)
 
+    def release(self, doc: ServiceDoc) -> None:
+        """Lets others of the same pass have what the service no longer asks for. Of all before any is settled."""
+        name = doc.spec.name
+        before = self._view.svcplans.get(name)
+        if before is not None and before.id != doc.id:
+            self._freed.add(name)
+        elif before is not None and before.ports:
+            self._left[name] = tuple(row for _, row in _matched(ingress_ports(doc), before.ports) if row is not None)
+
     def settle(self, doc: ServiceDoc) -> list[str]:
         """Gives the service what it lacks; notes of what it cannot have. After its networks are planned."""
         name = doc.spec.name
         before = self._view.svcplans.get(name)
         if before is not None and before.id != doc.id:
-            self._freed.add(name)
             before = None
         networks = networks_of(doc) if has_vips(doc) else []
         ports = ingress_ports(doc)
@@ -146,12 +157,9 @@ class ServicePlans:
     ) -> tuple[Port, ...]:
         if not ports:
             return ()
-        had = list(before.ports) if before else []
         rows: list[Port] = []
-        for port in sorted(ports, key=lambda port: not is_fixed(port)):
-            kept = next((row for row in had if _is_for(row, port)), None)
+        for port, kept in _matched(ports, before.ports if before else ()):
             if kept is not None:
-                had.remove(kept)
                 number = kept.published
             else:
                 number = self._fixed(doc, port, notes) if is_fixed(port) else self._lowest(doc, port, rows, notes)
@@ -165,13 +173,19 @@ class ServicePlans:
         key = (port.protocol, port.published)
         others = [*self._taken().numbers.get(key, {}), *([self._numbers[key]] if key in self._numbers else [])]
         for other in others:
-            plan = self._plans.get(other) or (None if other in self._freed else self._view.svcplans.get(other))
-            if other == doc.spec.name or plan is None:
-                continue
-            if any(clash(claim_of(port), claim_of(row)) for row in plan.ports):
+            if other != doc.spec.name and any(clash(claim_of(port), claim_of(row)) for row in self._ports_of(other)):
                 notes.append(f"port {port.published}/{port.protocol} is published by {other} already: it stays with that one")
                 return 0
         return port.published
+
+    def _ports_of(self, service: str) -> tuple[Port, ...]:
+        """What the service has, as far as this pass has come."""
+        if service in self._plans:
+            return self._plans[service].ports
+        if service in self._freed:
+            return ()
+        plan = self._view.svcplans.get(service)
+        return self._left.get(service, plan.ports if plan is not None else ())
 
     def _lowest(self, doc: ServiceDoc, port: Port, rows: list[Port], notes: list[str]) -> int:
         among = range(port.published, max(port.published, port.published_end) + 1) if port.published else CHOSEN
@@ -196,6 +210,17 @@ def has_vips(doc: ServiceDoc) -> bool:
     """Single containers and jobs are reached by their own addresses."""
     spec = doc.spec
     return spec.endpoint_mode == "vip" and not spec.single and not spec.mode.endswith("job")
+
+
+def _matched(ports: list[Port], had: Iterable[Port]) -> list[tuple[Port, Port | None]]:
+    """Each port with what it was given before, those with a fixed number first."""
+    free, pairs = list(had), []
+    for port in sorted(ports, key=lambda port: not is_fixed(port)):
+        kept = next((row for row in free if _is_for(row, port)), None)
+        if kept is not None:
+            free.remove(kept)
+        pairs.append((port, kept))
+    return pairs
 
 
 def _is_for(row: Port, port: Port) -> bool:

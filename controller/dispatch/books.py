@@ -72,6 +72,9 @@ class Books:
                 self._specs.add(change.new)
             elif change.kind == "netplans":
                 dirty.update(dict.fromkeys(self._netplan(change.name, change.old, change.new)))
+                if change.new is None:
+                    self._encoded.pop(change.name, None)
+                    self._peers.forget(change.name)
             elif change.kind == "status" and change.new is not None:
                 if self._peers.set_underlay(change.name, change.new.info.underlay):
                     dirty.update(dict.fromkeys(self._neighbours(change.name)))

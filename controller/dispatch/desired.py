@@ -63,6 +63,10 @@ class PeerBook:
             del self._rows[name]
         return True
 
+    def forget(self, network: str) -> None:
+        """Its plan is gone."""
+        self._rows.pop(network, None)
+
     def peers(self, plan: NetworkPlanDoc) -> tuple[PeerRow, ...]:
         return self._row(plan).rows
 

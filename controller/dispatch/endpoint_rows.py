@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
+from controller.decide.attached import attachments_of, is_planned
 from controller.loops.picture import Snapshot
 from model.documents import (
     INGRESS,
@@ -20,14 +21,11 @@ from model.documents import (
     ServicePlanDoc,
     StatusDoc,
 )
-from model.spec import Attachment, Port
+from model.spec import Port
 from model.states import RUNNING, STARTING
 from protos import node_pb2 as pb
 
 REACHABLE: Final = frozenset({STARTING, RUNNING})
-BRIDGE: Final = "bridge"
-UNNAMED: Final = frozenset({"host", "none", BRIDGE})
-"""Networks without names and addresses for services."""
 
 
 class Row(NamedTuple):
@@ -93,7 +91,7 @@ def facts_of(snapshot: Snapshot, document: ServiceDoc, running: tuple[Running, .
             vips.get(item.network, ""),
         )
         for item in document.attachments
-        if item.network not in UNNAMED and ":" not in item.network
+        if is_planned(item.network)
     }  # fmt: skip
     ports = tuple(port for port in plan.ports if port.mode == "ingress" and port.published)
     if ports:
@@ -104,10 +102,7 @@ def facts_of(snapshot: Snapshot, document: ServiceDoc, running: tuple[Running, .
 
 def ingress_networks(document: ServiceDoc, networks: Mapping[str, NetworkDoc]) -> Iterator[str]:
     """Those by which published ports reach the service's containers, the first one that a container has is taken."""
-    attachments = document.attachments
-    if document.networks is None and not attachments:
-        attachments = (Attachment(BRIDGE),)
-    for item in attachments:
+    for item in attachments_of(document):
         if item.network in ("host", "none") or ":" in item.network:
             continue
         known = networks.get(item.network)

@@ -142,6 +142,9 @@ class EndpointBook:
     def _set_prefix(self, snapshot: Snapshot, network: str) -> list[str]:
         plan = snapshot.of("netplans").get(network)
         entry = self._networks.setdefault(network, _Network())
+        if plan is None and entry.removed and not entry.services:  # of a network that is gone little may stay
+            entry.forgotten = max(entry.forgotten, next(reversed(entry.removed.values())))
+            entry.removed.clear()
         prefix6 = plan.prefix6 if plan is not None else ""
         if entry.prefix6 == prefix6:
             return []

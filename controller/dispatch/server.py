@@ -5,7 +5,7 @@ Rules:
   compared, never believed.
 - Only the leader keeps sessions. Everybody else says where the leader is. When the reign ends every session is redirected.
 - One session a node: the newer wins, the older is told goodbye. Heartbeats stay in memory.
-- Endpoints are acknowledged; how far everybody follows is told to the nodes that wait for it (floor.py).
+- Endpoints are acknowledged; how far everybody follows is told to the nodes that wait for it (followers.py).
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from controller.certificates import Peer
 from controller.decide.types import Session
 from controller.dispatch.admission import Context, identify, not_admitted, read_hello, refuse
 from controller.dispatch.books import Books, News
-from controller.dispatch.floor import LATE_S, FloorBook
+from controller.dispatch.floor import LATE_S
+from controller.dispatch.followers import Followers
+from controller.dispatch.outgoing import write_session
 from controller.dispatch.session import NodeSession, goodbye, redirect
 from controller.dispatch.status import NodeStatus
 from controller.dispatch.status_writer import StatusWriter
@@ -83,9 +85,7 @@ class Dispatch:
         """The last facts of nodes whose session broke: their silence counts from the last word, not from the break."""
         self._reign: Reign | None = None
         self._books = Books(picture, guarded)
-        self._late_s = late_s
-        self._floor = FloorBook(late_s)
-        self._late: asyncio.TimerHandle | None = None
+        self._followers = Followers(clock, lambda: self._books.number, late_s)
         self.writer = StatusWriter(picture, clock, self._status_of)
 
     async def start(self, address: str) -> int:
@@ -109,7 +109,7 @@ class Dispatch:
 
     def open(self, reign: Reign) -> None:
         self._books.reload(reign.epoch)
-        self._floor = FloorBook(self._late_s)
+        self._followers.open()
         self._ended.clear()
         self._reign = reign
 
@@ -117,9 +117,7 @@ class Dispatch:
         self._reign = None
         for session in self._sessions.values():
             session.end(redirect(self._leader_address()))
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
+        self._followers.shut()
 
     def sessions(self) -> dict[str, Session]:
         """What the nodes' decision needs to know."""
@@ -141,6 +139,10 @@ class Dispatch:
         known = self._picture.snapshot().of("controllers")
         return list(dict.fromkeys([self.address, *(known[name].dispatch for name in sorted(known))]))
 
+    def _welcome(self) -> pb.Welcome:
+        epoch = self._reign.epoch if self._reign else 0
+        return pb.Welcome(epoch=epoch, heartbeat_s=self._heartbeat_s, controllers=self._controllers())
+
     # ---- changes in the store
 
     def _on_changes(self, changes: list[Change]) -> None:
@@ -155,13 +157,12 @@ class Dispatch:
                 self._service_changed(change.old.id)
             elif change.kind == "health":
                 self._health_changed(change)
-        self._settle()
+        self._followers.settle()
 
     def _tell(self, news: News) -> None:
-        now_s = self._clock.monotonic()
         for session in [*self._sessions.values()] if news.everybody else self._sessions_of(news.told):
             session.tell()
-            self._floor.fell_behind(session, news.before, now_s)
+            self._followers.fell_behind(session, news.before)
         for node, number in news.lost.items():
             for session in self._sessions_of((node,)):
                 session.lost = number
@@ -173,27 +174,9 @@ class Dispatch:
     def _sessions_of(self, nodes: Iterable[str]) -> list[NodeSession]:
         return [session for node in nodes if (session := self._sessions.get(node)) is not None]
 
-    def _settle(self) -> None:
-        """Tells those who wait how far everybody follows; asks again when somebody has been late for long enough."""
-        if self._reign is None:
-            return
-        now_s = self._clock.monotonic()
-        for session in self._floor.settle(self._books.number, now_s):
-            session.wake.set()
-        at_s = self._floor.wake_at_s()
-        if at_s is not None and self._late is None:
-            self._late = asyncio.get_running_loop().call_later(max(0.0, at_s - now_s), self._somebody_is_late)
-
-    def _somebody_is_late(self) -> None:
-        self._late = None
-        self._settle()
-
     def _health_changed(self, change: Change) -> None:
         for session in self._sessions_of((change.name,)):
-            if change.new is not None and change.new.state == "ready":
-                self._floor.counts(session, self._clock.monotonic())
-            else:
-                self._floor.excuse(session)
+            self._followers.ready(session, change.new is not None and change.new.state == "ready")
 
     def _node_changed(self, change: Change) -> None:
         if change.new is None:
@@ -225,23 +208,23 @@ class Dispatch:
         older = self._sessions.get(session.node)
         if older is not None:
             older.end(goodbye("another session of this node took over"))
-            self._floor.gone(older)
+            self._followers.gone(older)
         self._sessions[session.node] = session
-        self._floor.fell_behind(session, 0, self._clock.monotonic())
+        self._followers.came(session)
         self._ended.pop(session.node, None)
         self._on_facts(session.node)
         reading = asyncio.ensure_future(self._read(session, context))
         try:
-            await self._write(session, context)
+            await write_session(session, context, self._welcome(), self._books, self._followers)
         finally:
             reading.cancel()
-            self._floor.gone(session)
+            self._followers.gone(session)
             if self._sessions.get(session.node) is session:
                 del self._sessions[session.node]
                 if session.node in self._picture.snapshot().of("nodes"):
                     self._ended[session.node] = replace(session.facts(), open=False)
                 self._on_facts(session.node)
-            self._settle()
+            self._followers.settle()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await reading
 
@@ -272,45 +255,6 @@ class Dispatch:
         held = frozenset((row.service_id, row.version) for row in hello.known_specs)
         return NodeSession(peer.name, peer.serial, status, set(held), self._now_ms(), held)
 
-    async def _write(self, session: NodeSession, context: Context) -> None:
-        reign = self._reign
-        welcome = pb.Welcome(epoch=reign.epoch if reign else 0, heartbeat_s=self._heartbeat_s, controllers=self._controllers())
-        await context.write(pb.ToNode(welcome=welcome))
-        session.wake.set()
-        while True:
-            await session.wake.wait()
-            session.wake.clear()
-            if session.farewell is not None:
-                await context.write(session.farewell)
-                return
-            if session.beat:
-                beat, session.beat = session.beat, 0
-                await context.write(pb.ToNode(heartbeat=pb.Heartbeat(sequence=beat)))
-            guarded = self._books.guarded(session)
-            if guarded is not None:
-                await context.write(pb.ToNode(guarded=guarded))
-            if session.stale:
-                session.stale = False
-                desired = self._books.desired(session)
-                if desired is not None:
-                    session.sent_whole = desired.whole
-                    await context.write(pb.ToNode(desired=desired))
-            if session.news:
-                await self._write_endpoints(session, context)
-            if session.floor:
-                floor, session.floor = session.floor, 0
-                await context.write(pb.ToNode(floor=pb.Floor(number=floor)))
-
-    async def _write_endpoints(self, session: NodeSession, context: Context) -> None:
-        messages, whole = self._books.endpoints(session)
-        if session.lost or whole:  # what is not in something whole any more may have been its own
-            self._floor.owe(session, max(session.lost, session.told))
-            session.lost = 0
-        self._floor.said(session)
-        for message in messages:
-            await context.write(message)
-        self._settle()
-
     async def _read(self, session: NodeSession, context: Context) -> None:
         try:
             while True:
@@ -336,9 +280,7 @@ class Dispatch:
         elif kind == "ack":
             self._take_ack(session, message.ack)
         elif kind == "endpoints_ack":
-            session.take_ack(message.endpoints_ack.number)
-            self._floor.counts(session, self._clock.monotonic())
-            self._settle()
+            self._followers.acknowledged(session, message.endpoints_ack.number)
         elif kind == "status":
             first = not session.status.whole
             session.status.merge(message.status)

@@ -20,6 +20,7 @@ from model import codec
 from model.documents import (
     PREFIX,
     AssignmentDoc,
+    ClaimsDoc,
     ClusterDoc,
     ControllerDoc,
     DecisionDoc,
@@ -55,6 +56,7 @@ KINDS: Final[Mapping[str, type]] = {
     "status": StatusDoc,
     "leader": LeaderDoc,
     "cluster": ClusterDoc,
+    "claims": ClaimsDoc,
     "controllers": ControllerDoc,
     "events": EventChunkDoc,
     "decisions": DecisionDoc,
@@ -89,7 +91,7 @@ class Snapshot:
         return self.documents[kind]
 
     def one(self, kind: str) -> Any:
-        """The single document `leader` or `cluster`, or None."""
+        """The single document `leader`, `cluster` or `claims`, or None."""
         return self.documents[kind].get("")
 
     def revision(self, key: str) -> int:

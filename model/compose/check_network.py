@@ -12,6 +12,7 @@ from model.compose.portwords import address, exposed, ipv4, subnet_version
 from model.compose.problems import Mark, Report, show
 from model.compose.tree import mark_of
 from model.errors import BadInput
+from model.spec_check import no_driver
 
 OWN_NETWORKS: Final = ("host", "none", "bridge")
 """Networks that are always there; they are named by `network_mode`."""
@@ -68,8 +69,9 @@ def unsupported_service_words(service: Mapping[str, Any]) -> Iterator[tuple[str,
 
 def unsupported_network_words(network: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """(field, what is done instead) of a network's values that are not taken as written."""
-    if network.get("driver") not in (None, "default", *DRIVERS):
-        yield "driver", "is taken as overlay"
+    driver = network.get("driver")
+    if driver not in (None, "default", *DRIVERS):
+        yield "driver", f"{no_driver(driver)}: it is taken as overlay"
     for option in network.get("driver_opts") or ():
         if option not in _SEEN_OPTIONS:
             yield f"driver_opts.{option}", "is kept but not acted on"

@@ -1,4 +1,4 @@
-"""Words for ports and addresses that a file, `shoal run` and the API share: `3000-3005/tcp`, `10.1.2.3`, `10.1.0.0/16`.
+"""Words for ports, addresses and names that a file, `shoal run` and the API share: `3000-3005/tcp`, `10.1.2.3`, `10.1.0.0/16`.
 
 Rules: pure; what cannot be read raises BadInput with one line that says what was expected.
 """
@@ -13,6 +13,7 @@ from model.errors import BadInput
 
 PROTOCOLS: Final = ("tcp", "udp", "sctp")
 _EXPOSED: Final = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(\w+))?")
+_NAME: Final = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
 
 
 def exposed(text: str) -> tuple[str, ...]:
@@ -39,6 +40,13 @@ def address(text: str) -> str:
         return str(ipaddress.ip_address(text))
     except ValueError:
         raise BadInput(f"address {text!r}: expected an IP address such as 10.1.2.3") from None
+
+
+def dns_name(text: str) -> str:
+    """A name that can be asked for: `web`, `my_app.example`."""
+    if not _NAME.fullmatch(text):
+        raise BadInput(f"name {text[:80]!r}: expected letters, digits, '_', '-' and '.', at most 63 between two dots")
+    return text
 
 
 def subnet_version(text: str) -> int:

@@ -11,6 +11,7 @@ import pytest
 
 from agent.core.session import Removed, SessionClient
 from agent.network.balance_port import NoBalancer, Place
+from agent.network.memory import MemoryNetwork
 from agent.plan.names import EndpointsMessage
 from model.errors import RuntimeFailed
 from model.spec import Port, RestartPolicy
@@ -306,3 +307,23 @@ async def test_networks_of_a_running_container_follow_the_service(tmp_path: Path
         (order,) = agent.runtime.orders.values()
         assert (order.addresses, order.nameservers) == (("10.1.1.2", "fd00:8::a01:102"), ("10.1.1.1",))
         assert agent.runtime.starts == 1
+
+
+async def test_one_look_that_fails_keeps_no_other_look_from_being_taken(tmp_path: Path) -> None:
+    looks: list[str] = []
+
+    class Blind(MemoryNetwork):
+        async def repair(self) -> tuple[str, ...]:
+            looks.append("networks")
+            raise LookupError("nobody thought of this")
+
+    class Balance(NoBalancer):
+        async def repair(self) -> tuple[str, ...]:
+            looks.append("balance")
+            return ("a rule was gone and is back",)
+
+    agent = Agent(tmp_path, network=Blind(), balance=Balance())
+    async with agent.on():
+        await agent.runner.repair()
+        assert looks == ["networks", "balance"]
+    assert [event.sentence for event in agent.reporter.restart()] == ["a rule was gone and is back"]

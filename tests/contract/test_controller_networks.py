@@ -151,6 +151,8 @@ def test_what_cannot_be_connected(operator: Client) -> None:
         ("bridge", {"container": "other", "aliases": ["x"]}, 400, "bridge"),
         ("one", {"container": "box", "ipv4_address": "10.98.0.1"}, 400, "10.99.8.0/24"),
         ("one", {"container": "box", "ipv4_address": "nowhere"}, 400, "no IPv4 address"),
+        ("one", {"container": "box", "ipv4_address": "10.99.8.0"}, 400, "is the first of its subnet 10.99.8.0/24"),
+        ("one", {"container": "box", "ipv4_address": "10.99.8.255"}, 400, "is the broadcast address"),
         ("one", {"container": "box", "links": [["other", "alias"]]}, 400, "--alias alias"),
         ("one", {"container": "nobody"}, 404, "nobody"),
         ("nowhere", {"container": "box"}, 404, "nowhere"),

@@ -63,3 +63,12 @@ async def test_a_kept_connection_outlives_the_time_for_a_head(tmp_path: Path) ->
             await reader.readuntil(b"hello")
             with pytest.raises(TimeoutError):  # nothing comes, not even the end
                 await asyncio.wait_for(reader.read(1), 0.5)
+
+
+async def test_no_session_tickets_follow_the_handshake(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (reader, writer), asyncio.timeout(20):
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readuntil(b"hello")
+        tls = writer.get_extra_info("ssl_object")
+        assert tls.version() == "TLSv1.3"
+        assert not tls.session.has_ticket

@@ -115,6 +115,21 @@ async def test_scopes_and_restarts(tmp_path: Path) -> None:
     await made.close()
 
 
+async def test_names_of_networks_that_went_while_no_agent_ran_are_not_kept_for_ever(tmp_path: Path) -> None:
+    for networks in (("one", "two", "three"), ("two",)):
+        server = NameServer(lambda: (), port=0)
+        made = NameBook(tmp_path / "names.json", server)
+        made.load()
+        for network in networks if len(networks) > 1 else ("three",):
+            made.take(EndpointsMessage(network, True, (NAMES.services[1],)))
+        await made.serve(dict.fromkeys(networks, "127.0.0.1"))
+        await made.close()
+    last = NameServer(lambda: (), port=0)
+    NameBook(tmp_path / "names.json", last).load()
+    question = bytes(DNSRecord.question("db").pack())
+    assert [last.zones.answer(name, question, udp=True) is not None for name in ("one", "two", "three")] == [False, True, True]
+
+
 PREFIX6 = "fd00:1::/96"
 API = ServiceNames("id3", "shop_api", ("api",), (EndpointName("shop_api.1", "10.64.0.9", names=("api.1",)),), "10.64.192.5")
 ASKER = "127.0.0.1"

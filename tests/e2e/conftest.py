@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import LabUnderTest, eventually
+from tests.e2e.harness import LabUnderTest, eventually, remove_all
 from tests.patience import PATIENCE
 
 
@@ -31,10 +31,7 @@ def shared_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabUnderTes
 def lab(shared_lab: LabUnderTest) -> Iterator[LabUnderTest]:
     """The shared lab, with three ready nodes and nothing running, before and after."""
     yield shared_lab
-    for stack in shared_lab.json("stack", "ls"):
-        shared_lab("rm", "-v", stack["name"])
-    for service in shared_lab.json("service", "ls"):
-        shared_lab("rm", "-f", service["name"])
+    remove_all(shared_lab)
     for machine in shared_lab.json("lab", "status", "--name", shared_lab.name)["nodes"]:
         if machine["power"] == "off":
             shared_lab.lab("start", machine["name"])

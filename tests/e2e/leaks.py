@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from lab import cgroups, layout
+from tests.e2e import leaks_network
 from tests.e2e.harness import LabUnderTest
 
 
@@ -21,6 +22,7 @@ def on_host(name: str) -> list[str]:
         f"mount {line.split()[4]}" for line in Path("/proc/self/mountinfo").read_text().splitlines() if f"/{name}/" in line
     ]
     found += [f"link {link}" for link in os.listdir("/sys/class/net") if layout.tag(name) in link]
+    found += leaks_network.on_host()
     for base in (layout.STATE_ROOT, layout.RUN_ROOT):
         found += [f"file {path}" for path in base.glob(f"{name}*")]
     return found + _processes_naming(name)
@@ -44,14 +46,9 @@ def on_node(lab: LabUnderTest, node: str) -> list[str]:
     The node's own bridge (`shb-0`, as `docker0` elsewhere) stays once it was needed.
     """
     state, run = layout.LabPaths(lab.name).machine_state(node), layout.LabPaths(lab.name).machine_run(node)
-    found = [
-        f"link {row.split()[0]}"
-        for row in lab.on(node, "ip", "-br", "link").splitlines()
-        if row.startswith("sh") and row.split()[0] != "shb-0"
-    ]
+    found = leaks_network.in_kernel(lab, node) + leaks_network.files(run)
     found += [f"mount {line.split()[4]}" for line in lab.on(node, "cat", "/proc/self/mountinfo").splitlines()
               if " overlay " in line or "/netns/" in line]  # fmt: skip
-    found += [f"address file {path.name}" for path in (run / "network").glob("*")]
     found += [f"namespace {path.name}" for path in (run / "netns").glob("*")]
     found += [f"container {path.name}" for path in (state / "containers").glob("*")]
     found += [f"journal {path.name}" for path in (state / "replicas").glob("*")]

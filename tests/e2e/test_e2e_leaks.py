@@ -19,6 +19,7 @@ from tests.e2e import leaks
 from tests.e2e.harness import ROOT, LabUnderTest, Watchdog, eventually
 
 CYCLES = 50
+COUNTED = {"link", "route", "neighbour", "forwarding", "element", "socket", "address", "names", "mount", "cgroup", "process"}
 STACK = """
 services:
   web:
@@ -27,10 +28,13 @@ services:
     stop_grace_period: 200ms
     volumes: ["/scratch", "data:/data"]
     tmpfs: [/tmp]
+    networks: [default, second]
+    ports: ["8097:80", "8097:80/udp"]
     deploy: {replicas: 3}
   job:
     image: busybox
     command: "false"
+networks: {second: {enable_ipv6: true}}
 volumes: {data: {}}
 """
 
@@ -51,6 +55,10 @@ def test_fifty_cycles_with_random_kills_leave_nothing(tmp_path: Path) -> None:
     file.write_text(STACK)
     lab = LabUnderTest(tmp_path / "config", nodes=2)
     try:
+        lab("apply", "-f", str(file), "-p", "come", "--no-wait")
+        eventually(lambda: len(lab.running("come_web")) == 3, "three replicas")
+        counted = {line.split()[0] for node in ("n1", "n2") for line in leaks.on_node(lab, node)}
+        assert counted > COUNTED, "what is not counted while it is there cannot be missed"
         for cycle in range(CYCLES):
             lab("apply", "-f", str(file), "-p", "come", "--no-wait")
             for _ in range(chance.randint(0, 3)):

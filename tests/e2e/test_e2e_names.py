@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 
 from tests.e2e.harness import LabUnderTest, addresses, eventually
+from tests.e2e.resolver import asked
 
 STACK = """
 services:
@@ -28,8 +30,9 @@ networks: {apart: {}}
 
 def looked_up(lab: LabUnderTest, replica: str, name: str) -> list[str]:
     """Addresses that busybox's nslookup gets inside a replica; empty when it gets none."""
-    lines = lab.call("exec", replica, "nslookup", "-type=a", name).out.splitlines()
-    rows = [line.split()[-1] for line in lines if line.startswith("Address")]
+    done = lab.call("exec", replica, "nslookup", "-type=a", name)
+    assert "shoal: " not in done.err, done.err  # the question was not even asked
+    rows = [line.split()[-1] for line in done.out.splitlines() if line.startswith("Address")]
     return sorted(rows[1:])
 
 
@@ -80,3 +83,41 @@ def test_names_do_not_leave_their_network(lab: LabUnderTest, tmp_path: Path) -> 
         .out.split("Name:")[-1]
         .partition("Address")[2]
     )
+
+
+KINDS = """
+services:
+  web: {image: "shoal/web:1.0", init: true, stop_grace_period: 1s, deploy: {replicas: 3}}
+  each: {image: "shoal/web:1.0", init: true, stop_grace_period: 1s, deploy: {replicas: 3, endpoint_mode: dnsrr}}
+  asker: {image: "shoal/web:1.0", entrypoint: [sleep, "100000"], init: true, stop_grace_period: 1s, deploy: {mode: global}}
+"""
+NXDOMAIN = 3
+
+
+def test_every_kind_of_question_by_udp_and_tcp(lab: LabUnderTest, tmp_path: Path) -> None:
+    lab.apply(tmp_path, KINDS, "dns")
+    rows = {service: {row["name"]: addresses(row) for row in lab.running(f"dns_{service}")} for service in ("web", "each")}
+    vip = next(iter(lab.json("service", "inspect", "dns_web")[0]["vips"].values()))
+    assert lab.json("service", "inspect", "dns_each")[0]["vips"] == {}
+    (name, address), *_ = rows["web"].items()
+    expected = {
+        "A web": [vip],
+        "A tasks.web": sorted(rows["web"].values()),
+        "A each": sorted(rows["each"].values()),
+        "A tasks.each": sorted(rows["each"].values()),
+        f"A {name.removeprefix('dns_')}": [address],
+        f"PTR {ip_address(vip).reverse_pointer}": ["dns_web"],
+        f"PTR {ip_address(address).reverse_pointer}": [name],
+        "SRV _8080._tcp.web": sorted(f"0 1 8080 {replica}" for replica in rows["web"]),
+        "SRV _53._udp.each": sorted(f"0 1 53 {replica}" for replica in rows["each"]),
+        "AAAA web": [],
+        "TXT web": [],
+    }
+    for asker in (f"dns_asker.{node}" for node in ("n1", "n2", "n3")):
+        for way in ("udp", "tcp"):
+            questions = [f"{way} {question}" for question in expected]
+            found = asked(lab, asker, *questions, f"{way} SRV _http._tcp.web")
+            assert dict(zip(expected, (answer.rows for answer in found), strict=False)) == expected
+            assert {(answer.code, answer.cut) for answer in found[: len(expected)]} == {(0, False)}
+            assert found[list(expected).index("SRV _8080._tcp.web")].more == sorted(rows["web"].values())
+            assert found[-1].code == NXDOMAIN

@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.harness import LabUnderTest, eventually
+from tests.e2e.harness import LabUnderTest, eventually, remove_all
 
 
 @pytest.fixture(autouse=True)
 def no_networks_left(lab: LabUnderTest) -> Any:
     yield
-    for row in lab.json("service", "ls"):
-        lab("rm", "-f", row["name"])
+    remove_all(lab)
     lab("network", "prune", "-f")
 
 
@@ -264,7 +263,9 @@ def test_what_somebody_deletes_comes_back_and_is_told(lab: LabUnderTest, gone: s
         ),
         "bridge": (f"ip link del shb-{vni}",),
         "rules": ("nft flush chain inet shoal forward", "nft flush map inet shoal-lb ports"),
-        "tables": ("nft delete table inet shoal", "nft delete table inet shoal-lb", "nft delete table bridge shoal"),
+        "tables": tuple(
+            f"nft delete table {table}" for table in ("inet shoal", "inet shoal-lb", "bridge shoal", "arp shoal")
+        ),
     }
     told = len(repairs(lab, "n2"))
     for command in commands[gone]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from functools import cache
 
 from dnslib import EDNS0, QTYPE, DNSHeader, DNSQuestion, DNSRecord
@@ -130,6 +131,25 @@ def test_nothing_that_is_received_raises_anything_but_that_it_is_no_question(dat
             assert answer[2] & 0x80
     refused = book.refusal(data, nothing=True)
     assert refused is None or refused[3] & 15 == 3
+
+
+def test_a_container_knows_itself_before_the_controller_has_told_of_it() -> None:
+    book = Zones()
+    early = ServiceNames("1", "box", ("box",), (), "")
+    book.set("net", Zone(NetworkNames((early,), "fd00:1::/96")))
+    book.client("s", Client("Box", (("bridge", "172.30.0.2"), ("net", "10.64.0.77"))))
+    book.client("t", Client("other", (("bridge", "172.30.0.3"),)))
+
+    def asked(kind: str, source: str) -> list[str]:
+        answer = book.answer("net", bytes(DNSRecord.question("box", kind).pack()), udp=True, source=source)
+        return [str(row.rdata) for row in DNSRecord.parse(answer).rr] if answer else ["nobody"]
+
+    assert asked("A", "10.64.0.77") == ["10.64.0.77"]
+    assert asked("AAAA", "10.64.0.77") == ["fd00:1::a40:4d"]
+    assert asked("A", "10.64.0.78") == []
+    assert asked("A", "172.30.0.3") == ["nobody"]
+    book.set("net", Zone(NetworkNames((replace(early, vip="10.64.192.1"),))))
+    assert asked("A", "10.64.0.77") == ["10.64.192.1"]
 
 
 def test_a_cut_answer_has_as_many_records_as_fit() -> None:

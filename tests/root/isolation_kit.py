@@ -16,8 +16,7 @@ from socket import socket as Socket
 from typing import Any, Final, TypeVar
 
 from agent.network import namespaces
-from agent.plan.network import mac_of
-from model.addresses import embedded
+from model.addresses import embedded, mac_of
 from tests.root.spaces import Space
 
 ETH_P_ALL: Final = 3

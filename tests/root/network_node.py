@@ -10,18 +10,28 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from agent.network.balance_port import NoBalancer
 from agent.network.driver import KernelNetwork
 from agent.network.kernel import own_routes
 from agent.network.port import AttachmentWanted, NetworkDriver
 from agent.network.rtnl import Netlink
-from agent.plan.network import NetworkWanted, PeerWanted
+from agent.plan.network import LinkPlan, NetworkWanted, PeerWanted
 from model.errors import ShoalError
 
 remembered: set[tuple[str, str]] = set()
+told: list[list[str]] = []
+
+
+class Told(NoBalancer):
+    """Keeps which networks the balancer was told of."""
+
+    def networks(self, plans: Mapping[str, LinkPlan]) -> None:
+        told.append(sorted(plans))
 
 
 def forgotten(network: str, address: str) -> bool:
@@ -35,9 +45,12 @@ def network_wanted(row: dict[str, Any]) -> NetworkWanted:
 
 async def perform(driver: NetworkDriver, command: dict[str, Any]) -> Any:
     match command:
-        case {"do": "apply", "networks": networks}:
-            wanted = [network_wanted(row) for row in networks]
-            return await driver.apply(wanted)
+        case {"do": "apply", **rest}:
+            orders = rest.get("orders") or [rest["networks"]]
+            await asyncio.gather(*(driver.apply([network_wanted(row) for row in order]) for order in orders))
+            return None
+        case {"do": "told"}:
+            return told
         case {"do": "attach", "id": container_id, "networks": names}:
             return asdict(await driver.attach(container_id, [AttachmentWanted(*name.split("=")) for name in names]))
         case {"do": "connect", "id": container_id, "network": name}:
@@ -53,8 +66,8 @@ async def perform(driver: NetworkDriver, command: dict[str, Any]) -> Any:
         case {"do": "detach", "id": container_id}:
             return await driver.detach(container_id)
         case {"do": "detach_all", "ids": ids}:
-            await asyncio.gather(*(driver.detach(container_id) for container_id in ids))
-            return None
+            ends = await asyncio.gather(*(driver.detach(container_id) for container_id in ids), return_exceptions=True)
+            return [f"{type(end).__name__}: {end}" if end else "" for end in ends]
         case {"do": "recover", "ids": ids}:
             return await driver.recover(ids)
         case {"do": "guard", "addresses": addresses}:
@@ -70,7 +83,7 @@ async def perform(driver: NetworkDriver, command: dict[str, Any]) -> Any:
 
 
 async def main() -> None:
-    driver = KernelNetwork(Path(sys.argv[1]), sys.argv[2], forgotten=forgotten)
+    driver = KernelNetwork(Path(sys.argv[1]), sys.argv[2], balance=Told(), forgotten=forgotten)
     await driver.open()
     print("{}", flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):

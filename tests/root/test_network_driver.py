@@ -229,3 +229,67 @@ def test_an_agent_killed_in_the_middle_of_connecting_ends_what_it_began(nodes: d
     assert [network for network, _ in both["addresses"]] == ["shop_default", "back"]
     assert n1.ping(a["netns_path"], "10.78.1.1")
     assert n1("repair") == []
+
+
+def test_an_agent_killed_before_the_inside_was_ready_makes_it_ready(nodes: dict[str, Node]) -> None:
+    n1 = nodes["n1"]
+    networks = [n1.network(), SECOND]
+    n1("apply", networks=networks)
+    a = n1("attach", id="a" * 64, networks=["shop_default"])
+    n1("connect", id="a" * 64, network="back")
+    n1.inside(a["netns_path"], "ip", "link", "set", "eth1", "down")
+    n1.inside(a["netns_path"], "ip", "address", "flush", "dev", "eth1")
+    assert not n1.ping(a["netns_path"], "10.78.1.2", "-I", "eth1")
+    n1("connect", id="a" * 64, network="back")
+    assert n1.ping(a["netns_path"], "10.78.1.1", "-I", "10.78.1.2")
+
+
+def test_networks_that_a_waiting_order_brings_back_are_not_forgotten(nodes: dict[str, Node]) -> None:
+    n1 = nodes["n1"]
+    both = [n1.network(), SECOND]
+    n1("apply", networks=both)
+    n1("apply", orders=[[SECOND], both])
+    assert n1("told") == [["back", "shop_default"]]
+    n1("apply", networks=[SECOND])
+    assert n1("told") == [["back", "shop_default"], ["back"]]
+
+
+def test_nobody_tells_a_container_another_way_than_its_routes(nodes: dict[str, Node]) -> None:
+    n1 = nodes["n1"]
+    n1("apply", networks=[n1.network(prefix6=PREFIX6), SECOND])
+    path = n1("attach", id="a" * 64, networks=["shop_default"])["netns_path"]
+    n1("connect", id="a" * 64, network="back")
+    names = [f"ipv4.conf.{of}.accept_redirects" for of in ("all", "eth0", "eth1")]
+    names += [f"ipv6.conf.{link}.{name}" for link in ("eth0", "eth1") for name in ("accept_redirects", "accept_ra")]
+    assert n1.inside(path, "sysctl", "-n", *(f"net.{name}" for name in names)).split() == ["0"] * len(names)
+
+
+def test_guarded_addresses_hold_before_anybody_tells_them_again(nodes: dict[str, Node], tmp_path: Path) -> None:
+    n1 = nodes["n1"]
+    n1.apply()
+    n1("guard", addresses=["192.0.2.2:7443"])
+    n1.stop()
+    n1.start()
+    n1.apply()
+    assert "192.0.2.2 . 7443" in n1.run("nft", "list", "set", "inet", "shoal", "guarded")[1]
+    assert (tmp_path / "n1/network/guarded").exists()
+    n1("close", remove=True)
+    assert not (tmp_path / "n1/network/guarded").exists()
+    n1.stop()
+    n1.start()
+    n1.apply()
+    assert "192.0.2.2" not in n1.run("nft", "list", "set", "inet", "shoal", "guarded")[1]
+
+
+def test_who_cannot_leave_keeps_nobody_else_from_it(nodes: dict[str, Node]) -> None:
+    n1 = nodes["n1"]
+    n1.apply()
+    ids = [letter * 64 for letter in "abc"]
+    paths = [Path(n1("attach", id=container_id, networks=["shop_default"])["netns_path"]) for container_id in ids]
+    assert n1.run("umount", str(paths[1]))[0] == 0
+    paths[1].unlink()
+    paths[1].mkdir()  # cannot be removed as a file
+    left = n1("detach_all", ids=ids)
+    assert [error.partition(":")[0] for error in left] == ["", "IsADirectoryError", ""]
+    paths[1].rmdir()
+    assert n1("detach_all", ids=ids) == [""] * 3

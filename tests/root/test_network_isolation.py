@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.plan.network import mac_of
+from model.addresses import mac_of
 from tests.root import frames
 from tests.root.isolation_kit import SUBNET, UNDERLAY, UNDERLAY6, VNI, Place, gateway, gateway6, payloads, place, vtep
 

@@ -34,6 +34,7 @@ def test_what_somebody_deletes_is_back_after_repair(nodes: dict[str, Node]) -> N
     assert n1("repair") == []
     assert n1.ping(a["netns_path"], "10.77.2.2")
 
+
 LINK = f"shv-{'a' * 9}00"
 DAMAGE = {
     "link shb-4097 was gone": "ip link del shb-4097",

@@ -46,3 +46,9 @@ def test_the_name_server_knows_the_containers_own_resolvers_and_links() -> None:
     life = Life(ReplicaId("s1", 1, 7, 1), ServiceSpec("web", spec), "web.1", addresses=(("shop", "10.0.1.5/16"),))
     assert client(life) == Client("web.1", (("shop", "10.0.1.5"),), (("db", "data"),), ("9.9.9.9",))
     assert client(replace(life, addresses=())).addresses == ()
+
+
+def test_the_node_asks_no_resolver_that_only_the_container_can_mean() -> None:
+    asked = ("9.9.9.9", "fd00::53", "127.0.0.1", "::1", "0.0.0.0", "10.0.0.1#2379", "dns.example", "224.0.0.251")
+    life = Life(ReplicaId("s1", 1, 7, 1), ServiceSpec("web", ContainerSpec("web:1", dns=asked)), "web.1")
+    assert client(life).resolvers == ("9.9.9.9", "fd00::53")

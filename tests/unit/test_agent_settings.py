@@ -34,7 +34,9 @@ def test_the_run_directory_follows_the_name() -> None:
     assert parse(["--data-dir", "/d", "--name", "n7"]).run_dir == Path("/run/shoal/n7")
 
 
-@pytest.mark.parametrize("words", ["--cpus 0", "--cpus x", "--memory 1Q", "--listen 7445", "--label x", "--runtime docker"])
+@pytest.mark.parametrize(
+    "words", ["--cpus 0", "--cpus x", "--memory 1Q", "--listen 7445", "--label x", "--runtime docker", "--advertise node1"]
+)
 def test_wrong_words_are_a_usage_error(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         parse(["--data-dir", "/d", *words.split()])

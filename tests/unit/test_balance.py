@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from agent.plan.balance import Backend, HostPort, Member, Published, Row, Vip, rearranged
 from agent.plan.balance_book import BalanceBook, Change, Move
+from agent.plan.balance_held import held
 from agent.plan.balance_rules import MARK, needed_shapes, transaction, whole
 from agent.plan.balance_udp import stale
 from agent.plan.names import EndpointName, EndpointsMessage, ServiceNames
@@ -226,6 +227,37 @@ def test_what_an_earlier_agent_left_stays_until_its_network_was_told() -> None:
     assert ("ports", "ipv4 . tcp . 8080") not in elements
     assert ("to", "10.0.1.2") not in elements
     assert elements == written(made)
+
+
+def test_an_address_that_is_none_or_of_one_link_only_reaches_no_table() -> None:
+    ports = [Port(80, 80, host_ip=text) for text in ("fe80::1%eth0 } ; flush ruleset", "10.0.0.1 }", "web")]
+    made = book(message(service(endpoint(1), ports=ports), network="ingress"))
+    made.publish("box", [HostPort("tcp", 90, 80, "10.0.1.7", port.host_ip) for port in ports])
+    made.change()
+    assert made.slots == {}
+
+
+def test_what_an_earlier_agent_left_is_known_however_its_address_was_written() -> None:
+    ports = [Port(80, 8080, host_ip="2001:DB8::0001")]
+    made = book(message(service(endpoint(1), ports=ports), network="ingress"))
+    made.change()
+    assert list(made.slots) == [Published("tcp", 8080, "2001:db8::1", 6)]
+
+
+def test_what_cannot_be_understood_of_an_earlier_table_is_left_out() -> None:
+    listing = """table inet shoal-lb {
+\tmap vips {
+\t\telements = { "shb-1" . 10.0.192.9 : goto lb-1, nonsense : drop }
+\t}
+\tmap ports {
+\t\telements = { ipv4 . tcp . http : goto in-1 }
+\t}
+\tmap backends {
+\t\telements = { 10.0.192.9 . 0x53480000 : 10.0.1.1, 10.0.192.9 . what : 10.0.1.2, 10.0.192.9 . 0x53480001 : who }
+\t}
+}
+"""
+    assert held(listing).slots == {Vip("shb-1", "10.0.192.9"): (Backend("10.0.1.1", "10.0.1.1"),)}
 
 
 def test_of_two_that_publish_one_port_the_first_has_it() -> None:

@@ -35,7 +35,7 @@ def test_create_says_what_docker_says() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["-d", "macvlan"], "--driver macvlan: expected bridge or overlay"),
+        (["-d", "macvlan"], "--driver: there is no driver 'macvlan', only bridge and overlay"),
         (["--subnet", "ten"], "subnet 'ten': expected"),
         (["--subnet", "10.9.0.0/16", "--subnet", "10.8.0.0/16"], "--subnet 10.8.0.0/16: a network has one IPv4 subnet"),
         (["--subnet", "fd00::/64"], "--subnet fd00::/64: an IPv6 subnet needs --ipv6"),
@@ -47,6 +47,23 @@ def test_create_says_what_docker_says() -> None:
 )
 def test_what_a_network_cannot_be_is_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["network", "create", *words, "mine"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"shoal: {said}")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["ls", "--format", "{{.Name}}"], "--format: there are no templates"),
+        (["inspect", "-f", "{{.Id}}", "mine"], "--format: there are no templates"),
+        (["connect", "--ip6", "fd00::1", "mine", "box"], "--ip6: an IPv6 address follows"),
+        (["connect", "--gw-priority", "1", "mine", "box"], "--gw-priority: a container leaves by"),
+    ],
+)
+def test_dockers_other_options_say_why_they_are_not_there(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["network", *words]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"shoal: {said}")
 
@@ -121,6 +138,17 @@ class Replicas:
         self.asked.append(query["index"])
         self.index += 1
         return self.answers.pop(0)
+
+
+@pytest.mark.parametrize("alias", ["", "a b", "a..b", "a" * 64, "a/b"])
+def test_an_alias_is_a_name_that_can_be_asked_for(alias: str) -> None:
+    with pytest.raises(BadInput, match=r"^--alias: name .*expected letters"):
+        connect_body("box", (alias,), "", ())
+
+
+def test_a_network_with_only_an_ipv6_subnet_so_far_shows_that() -> None:
+    row = network("d", "six", "bridge", "") | {"subnet6": "fd00:9::/64"}
+    assert table([row], COLUMNS).splitlines()[1].endswith("   fd00:9::/64")
 
 
 def test_connecting_waits_for_running_replicas_only() -> None:

@@ -29,6 +29,7 @@ RUN: dict[str, Any] = {
     "stop_timeout": 10.0, "pull": "missing", "name": "", "node": "n2", "auto_remove": True,
     "publish": (), "publish_all": False, "expose": (), "networks": (), "aliases": (), "ip": "", "links": (), "dns": (),
     "dns_search": (), "dns_option": (), "add_host": (), "domainname": "", "mac_address": "",
+    "ip6": "",
 }  # fmt: skip
 
 

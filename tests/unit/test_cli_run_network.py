@@ -56,6 +56,39 @@ def test_the_default_network_is_bridge_and_several_are_taken_in_order() -> None:
     assert box("--network", "n", "--ip", "10.1.2.3").networks == (Attachment("n", (), "10.1.2.3"),)
 
 
+def test_dockers_long_form_of_a_network() -> None:
+    found = box("--network", "name=n,alias=a,alias=b,ip=10.1.2.3", "--network", "m", "--network-alias", "x").networks
+    assert found == (Attachment("n", ("a", "b", "x"), "10.1.2.3"), Attachment("m", ("x",)))
+
+
+@pytest.mark.parametrize(
+    "word", ["name=n,mac=1", "alias=a", "name=n,name=m", "name=n,ip=ten", "name=n,ip=", "name=n,alias=a b", "name=n,alone"]
+)
+def test_a_bad_long_form_is_one_line(word: str) -> None:
+    with pytest.raises(BadInput, match=f"^--network '{word}': ") as caught:
+        box("--network", word)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--network", "n", "--network-alias", "a b"), "--network-alias: name 'a b': expected"),
+        (("--link", "db:a b"), "--link 'db:a b': name 'a b': expected"),
+        (("--dns-search", "a b"), "--dns-search: name 'a b': expected"),
+        (("--network", "name=host,alias=a"), "--network-alias: the network host has no names"),
+        (("--ip6", "fd00::1"), "--ip6: a container's IPv6 address follows"),
+    ],
+)
+def test_a_name_that_nobody_can_ask_for_is_refused(words: tuple[str, ...], said: str) -> None:
+    with pytest.raises(BadInput, match=f"^{said}"):
+        box(*words)
+
+
+def test_no_search_domain_is_a_dot() -> None:
+    assert box("--dns-search", ".").dns_search == (".",)
+
+
 def test_everything_about_names() -> None:
     found = box(
         "--link", "db", "--link", "db:store", "--dns", "10.0.0.53", "--dns-search", "a.org", "--dns-option", "ndots:2",

@@ -260,3 +260,17 @@ def test_news_is_found_without_looking_at_what_is_known() -> None:
     assert cluster.book.has_news(NET, number)
     message, _ = cluster.told(number)
     assert [row.service_id for row in message.services] == ["x1"]
+
+
+def test_a_network_that_went_and_came_again_leaves_nobody_with_what_was_on_it() -> None:
+    cluster = Cluster()
+    cluster.put("netplans", NET, NetworkPlanDoc("a", NET, 4097, "10.64.0.0/16"))
+    cluster.put("services", "shop_web", service())
+    _, knows = cluster.told()
+    cluster.put("services", "shop_web", None)
+    _, heard = cluster.told(knows)
+    cluster.put("netplans", NET, None)
+    cluster.put("netplans", NET, NetworkPlanDoc("b", NET, 4098, "10.65.0.0/16"))
+    message, _ = cluster.told(knows)
+    assert (message.whole, list(message.services)) == (True, [])
+    assert cluster.told(heard)[0] is None

@@ -168,6 +168,20 @@ def test_of_two_with_the_same_number_the_first_keeps_it(cluster: ModelCluster) -
     assert numbers(cluster, "a") == [8080]
 
 
+def test_numbers_that_change_hands_in_one_write_are_had_at_once(cluster: ModelCluster) -> None:
+    def written(api: tuple[Port, ...], web: tuple[Port, ...]) -> tuple[list[int], list[int]]:
+        cluster.service("api", container=publishing(*api))
+        cluster.service("web", container=publishing(*web))
+        cluster.decide(["api", "web"])
+        return numbers(cluster, "api"), numbers(cluster, "web")
+
+    assert written((Port(80, 8081),), (Port(80, 8080),)) == ([8081], [8080])
+    assert written((Port(80, 8080),), ()) == ([8080], [])
+    assert written((Port(80, 9090), Port(81)), (Port(80, 8080),)) == ([9090, 30000], [8080])
+    assert written((Port(80, 8080),), (Port(80, 9090),)) == ([8080], [9090])
+    assert cluster.docs["decisions"]["api"].notes == ()
+
+
 def test_a_container_on_the_machines_own_network_publishes_nothing(cluster: ModelCluster) -> None:
     cluster.service("web", container=publishing(Port(80), Port(81, 81, mode="host")), networks=("host",), mode="global")
     cluster.decide()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from controller.decide.addresses import own_prefix6
+from controller.decide.fixed import unusable
 from controller.decide.nets import subnet_problem
 from controller.decide.types import Settings
 from model.documents import ReplicaStatus, StatusDoc
@@ -193,6 +194,13 @@ def test_an_address_that_cannot_be_had_is_a_reason_to_wait(cluster: ModelCluster
     cluster.decide()
     assert waiting(cluster, "asks").startswith(f"network net: address {address} {why}")
     assert cluster.docs["netplans"]["net"].fixed == ()
+
+
+def test_addresses_that_no_container_can_ever_have() -> None:
+    slices = {"n1": "172.20.0.0/26", "n2": "172.20.0.64/26"}
+    said = {address: unusable("172.20.0.0/24", slices, address) for address in ("172.20.0.1", "172.20.0.65", "172.20.0.127")}
+    assert [why.split(" that ")[1] for why in said.values()] == [f"{node} needs itself" for node in ("n1", "n2", "n2")]
+    assert not any(unusable("172.20.0.0/24", slices, address) for address in ("172.20.0.2", "172.20.0.126", "172.20.0.129"))
 
 
 def test_an_address_that_another_has_is_a_reason_to_wait(cluster: ModelCluster) -> None:

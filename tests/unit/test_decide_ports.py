@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from controller.decide.clashes import port_clashes
 from controller.decide.links import linked_node
-from controller.decide.ports import host_port, port_clashes
+from controller.decide.ports import host_port
 from model.documents import ControllerDoc, NodeInfo, ServiceDoc, StatusDoc
 from model.errors import BadInput, Conflict, NotFound
 from model.spec import Attachment, ContainerSpec, Placement, Port, ServiceSpec
@@ -57,6 +58,17 @@ def test_a_port_that_is_taken_is_refused_with_both_owners(cluster: ModelCluster,
 )  # fmt: skip
 def test_what_does_not_clash(cluster: ModelCluster, port: Port) -> None:
     assert port_clashes(cluster.view(), [service("new_web", port)]) == []
+
+
+def test_a_range_of_which_others_have_all_is_refused(cluster: ModelCluster) -> None:
+    cluster.service("next", container=ContainerSpec("x", ports=(Port(80, 8081),)))
+    wants = service("new_web", Port(80, 8080, published_end=8081))
+    line = "ports 8080-8081/tcp are all published already: new_web gets none of them for its 80"
+    assert port_clashes(cluster.view(), [wants]) == [line]
+    assert port_clashes(cluster.view(), [wants], gone=["next"]) == []
+    assert port_clashes(cluster.view(), [service("new_web", Port(80, 8080, "udp", published_end=8081))]) == []
+    mine = service("next", Port(80, 8080, published_end=8081))
+    assert port_clashes(cluster.view(), [mine]) == []
 
 
 def test_a_service_that_is_written_again_or_goes_is_in_nobodys_way(cluster: ModelCluster) -> None:

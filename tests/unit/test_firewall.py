@@ -60,6 +60,15 @@ def test_guarded_addresses_of_both_families_and_their_ports() -> None:
     }
 
 
+def test_what_is_no_tcp_address_costs_no_rules() -> None:
+    words = ("controller", "controller:https", "10.0.0.1:0", "10.0.0.1:70000", "10.0.0.1:7 } ; flush ruleset", "")
+    assert filled(rules(guarded=words)) == {}
+    assert filled(rules(guarded=("[fe80::1%eth0 }]:07443",))) == {
+        (INET, "guarded6"): ["fe80::1 . 7443"],
+        (INET, "guarded_ports"): ["7443"],
+    }
+
+
 def test_who_is_admitted_sends_and_who_is_dismissed_does_not() -> None:
     before = rules(SHOP)
     row = PortRow(ROW.link, ROW.mac, ROW.address, "fd00::2")

@@ -15,8 +15,29 @@ def told(number: int, *addresses: str, network: str = NET, of: str = "", whole: 
 
 def test_who_was_never_told_of_is_forgotten() -> None:
     forgetting = Forgetting()
+    forgetting.floor(1)
     assert forgetting.forgotten(PLACE, 0)
     assert not forgetting.told(PLACE)
+
+
+def test_until_the_first_floor_nobody_knows_what_an_earlier_agent_left() -> None:
+    forgetting = Forgetting(100)
+    forgetting.floor(0)
+    forgetting.take(told(900, whole=True), 101)
+    assert not forgetting.forgotten(PLACE, 101)
+    assert forgetting.forgotten(PLACE, 101 + FORGET_ANYWAY_S)
+    forgetting.floor(900)
+    assert forgetting.forgotten(PLACE, 101)
+    forgetting.floor(0)
+    assert forgetting.forgotten(PLACE, 101)
+
+
+def test_what_other_nodes_lose_does_not_pile_up_while_no_floor_is_told() -> None:
+    forgetting = Forgetting()
+    for number in range(1000):
+        forgetting.take(told(number, f"10.0.{number // 250}.{number % 250}"), 10.0 * number)
+    assert len(forgetting._gone) <= FORGET_ANYWAY_S / 10 + 1
+    assert forgetting.told((NET, "10.0.0.0"))
 
 
 def test_a_present_address_is_not_forgotten_and_a_removed_one_waits_for_the_floor() -> None:
@@ -86,6 +107,7 @@ def test_a_network_that_was_left_is_no_longer_spoken_of() -> None:
     forgetting = Forgetting()
     forgetting.take(told(1, "10.0.0.2", "10.0.0.3"), 0)
     forgetting.take(told(2, "10.0.0.3"), 0)
+    forgetting.floor(1)
     forgetting.leave(NET)
     assert forgetting.forgotten(PLACE, 0)
     assert forgetting.forgotten((NET, "10.0.0.3"), 0)

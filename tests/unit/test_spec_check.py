@@ -83,6 +83,7 @@ def test_unknown_keys_are_found_at_any_depth() -> None:
         ({"ports": (Port(80, 90, published_end=80),)}, "published port 90-80: expected 1 to 65535"),
         ({"ports": (Port(80, protocol="icmp"),)}, "port 80: protocol 'icmp': expected tcp, udp or sctp"),
         ({"ports": (Port(80, host_ip="web"),)}, "port 80: host address 'web' is no address"),
+        ({"ports": (Port(80, host_ip="fe80::1%} x"),)}, "port 80: host address 'fe80::1%} x': an address of one link only"),
         ({"ports": (Port(80, 8080), Port(81, 8080))}, "port 8080/tcp is published twice"),
         ({"networks": (Attachment("a"), Attachment("a"))}, "network a is named twice"),
         ({"networks": (Attachment("a"), Attachment("host"))}, "network host cannot be combined with other networks"),
@@ -116,7 +117,7 @@ def test_ports_of_one_number_and_two_addresses_or_protocols_are_two() -> None:
     [
         ({"name": "a b"}, "network name 'a b': use 1 to 128"),
         ({"name": "ingress"}, "network ingress: this name is shoal's own, as are bridge, host, none, ingress: choose another"),
-        ({"driver": "macvlan"}, "network back: there is no driver 'macvlan': use bridge or overlay"),
+        ({"driver": "macvlan"}, "network back: there is no driver 'macvlan', only bridge and overlay"),
         ({"driver": "host"}, "network back: there is no driver 'host'"),
         ({"options": (("encrypted", ""),)}, "overlay encryption is not available"),
         ({"subnet": "10.0.0.0/33"}, "network back: subnet '10.0.0.0/33': expected an IPv4 network"),

@@ -204,11 +204,17 @@ class Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
     request_queue_size = 512
+    address_family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+
+    def server_bind(self):
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # IPv4 too
+        super().server_bind()
 
 
 def main():
     port = int(os.environ.get("PORT", "8080"))
-    with Server(("0.0.0.0", port), Handler) as server:
+    with Server(("", port), Handler) as server:
         stopping = threading.Event()
         signal.signal(signal.SIGTERM, lambda number, frame: stopping.set())
         signal.signal(signal.SIGINT, lambda number, frame: stopping.set())

@@ -1,0 +1,51 @@
+"""What a session is told, in an order that is safe: what is guarded, then what runs, then endpoints, and the floor last.
+
+Rules: nothing is queued: each round looks at the flags others raised and says what is newest then.
+"""
+
+from __future__ import annotations
+
+from controller.dispatch.admission import Context
+from controller.dispatch.books import Books
+from controller.dispatch.followers import Followers
+from controller.dispatch.session import NodeSession
+from protos import node_pb2 as pb
+
+
+async def write_session(
+    session: NodeSession, context: Context, welcome: pb.Welcome, books: Books, followers: Followers
+) -> None:
+    """Until its farewell is said."""
+    await context.write(pb.ToNode(welcome=welcome))
+    session.wake.set()
+    while True:
+        await session.wake.wait()
+        session.wake.clear()
+        if session.farewell is not None:
+            await context.write(session.farewell)
+            return
+        if session.beat:
+            beat, session.beat = session.beat, 0
+            await context.write(pb.ToNode(heartbeat=pb.Heartbeat(sequence=beat)))
+        guarded = books.guarded(session)
+        if guarded is not None:
+            await context.write(pb.ToNode(guarded=guarded))
+        if session.stale:
+            session.stale = False
+            desired = books.desired(session)
+            if desired is not None:
+                session.sent_whole = desired.whole
+                await context.write(pb.ToNode(desired=desired))
+        if session.news:
+            await _write_endpoints(session, context, books, followers)
+        if session.floor:
+            floor, session.floor = session.floor, 0
+            await context.write(pb.ToNode(floor=pb.Floor(number=floor)))
+
+
+async def _write_endpoints(session: NodeSession, context: Context, books: Books, followers: Followers) -> None:
+    messages, whole = books.endpoints(session)
+    followers.was_told(session, whole)
+    for message in messages:
+        await context.write(message)
+    followers.settle()

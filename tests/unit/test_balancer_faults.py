@@ -1,0 +1,112 @@
+"""The load balancer goes on whatever the kernel answers. Rules are taken by a list."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from typing import Any, cast
+
+import pytest
+
+from agent.core.clock import RealClock
+from agent.network.balancer import KernelBalancer
+from agent.network.draining import Draining
+from agent.network.nft import Nft
+from agent.network.published import PublishedPorts
+from agent.plan.balance_book import BalanceBook
+from agent.plan.forget import Forgetting
+from agent.plan.names import EndpointName, EndpointsMessage, ServiceNames
+from model.spec import Port
+
+
+class Rules:
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.texts: list[str] = []
+
+    def run(self, text: str) -> str:
+        if self.errors:
+            raise self.errors.pop(0)
+        self.texts.append(text)
+        return ""
+
+
+class NoConnections:
+    def delete_where(self, *_: Any, **__: Any) -> int:
+        return 0
+
+    def open_connections(self, addresses: Iterable[str]) -> dict[str, int]:
+        return dict.fromkeys(addresses, 0)
+
+    def close(self) -> None:
+        """Nothing was opened."""
+
+
+def published(*rows: tuple[str, Port]) -> EndpointsMessage:
+    endpoint = EndpointName("web.1", "10.0.0.2", "n1", network="net")
+    services = tuple(ServiceNames(name, name, endpoints=(endpoint,), ports=(port,)) for name, port in rows)
+    return EndpointsMessage("ingress", True, services, number=1)
+
+
+async def test_an_error_nobody_thought_of_is_answered_by_writing_the_whole_table() -> None:
+    rules = Rules(KeyError("no such thing"))
+    balancer = KernelBalancer(cast(Nft, rules), "n1", NoConnections(), RealClock(), lambda *_: None)
+    balancer.take(published(("web", Port(80, free_port()))))
+    assert await balancer._apply(0.0) > 0
+    assert await balancer._apply(0.1) == 0
+    assert "delete table inet shoal-lb" in rules.texts[-1]
+    assert await balancer.applied(0) == 1
+    await balancer.close()
+
+
+def test_a_port_that_goes_is_let_go_before_another_one_takes_its_number() -> None:
+    number, said = free_port(), list[str]()
+    book = BalanceBook("n1")
+    ports = PublishedPorts(book, lambda kind, about, sentence: said.append(sentence))
+    book.take(published(("b", Port(80, number, host_ip="127.0.0.1"))))
+    ports.ingress(book.ingress_ports())
+    book.take(
+        published(
+            ("a", Port(80, number)),
+        )
+    )
+    changed = book.ingress_ports()
+    ports.ingress(dict(sorted(changed.items(), key=lambda row: not row[1])))
+    assert (said, book.blocked) == ([], ())
+    ports.close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Hours:
+    """A clock that only sleeping moves, and looking."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def now(self) -> float:
+        return self.time
+
+    def monotonic(self) -> float:
+        return self.time
+
+    async def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+
+async def test_slow_looks_at_connections_are_rare_and_the_drain_stays_in_its_time() -> None:
+    clock, forgetting, looks = Hours(), Forgetting(), list[float]()
+
+    def look(addresses: Iterable[str]) -> dict[str, int]:
+        looks.append(clock.time)
+        clock.time += 0.5
+        return dict.fromkeys(addresses, 1)
+
+    forgetting.take(published(("web", Port(80, 80))), 0.0)
+    await Draining(forgetting, look, lambda _: "", clock).drained([("net", "10.0.0.2"), ("net", "never told")], 10.0)
+    assert looks == pytest.approx([2.0, 4.5, 7.0, 9.5], abs=0.1)
+    assert clock.time <= 10.5
