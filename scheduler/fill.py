@@ -11,12 +11,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from itertools import groupby
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from scheduler.pool import Alike, Part, Pool
+from scheduler.classes import Alike
+from scheduler.pool import Part, Pool
 from scheduler.types import Group
 
 Best = tuple[int, ...]
+_FEW: Final = 16
+"""So many nodes of a class are asked one by one whether they are apart."""
 
 
 class Row(NamedTuple):
@@ -158,16 +161,27 @@ class Field:
         if self.named is not None:
             yield from sorted(self._grouped((i, 0) for i in self.named if i not in self.had), key=itemgetter(0, 1))
             return
-        apart: dict[Alike, set[int]] = {}
-        for i in self.apart:
-            apart.setdefault(self.pool.where[i], set()).add(i)
+        apart: dict[Alike, set[int]] | None = None
         for replicas, minus_share, _, alike in self.pool.walk(self.group, self.kinds):
-            without = apart.get(alike)
-            if without is None:
-                yield Row(replicas, minus_share, 0, self._room(alike, 0), alike.size, alike, None)
-            elif len(without) < alike.size:
-                some = [i for i in self.pool.all_of(alike) if i not in without]
-                yield Row(replicas, minus_share, 0, self._room(alike, 0), len(some), alike, some)
+            some: list[int] | None = None
+            if not self.apart:
+                pass
+            elif alike.size <= _FEW:
+                some = [i for i in self.pool.all_of(alike) if i not in self.apart]
+            else:
+                apart = self._by_class() if apart is None else apart
+                without = apart.get(alike)
+                some = [i for i in self.pool.all_of(alike) if i not in without] if without else None
+            size = alike.size if some is None else len(some)
+            if size:
+                yield Row(replicas, minus_share, 0, self._room(alike, 0), size, alike, some)
+
+    def _by_class(self) -> dict[Alike, set[int]]:
+        """The nodes that are looked at apart."""
+        found: dict[Alike, set[int]] = {}
+        for i in self.apart:
+            found.setdefault(self.pool.where[i], set()).add(i)
+        return found
 
     def _grouped(self, rows: Iterable[tuple[int, int]]) -> list[Row]:
         """(node, level) pairs as rows, those without room left out."""

@@ -1,64 +1,37 @@
 """The running account of placement: nodes in classes of equal ones, so that a step costs the classes it touches, not the nodes.
 
-Rules: nodes are numbers (their place in the view, which is sorted by name, so the number also breaks ties by name). Nodes of
-one KIND differ in nothing a filter looks at but their names; nodes of one CLASS are of one kind and have the same left. A
-shelf holds the classes of one kind whose free amounts have the same size in bits, in rank order: a group never looks at
-shelves too small for it. The account may be kept: `update` tells it what changed, `begin` and `restore` stand around a pass.
+Rules: nodes are numbers (their place in the view, which is sorted by name, so the number also breaks ties by name). A group
+never looks at shelves (classes.py) too small for it. The account may be kept: `update` tells it what changed, `begin` and
+`restore` stand around a pass.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from heapq import heapify, heappop, heappush, merge
-from itertools import chain, count
+from heapq import heappush, merge
 from typing import Final
 
+from scheduler.classes import Alike, Classes, Entry, State, size_of
 from scheduler.filters import BY_NAME, static_passes
 from scheduler.ports import PortClaim, first_taken
 from scheduler.types import NODE_REPLICAS_MAX, ClusterView, Group, Load, NodeFacts
 
-SHARE: Final = 1_000_000
 PLENTY: Final = 1 << 60
 """Room without a limit."""
 _NONE: Final = Load()
+_SHELVES_MAX: Final = 1_000
+_ANSWERS_MAX: Final = 1_000
 
-State = tuple[int, int, int, int, int]
-"""Of a class: kind, replicas, and what is left of cpus, memory and pids."""
-
-
-class Alike:
-    """A class of equal nodes. `members` is a heap that may hold numbers of nodes that have left: `size` is the truth."""
-
-    __slots__ = ("cpus", "entry", "kind", "members", "memory", "pids", "replicas", "shelf", "size")
-    entry: Entry
-    shelf: list[Entry]
-
-    def __init__(self, state: State, members: list[int]) -> None:
-        self.kind, self.replicas, self.cpus, self.memory, self.pids = state
-        self.members = members
-        self.size = len(members)
-
-
-Entry = tuple[int, int, int, Alike]
-"""Replicas in all, minus the free share: the smaller is filled first. The third only keeps entries apart."""
 Part = tuple[Alike, list[int] | None, int]
 """Some nodes of a class (None: all), and how many replicas each of them gets."""
 
-
-class Pool:
+class Pool(Classes):
     def __init__(self, cluster: ClusterView, *, kept: bool = False) -> None:
+        super().__init__()
         self.nodes: list[NodeFacts] = list(cluster.nodes)
         self.names = [node.name for node in self.nodes]
         self.at = {node.name: number for number, node in enumerate(self.nodes)}
-        self.kinds: list[NodeFacts] = []
-        """Of each kind one node."""
-        self.where: list[Alike] = []
-        """The class of each node."""
         self._kind_at: dict[object, int] = {}
-        self._states: dict[State, Alike] = {}
-        self._shelves: dict[tuple[int, int, int], list[Entry]] = {}
-        self._serial = count()
         self._eligible: dict[object, tuple[int, set[int]]] = {}
         self._named: dict[object, list[int]] = {}
         self._loads = [cluster.loads.get(node.name, _NONE) for node in self.nodes]
@@ -109,6 +82,15 @@ class Pool:
             self._put(i, self._loads[i])
         if self._touched is not None:
             self._touched = set()
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """What many passes leave behind must not pile up."""
+        if len(self._shelves) > _SHELVES_MAX:
+            self._shelves = {where: shelf for where, shelf in self._shelves.items() if shelf}
+        for answers in (self._eligible, self._named):
+            if len(answers) > _ANSWERS_MAX:
+                answers.clear()
 
     def _put(self, i: int, load: Load) -> None:
         state = self._state(self.nodes[i], load)
@@ -143,77 +125,6 @@ class Pool:
             self.kinds.append(node)
         return number
 
-    def _settle(self, alike: Alike) -> None:
-        """Put a class where its state belongs; into the class that is there already."""
-        kind, cpus, memory = alike.kind, alike.cpus, alike.memory
-        state = (kind, alike.replicas, cpus, memory, alike.pids)
-        twin = self._states.get(state)
-        if twin is None:
-            self._states[state] = alike
-            where = (kind, _size(cpus), _size(memory))
-            shelf = self._shelves.get(where)
-            if shelf is None:
-                shelf = self._shelves[where] = []
-            alike.shelf = shelf
-            alike.entry = (alike.replicas, -self.share(alike), next(self._serial), alike)
-            insort(shelf, alike.entry)
-            return
-        if twin.size < alike.size:
-            self._states[state] = alike
-            alike.shelf, alike.entry = twin.shelf, (*twin.entry[:3], alike)
-            twin.shelf[bisect_left(twin.shelf, twin.entry[:3])] = alike.entry
-            alike, twin = twin, alike
-        moved = self.all_of(alike)
-        for i in moved:
-            self.where[i] = twin
-        if len(moved) * 8 > twin.size:
-            twin.members += moved
-            heapify(twin.members)
-        else:
-            for i in moved:
-                heappush(twin.members, i)
-        twin.size += len(moved)
-
-    def _unshelve(self, alike: Alike) -> None:
-        del self._states[alike.kind, alike.replicas, alike.cpus, alike.memory, alike.pids]
-        del alike.shelf[bisect_left(alike.shelf, alike.entry)]
-
-    def _leave(self, alike: Alike, gone: int) -> None:
-        alike.size -= gone
-        if not alike.size:
-            self._unshelve(alike)
-
-    def all_of(self, alike: Alike) -> list[int]:
-        """The numbers of its nodes, in order. Not to be changed."""
-        members = alike.members
-        if len(members) != alike.size:
-            where = self.where
-            members = alike.members = sorted({i for i in members if where[i] is alike})
-        else:
-            members.sort()
-        return members
-
-    def first_of(self, alike: Alike, wanted: int, without: Collection[int]) -> list[int]:
-        """Its `wanted` first nodes that are not in `without`."""
-        if wanted * 4 > alike.size:
-            found = self.all_of(alike)
-            return [i for i in found if i not in without][:wanted] if without else found[:wanted]
-        members, where = alike.members, self.where
-        picked: list[int] = []
-        back: list[int] = []
-        last = -1
-        while members and len(picked) < wanted:
-            i = heappop(members)
-            if i == last or where[i] is not alike:
-                continue
-            last = i
-            back.append(i)
-            if i not in without:
-                picked.append(i)
-        for i in back:
-            heappush(members, i)
-        return picked
-
     # -- giving --------------------------------------------------------------------------------------------------
 
     def take(self, parts: Iterable[Part], group: Group) -> None:
@@ -236,34 +147,10 @@ class Pool:
         for alike in moved:
             self._settle(alike)
 
-    def _detached(self, alike: Alike, some: list[int] | None) -> Alike:
-        if some is None or len(some) == alike.size:
-            self.all_of(alike)
-            self._unshelve(alike)
-            return alike
-        state = (alike.kind, alike.replicas, alike.cpus, alike.memory, alike.pids)
-        part = Alike(state, sorted(some))
-        for i in some:
-            self.where[i] = part
-        alike.size -= len(some)
-        if len(alike.members) > 2 * alike.size + 8:
-            self.all_of(alike)
-        return part
-
     def take_one(self, i: int, group: Group) -> None:
         self.take(((self.where[i], [i], 1),), group)
 
     # -- asking --------------------------------------------------------------------------------------------------
-
-    def share(self, alike: Alike, give: int = 0, group: Group | None = None) -> int:
-        """The free share of the scarcer of cpus and memory, in millionths; after `give` replicas of the group."""
-        total = self.kinds[alike.kind].total
-        cpus, memory = alike.cpus, alike.memory
-        if group is not None:
-            cpus, memory = cpus - give * group.reserve.cpus, memory - give * group.reserve.memory
-        one = cpus * SHARE // total.cpus if total.cpus else 0
-        other = memory * SHARE // total.memory if total.memory else 0
-        return min(other, one)
 
     def rank(self, i: int) -> tuple[int, int, int]:
         alike = self.where[i]
@@ -328,7 +215,7 @@ class Pool:
     def walk(self, group: Group, kinds: Collection[int]) -> Iterator[Entry]:
         """The classes of these kinds with some room for the group, in rank order."""
         cpus, memory, pids = group.reserve
-        least, less = _size(cpus), _size(memory)
+        least, less = size_of(cpus), size_of(memory)
         shelves = [
             shelf for (kind, c, m), shelf in self._shelves.items() if shelf and c >= least and m >= less and kind in kinds
         ]
@@ -339,9 +226,6 @@ class Pool:
                 and (not pids or alike.pids >= pids) and alike.replicas < NODE_REPLICAS_MAX
             ):  # fmt: skip
                 yield entry
-
-    def classes(self) -> Iterator[Alike]:
-        return (entry[3] for entry in chain.from_iterable(self._shelves.values()))
 
     # -- ports ---------------------------------------------------------------------------------------------------
 
@@ -367,11 +251,3 @@ class Pool:
         for port in ports:
             if self._taken is not None:
                 self._taken.setdefault((port.protocol, port.number), {}).setdefault(i, []).append(port)
-
-
-def _size(amount: int) -> int:
-    """A rough measure that never falls: the number of bits, and the two bits behind the first."""
-    if amount < 8:
-        return 0
-    bits = amount.bit_length()
-    return bits << 2 | (amount >> (bits - 3) & 3)

@@ -103,6 +103,8 @@ class Index:
         """The scheduler's account of the nodes, as the view says."""
         documents: tuple[Mapping[str, object], ...] = (view.nodes, view.health, view.statuses)
         pool = self._pool
+        if pool is not None and len(pool.kinds) > 2 * len(pool.nodes) + 64:
+            pool = None  # most of its kinds are of labels that nobody has any more
         if pool is None or (view.nodes is not self._pool_of[0] and view.nodes.keys() != pool.at.keys()):
             nodes = [self.facts(view, view.nodes[name]) for name in sorted(view.nodes)]
             pool = self._pool = Pool(ClusterView(nodes, self.loads), kept=True)
