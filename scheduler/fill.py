@@ -19,7 +19,7 @@ from scheduler.types import Group
 
 Best = tuple[int, ...]
 _FEW: Final = 16
-"""So many nodes of a class are asked one by one whether they are apart."""
+"""So many nodes of a class are always asked one by one whether they are apart; more, when about so many are apart."""
 
 
 class Row(NamedTuple):
@@ -166,7 +166,7 @@ class Field:
             some: list[int] | None = None
             if not self.apart:
                 pass
-            elif alike.size <= _FEW:
+            elif alike.size <= max(_FEW, 4 * len(self.apart)):
                 some = [i for i in self.pool.all_of(alike) if i not in self.apart]
             else:
                 apart = self._by_class() if apart is None else apart
