@@ -140,11 +140,16 @@ class LabUnderTest:
 
 def remove_all(lab: LabUnderTest) -> None:
     """Stacks and single containers are gone; all at once, so that their grace periods are waited for together."""
-    if stacks := [row["name"] for row in lab.json("stack", "ls")]:
-        lab("rm", "-v", "--no-wait", *stacks)
-    if names := [row["name"] for row in lab.json("service", "ls") if not row["stack"]]:
-        lab("rm", "-f", "--no-wait", *names)
-    eventually(lambda: all(row["state"] == "lost" for row in lab.replicas(every=True)), "all replicas removed", 60)
+    from lab.cluster import Lab
+
+    with Lab(lab.name).client() as client:
+        if stacks := [row["name"] for row in client.get("/v1/stacks")]:
+            lab("rm", "-v", "--no-wait", *stacks)
+        if names := [row["name"] for row in client.get("/v1/services") if not row["stack"]]:
+            lab("rm", "-f", "--no-wait", *names)
+        eventually(
+            lambda: all(row["state"] == "lost" for row in client.get("/v1/replicas", all=True)), "all replicas removed", 60
+        )
 
 
 def addresses(row: dict[str, Any]) -> str:
