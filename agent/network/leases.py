@@ -14,8 +14,7 @@ from typing import Final
 
 from agent.network import kept
 from agent.network.port import AttachmentWanted
-from agent.plan import ipam
-from agent.plan.attachment import Interface, interface, next_number
+from agent.plan.attachment import Interface, address_on, interface, next_number
 from agent.plan.network import LOCAL_BRIDGE, LOCAL_SUBNETS, LinkPlan, free_subnet
 from model import codec
 from model.errors import RuntimeFailed, ShoalError
@@ -56,17 +55,8 @@ class Leases:
 
     def give(self, container_id: str, plan: LinkPlan, wanted: AttachmentWanted, beside: Sequence[Interface]) -> Interface:
         """An interface with an address for a container that has those `beside` already; not saved yet."""
-        taken = {found.address for found in (*self.interfaces(), *beside) if found.network == plan.name}
-        pool = ipam.Pool(
-            ipam.network_of(plan.gateway),
-            taken,
-            self._still_resting(plan.name),
-            plan.fixed,
-            [address for remote in plan.remotes for address in remote.addresses],
-        )
-        address, why = ipam.choose(pool, wanted.ipv4_address, self._last.get(plan.name, ""))
-        if why:
-            raise RuntimeFailed(f"network {plan.name}: {why}")
+        others, resting = (*self.interfaces(), *beside), self._still_resting(plan.name)
+        address = address_on(plan, wanted.ipv4_address, others, resting, self._last.get(plan.name, ""))
         if not wanted.ipv4_address:
             self._last.pop(plan.name, None)
             self._last[plan.name] = address

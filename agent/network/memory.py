@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 
 from agent.network.port import Attached, AttachmentWanted, attached
-from agent.plan import attachment, ipam
+from agent.plan import attachment
 from agent.plan.attachment import Interface
 from agent.plan.network import LOCAL_BRIDGE, LinkPlan, NetworkWanted, link_plan, local_bridge
 from model.errors import RuntimeFailed
@@ -44,16 +44,9 @@ class MemoryNetwork:
             raise RuntimeFailed(f"network {wanted.network} is not on this node yet")
         everybody = [found for interfaces in self._held.values() for found in interfaces]
         self._resting = {row for row in self._resting if not self._forgotten(*row)}
-        pool = ipam.Pool(
-            ipam.network_of(plan.gateway),
-            {found.address for found in (*everybody, *beside) if found.network == plan.name},
-            {address for network, address in self._resting if network == plan.name},
-            plan.fixed,
-            [address for remote in plan.remotes for address in remote.addresses],
-        )
-        address, why = ipam.choose(pool, wanted.ipv4_address, self._last.get(plan.name, ""))
-        if why:
-            raise RuntimeFailed(f"network {plan.name}: {why}")
+        resting = {address for network, address in self._resting if network == plan.name}
+        last = self._last.get(plan.name, "")
+        address = attachment.address_on(plan, wanted.ipv4_address, (*everybody, *beside), resting, last)
         if not wanted.ipv4_address:
             self._last[plan.name] = address
         return attachment.interface(container_id, attachment.next_number(beside), plan, address)

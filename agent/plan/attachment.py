@@ -6,14 +6,15 @@ goes by way of the gateway, also the neighbour beside it. The first network that
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from agent.plan import netlink
+from agent.plan import ipam, netlink
 from agent.plan.firewall import PortRow
 from agent.plan.netlink import Request
 from agent.plan.network import LinkPlan, veth_name
 from model.addresses import embedded, mac_of
+from model.errors import RuntimeFailed
 
 _EVERYWHERE = "0.0.0.0/0"
 _EVERYWHERE6 = "::/0"
@@ -35,6 +36,24 @@ class Interface:
 def interface(container_id: str, number: int, plan: LinkPlan, address: str) -> Interface:
     address6 = embedded(plan.prefix6, address) if plan.prefix6 else ""
     return Interface(plan.name, address, veth_name(container_id, number), number, mac_of(address, plan.vni), address6)
+
+
+def address_on(plan: LinkPlan, wanted: str, others: Iterable[Interface], resting: Collection[str], last: str) -> str:
+    """An address for one more container of this node: the one that is `wanted`, else (empty) the next free one after `last`.
+
+    `others`: every interface there is, of any network. Raises RuntimeFailed with why there is none.
+    """
+    pool = ipam.Pool(
+        ipam.network_of(plan.gateway),
+        {found.address for found in others if found.network == plan.name},
+        resting,
+        plan.fixed,
+        [address for remote in plan.remotes for address in remote.addresses],
+    )
+    address, why = ipam.choose(pool, wanted, last)
+    if why:
+        raise RuntimeFailed(f"network {plan.name}: {why}")
+    return address
 
 
 def next_number(interfaces: Sequence[Interface]) -> int:

@@ -10,7 +10,6 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,20 +18,9 @@ from cryptography.hazmat.primitives import serialization
 
 from controller.certificates import Authority, KeyPair, read_peer
 from model.pki_names import CONTROLLER_SERVER_NAME
-from tests.contract.controller_harness import INFO, Client, ControllerProcess, controller_process, new_csr, service_body
+from tests.contract.controller_harness import INFO, Client, ControllerProcess, new_csr, service_body
 
 pytestmark = [pytest.mark.contract, pytest.mark.timeout(120)]
-
-
-@pytest.fixture(scope="module")
-def controller() -> Iterator[ControllerProcess]:
-    with controller_process("--node-timeout", "3s") as process:
-        yield process
-
-
-@pytest.fixture
-def operator(controller: ControllerProcess) -> Client:
-    return controller.operator()
 
 
 def code_of(answer: Any) -> str:

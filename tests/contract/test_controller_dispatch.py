@@ -8,7 +8,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,6 @@ from tests.contract.etcd_harness import Certificates
 from tests.contract.etcd_harness import Member as EtcdMember
 
 pytestmark = [pytest.mark.contract, pytest.mark.timeout(120)]
-
-
-@pytest.fixture(scope="module")
-def controller() -> Iterator[ControllerProcess]:
-    with controller_process("--node-timeout", "3s") as process:
-        yield process
 
 
 async def rows(controller: ControllerProcess, path: str) -> Any:

@@ -26,12 +26,6 @@ from tests.contract.controller_harness import (
 pytestmark = [pytest.mark.contract, pytest.mark.timeout(120)]
 
 
-@pytest.fixture(scope="module")
-def controller() -> Iterator[ControllerProcess]:
-    with controller_process("--node-timeout", "3s") as process:
-        yield process
-
-
 @pytest.fixture
 def operator(controller: ControllerProcess) -> Iterator[Client]:
     """Leaves no service and no network behind."""

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.contract.controller_harness import Client, ControllerProcess, Node, controller_process, eventually
+from tests.contract.controller_harness import Client, ControllerProcess, Node, eventually
 
 pytestmark = [pytest.mark.contract, pytest.mark.timeout(120)]
-
-
-@pytest.fixture(scope="module")
-def controller() -> Iterator[ControllerProcess]:
-    with controller_process("--node-timeout", "3s") as process:
-        yield process
-
-
-@pytest.fixture
-def operator(controller: ControllerProcess) -> Client:
-    return controller.operator()
 
 
 def project(name: str, **services: Any) -> dict[str, Any]:
