@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from agent.core.capacity import Capacity, detect, node_info
 from agent.core.clock import RealClock, RealRandom
+from agent.core.dialling import dialling
 from agent.core.journal import Journal
 from agent.core.ports import Ports
 from agent.core.report import Reporter
@@ -144,7 +145,7 @@ async def _serve(settings: Settings, identity: NodeIdentity, info: NodeInfo) -> 
         _tell_systemd("READY=1")
         client = SessionClient(
             identity,
-            pki,
+            dialling(pki),
             runner,
             reporter,
             lambda: replace(info, routes=machine_routes()),

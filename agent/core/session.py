@@ -12,21 +12,16 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import grpc
-from grpc import aio
-
 from agent.core import wire
 from agent.core.news import EndpointNews, Guard
 from agent.core.report import Reporter
 from agent.core.runner import Runner
-from agent.core.tls import NodePki
+from agent.core.stream import ControllerStream, Dial, StreamBroken
 from agent.plan.desired import DesiredMismatch, merge
 from model import codec
 from model.documents import Event, NodeInfo
-from model.pki_names import CONTROLLER_SERVER_NAME
 from model.ports import Clock, Random
 from protos import node_pb2 as pb
-from protos import node_pb2_grpc
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +29,6 @@ COALESCE_S = 0.05
 BACKOFF_MIN_S = 0.1
 BACKOFF_MAX_S = 3.0
 WELCOME_S = 5.0
-MESSAGE_BYTES_MAX = 64 << 20
 
 
 class Removed(Exception):
@@ -60,7 +54,7 @@ class SessionClient:
     def __init__(
         self,
         identity: NodeIdentity,
-        pki: NodePki,
+        dial: Dial,
         runner: Runner,
         reporter: Reporter,
         info: Callable[[], NodeInfo],
@@ -69,7 +63,7 @@ class SessionClient:
         on_controllers: Callable[[Sequence[str]], None] = lambda _: None,
     ) -> None:
         self._identity = identity
-        self._credentials = pki.client()
+        self._dial = dial
         self._runner = runner
         self._reporter = reporter
         self._info = info
@@ -91,12 +85,8 @@ class SessionClient:
             self._next, self._opened = "", False
             try:
                 await self._session(address)
-            except Closed as end:
+            except (Closed, StreamBroken) as end:
                 self._tell(address, str(end))
-            except aio.AioRpcError as error:
-                self._tell(address, _why(error))
-            except (asyncio.InvalidStateError, aio.UsageError) as error:
-                self._tell(address, f"broken off ({error})")
             except Removed:
                 raise
             except Exception:
@@ -113,26 +103,16 @@ class SessionClient:
             log.warning("session with controller %s: %s", address, problem)
 
     async def _session(self, address: str) -> None:
-        options = [
-            ("grpc.ssl_target_name_override", CONTROLLER_SERVER_NAME),
-            ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-            ("grpc.enable_http_proxy", 0),
-            ("grpc.use_local_subchannel_pool", 1),
-        ]
-        async with aio.secure_channel(address, self._credentials, options=options) as channel:
-            call = node_pb2_grpc.DispatchStub(channel).Session()
-            try:
-                await self._talk(call, address)
-            finally:
-                call.cancel()
+        async with self._dial(address) as stream:
+            await self._talk(stream, address)
 
-    async def _talk(self, call: aio.StreamStreamCall[pb.FromNode, pb.ToNode], address: str) -> None:
+    async def _talk(self, stream: ControllerStream, address: str) -> None:
         async with asyncio.timeout(WELCOME_S) as limit:
             try:
                 info = codec.encode(self._info())
                 known = self._runner.prune_specs()
-                await call.write(wire.hello(self._identity.name, self._identity.id, info, known))
-                welcome = self._welcome(await call.read())
+                await stream.write(wire.hello(self._identity.name, self._identity.id, info, known))
+                welcome = self._welcome(await stream.read())
             except TimeoutError:
                 raise Closed("no answer") from None
             limit.reschedule(None)
@@ -142,19 +122,19 @@ class SessionClient:
         news = EndpointNews(self._runner.ports)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._report(call, lock))
-                tasks.create_task(self._beat(call, lock, welcome.heartbeat_s))
-                tasks.create_task(self._acknowledge(call, lock, news))
+                tasks.create_task(self._report(stream, lock))
+                tasks.create_task(self._beat(stream, lock, welcome.heartbeat_s))
+                tasks.create_task(self._acknowledge(stream, lock, news))
                 tasks.create_task(self._guard.keep())
-                tasks.create_task(self._read(call, lock, news, max(1.0, 3 * welcome.heartbeat_s)))
+                tasks.create_task(self._read(stream, lock, news, max(1.0, 3 * welcome.heartbeat_s)))
         except BaseExceptionGroup as group:  # not `except*`: up to Python 3.11.3 what it raises is wrapped again
-            ends, others = group.split((Removed, Closed, aio.AioRpcError, asyncio.InvalidStateError, aio.UsageError))
+            ends, others = group.split((Removed, Closed, StreamBroken))
             if ends is None or others is not None:
                 raise
             raise _first(ends) from None
 
-    def _welcome(self, first: object) -> pb.Welcome:
-        if not isinstance(first, pb.ToNode):
+    def _welcome(self, first: pb.ToNode | None) -> pb.Welcome:
+        if first is None:
             raise Closed("closed without an answer")
         kind = first.WhichOneof("kind")
         if kind == "redirect":
@@ -180,19 +160,19 @@ class SessionClient:
     # reading
 
     async def _read(
-        self, call: aio.StreamStreamCall[pb.FromNode, pb.ToNode], lock: asyncio.Lock, news: EndpointNews, silence_s: float
+        self, stream: ControllerStream, lock: asyncio.Lock, news: EndpointNews, silence_s: float
     ) -> None:
         while True:
             try:
                 async with asyncio.timeout(silence_s):
-                    message = await call.read()
+                    message = await stream.read()
             except TimeoutError:
                 raise Closed(f"nothing heard for {silence_s:g} s") from None
-            if not isinstance(message, pb.ToNode):
+            if message is None:
                 raise Closed("the controller has closed the session")
             match message.WhichOneof("kind"):
                 case "desired":
-                    await self._take_desired(call, lock, message.desired)
+                    await self._take_desired(stream, lock, message.desired)
                 case "endpoints":
                     news.take(wire.endpoints_message(message.endpoints))
                 case "floor":
@@ -206,7 +186,7 @@ class SessionClient:
                     self._farewell(message.goodbye)
 
     async def _take_desired(
-        self, call: aio.StreamStreamCall[pb.FromNode, pb.ToNode], lock: asyncio.Lock, message: pb.Desired
+        self, stream: ControllerStream, lock: asyncio.Lock, message: pb.Desired
     ) -> None:
         problem = ""
         try:
@@ -214,33 +194,33 @@ class SessionClient:
         except DesiredMismatch as error:
             problem = str(error)
         async with lock:
-            await call.write(pb.FromNode(ack=pb.Ack(generation=message.generation, problem=problem)))
+            await stream.write(pb.FromNode(ack=pb.Ack(generation=message.generation, problem=problem)))
         if problem:
             raise Closed(problem)
 
     # writing
 
-    async def _beat(self, call: aio.StreamStreamCall[pb.FromNode, pb.ToNode], lock: asyncio.Lock, every_s: float) -> None:
+    async def _beat(self, stream: ControllerStream, lock: asyncio.Lock, every_s: float) -> None:
         sequence = 0
         while True:
             await self._clock.sleep(max(0.05, every_s))
             sequence += 1
             async with lock:
-                await call.write(pb.FromNode(heartbeat=pb.Heartbeat(sequence=sequence)))
+                await stream.write(pb.FromNode(heartbeat=pb.Heartbeat(sequence=sequence)))
 
     async def _acknowledge(
-        self, call: aio.StreamStreamCall[pb.FromNode, pb.ToNode], lock: asyncio.Lock, news: EndpointNews
+        self, stream: ControllerStream, lock: asyncio.Lock, news: EndpointNews
     ) -> None:
         while True:
             number = await news.followed()
             async with lock:
-                await call.write(pb.FromNode(endpoints_ack=pb.EndpointsAck(number=number)))
+                await stream.write(pb.FromNode(endpoints_ack=pb.EndpointsAck(number=number)))
 
-    async def _report(self, call: aio.StreamStreamCall[pb.FromNode, pb.ToNode], lock: asyncio.Lock) -> None:
+    async def _report(self, stream: ControllerStream, lock: asyncio.Lock) -> None:
         events = self._reporter.restart()
         try:
             async with lock:
-                await call.write(pb.FromNode(status=self._whole(events)))
+                await stream.write(pb.FromNode(status=self._whole(events)))
             events = []
             while True:
                 await self._reporter.news.wait()
@@ -255,7 +235,7 @@ class SessionClient:
                     volumes_changed=batch.volumes is not None,
                 )
                 async with lock:
-                    await call.write(pb.FromNode(status=status))
+                    await stream.write(pb.FromNode(status=status))
                 events = []
         finally:
             for event in events:
@@ -282,11 +262,3 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
     for error in group.exceptions:
         leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
     return leaves
-
-
-def _why(error: aio.AioRpcError) -> str:
-    details = error.details() or ""
-    if error.code() == grpc.StatusCode.UNAVAILABLE:
-        hint = ": is its certificate signed by another CA?" if "SSL" in details or "handshake" in details.lower() else ""
-        return f"cannot be reached ({details.splitlines()[0][:160] if details else 'no details'}){hint}"
-    return f"{error.code().name.lower()}: {details[:200]}"

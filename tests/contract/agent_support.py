@@ -16,6 +16,7 @@ import grpc
 from grpc import aio
 
 from agent.core.clock import RealClock, RealRandom
+from agent.core.dialling import dialling
 from agent.core.journal import Journal
 from agent.core.ports import Ports
 from agent.core.report import Reporter
@@ -246,8 +247,9 @@ class Agent:
 
     def client(self, keys: Keys, *addresses: str) -> SessionClient:
         identity = NodeIdentity("n1", "id1", addresses)
+        dial = dialling(keys.node)
         return SessionClient(
-            identity, keys.node, self.runner, self.reporter, lambda: NodeInfo(cpus=2.0), RealClock(), RealRandom()
+            identity, dial, self.runner, self.reporter, lambda: NodeInfo(cpus=2.0), RealClock(), RealRandom()
         )
 
     async def reached(self, condition: Callable[[], bool]) -> None:
