@@ -13,7 +13,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
@@ -24,16 +24,15 @@ from controller.agents import Agents
 from controller.api.app import make_app
 from controller.api.context import Api
 from controller.api.exec import exec_routes
-from controller.api.gone import GoneServices
 from controller.api.server import ApiServer
 from controller.clock import RealClock, RealRandom
 from controller.config import Config, join_host
 from controller.decide.types import Settings
+from controller.dispatch.grpc_server import DispatchServer
 from controller.dispatch.guarded import host_port
-from controller.dispatch.server import Dispatch
-from controller.election import LEADER_KEY, Election
+from controller.election import Election
 from controller.lead import Leadership
-from controller.loops.picture import Picture
+from controller.parts import Parts
 from controller.pki import Pki, ensure_etcd_pki, ensure_pki, write_admin_context, write_private
 from controller.store.etcd import EtcdStore
 from controller.store.etcd_admin import EtcdAdmin
@@ -43,14 +42,13 @@ from controller.store.maintenance import Maintenance
 from controller.store.mirror import Mirror
 from controller.store.supervisor import EtcdProcess
 from model import codec
-from model.documents import PREFIX, ControllerDoc, LeaderDoc, NodeDoc, key
+from model.documents import ControllerDoc, LeaderDoc, key
 from model.errors import ShoalError, StoreError
 from model.store_port import Put, Store
 
 log = logging.getLogger(__name__)
 
 STOP_S: Final = 5.0
-REFRESH_S: Final = 2.0
 OWN_LINKS: Final = ("shb-", "shx-", "shv-")
 RTF_REJECT: Final = 0x200
 """Of a route in /proc/net/route: to nowhere."""
@@ -88,33 +86,24 @@ async def _parts(
 ) -> AsyncIterator[Running]:
     """Everything above the store."""
     clock, random = RealClock(), RealRandom()
-    picture = Picture(asyncio.get_running_loop().call_soon)
-    mirror = Mirror(store, PREFIX, clock, picture.from_mirror)
-    picture.mirror_revision = lambda: mirror.revision
     settings = settings_of(config, own_subnets())
     async with AsyncExitStack() as stack:
-        leadership = Leadership(store, picture, clock, settings, mirror.wait_for, _refresher(store, mirror))
-        stack.callback(leadership.close)
+        parts = Parts(store, clock, random, settings, _etcd_addresses(config.etcd))
+        stack.callback(parts.close)
+        picture, mirror, leadership, dispatch = parts.picture, parts.mirror, parts.leadership, parts.dispatch
         agents = Agents(picture, pki)
         stack.push_async_callback(agents.close)
-        dispatch = Dispatch(
-            picture, pki, clock, heartbeat_s(config.node_timeout_s), _node_reader(store), leadership.node_facts_changed,
-            leadership.say, _etcd_addresses(config.etcd),
-        )  # fmt: skip
-        leadership.dispatch = dispatch
-        dispatch.address = join_host(config.advertise, await dispatch.start(join_host(*config.dispatch)))
-        stack.push_async_callback(dispatch.stop)
-        gone = GoneServices()
-        picture.subscribe(gone.take)
+        sessions = DispatchServer(dispatch, pki)
+        dispatch.address = join_host(config.advertise, await sessions.start(join_host(*config.dispatch)))
+        stack.push_async_callback(sessions.stop)
         api_url = f"https://{join_host(config.advertise, listener.getsockname()[1])}"
         api = Api(
             store, picture, mirror.wait_for, clock, random, pki, agents, dispatch, settings, config.name, api_url,
-            dispatch.address, gone,
+            dispatch.address, parts.gone,
         )  # fmt: skip
         me = LeaderDoc(config.name, 0, api_url, dispatch.address, id=_controller_id(config.data_dir))
-        election = Election(store, picture, clock, random, me)
         server = ApiServer(make_app(api, exec_routes(api)), pki, listener)
-        await stack.enter_async_context(_tasks(mirror, store, etcd, server, election, leadership))
+        await stack.enter_async_context(_tasks(mirror, store, etcd, server, parts.election(me), leadership))
         await register(store, ControllerDoc(me.id, me.controller, me.api, me.dispatch))
         write_admin_context(config.data_dir / "admin.json", config.name, [api_url], pki)
         yield Running(api_url, dispatch.address, api, leadership, etcd)
@@ -170,29 +159,6 @@ def _etcd_addresses(urls: Sequence[str]) -> list[str]:
     """Those that containers could reach; the own etcd listens on loopback."""
     found = [host_port(url) for url in urls]
     return [address for address in found if not address.startswith(("127.", "[::1]", "localhost:"))]
-
-
-def _node_reader(store: Store) -> Callable[[str], Awaitable[NodeDoc | None]]:
-    async def read(name: str) -> NodeDoc | None:
-        entry = await store.get(key("nodes", name))
-        return None if entry is None else codec.decode(NodeDoc, entry.value)
-
-    return read
-
-
-def _refresher(store: Store, mirror: Mirror) -> Callable[[], Awaitable[None]]:
-    async def refresh() -> None:
-        """After an unknown outcome: until the mirror shows what the store says now. Guards catch what is later still."""
-        with contextlib.suppress(StoreError, TimeoutError):
-            async with asyncio.timeout(REFRESH_S):
-                await mirror.wait_for((await store.list(LEADER_KEY)).revision)
-
-    return refresh
-
-
-def heartbeat_s(node_timeout_s: float) -> float:
-    """How often a node says that it lives. A short timeout leaves less room for a late one, a long one is for many nodes."""
-    return node_timeout_s / (6 if node_timeout_s <= 5 else 4)
 
 
 def listen(flag: str, host: str, port: int) -> socket.socket:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
-import grpc
-from cryptography import x509
-from grpc import aio
-
-from controller.certificates import Peer, read_peer
+from controller.certificates import Peer
+from controller.dispatch.stream import NodeStream, Refusal
 from model.documents import NodeDoc
 from model.pki_names import ROLE_NODE
 from protos import node_pb2 as pb
@@ -19,30 +16,27 @@ from protos import node_pb2 as pb
 log = logging.getLogger(__name__)
 
 HELLO_S: Final = 10.0
-Context = aio.ServicerContext[pb.FromNode, pb.ToNode | bytes]
 
 
-async def read_hello(context: Context) -> pb.Hello:
+async def read_hello(stream: NodeStream) -> pb.Hello:
     """Read before anything is refused: an agent whose Hello meets a closed stream would see an inner error of gRPC instead of
     the reason."""
-    message: Any = None
+    message: pb.FromNode | None = None
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(HELLO_S):
-            message = await context.read()
-    if not isinstance(message, pb.FromNode) or message.WhichOneof("kind") != "hello":
-        await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "the first message of a session is Hello")
+            message = await stream.read()
+    if message is None or message.WhichOneof("kind") != "hello":
+        await refuse(stream, Refusal.BAD_MESSAGE, "the first message of a session is Hello")
     return message.hello
 
 
-async def identify(context: Context) -> Peer:
-    pem = next(iter(context.auth_context().get("x509_pem_cert", ())), b"")
-    try:
-        peer = read_peer(x509.load_pem_x509_certificate(pem))
-    except ValueError:
-        await refuse(context, grpc.StatusCode.UNAUTHENTICATED, "no client certificate: join the cluster first")
+async def identify(stream: NodeStream) -> Peer:
+    peer = await stream.identify()
+    if peer is None:
+        await refuse(stream, Refusal.NOT_AUTHENTICATED, "no client certificate: join the cluster first")
     if peer.role != ROLE_NODE:
         text = f"a certificate of role {peer.role or 'none'} opens no node session"
-        await refuse(context, grpc.StatusCode.PERMISSION_DENIED, text)
+        await refuse(stream, Refusal.NOT_ALLOWED, text)
     return peer
 
 
@@ -58,6 +52,6 @@ def not_admitted(node: str, document: NodeDoc | None) -> str:
     )
 
 
-async def refuse(context: Context, code: grpc.StatusCode, text: str) -> NoReturn:
-    log.warning("session refused: %s (%s)", text, context.peer())
-    await context.abort(code, text)
+async def refuse(stream: NodeStream, why: Refusal, text: str) -> NoReturn:
+    log.warning("session refused: %s (%s)", text, stream.where())
+    await stream.refuse(why, text)

@@ -5,47 +5,47 @@ Rules: nothing is queued: each round looks at the flags others raised and says w
 
 from __future__ import annotations
 
-from controller.dispatch.admission import Context
 from controller.dispatch.books import Books
 from controller.dispatch.followers import Followers
 from controller.dispatch.session import NodeSession
+from controller.dispatch.stream import NodeStream
 from protos import node_pb2 as pb
 
 
 async def write_session(
-    session: NodeSession, context: Context, welcome: pb.Welcome, books: Books, followers: Followers
+    session: NodeSession, stream: NodeStream, welcome: pb.Welcome, books: Books, followers: Followers
 ) -> None:
     """Until its farewell is said."""
-    await context.write(pb.ToNode(welcome=welcome))
+    await stream.write(pb.ToNode(welcome=welcome))
     session.wake.set()
     while True:
         await session.wake.wait()
         session.wake.clear()
         if session.farewell is not None:
-            await context.write(session.farewell)
+            await stream.write(session.farewell)
             return
         if session.beat:
             beat, session.beat = session.beat, 0
-            await context.write(pb.ToNode(heartbeat=pb.Heartbeat(sequence=beat)))
+            await stream.write(pb.ToNode(heartbeat=pb.Heartbeat(sequence=beat)))
         guarded = books.guarded(session)
         if guarded is not None:
-            await context.write(pb.ToNode(guarded=guarded))
+            await stream.write(pb.ToNode(guarded=guarded))
         if session.stale:
             session.stale = False
             desired = books.desired(session)
             if desired is not None:
                 session.sent_whole = desired.whole
-                await context.write(pb.ToNode(desired=desired))
+                await stream.write(pb.ToNode(desired=desired))
         if session.news:
-            await _write_endpoints(session, context, books, followers)
+            await _write_endpoints(session, stream, books, followers)
         if session.floor:
             floor, session.floor = session.floor, 0
-            await context.write(pb.ToNode(floor=pb.Floor(number=floor)))
+            await stream.write(pb.ToNode(floor=pb.Floor(number=floor)))
 
 
-async def _write_endpoints(session: NodeSession, context: Context, books: Books, followers: Followers) -> None:
+async def _write_endpoints(session: NodeSession, stream: NodeStream, books: Books, followers: Followers) -> None:
     messages, whole = books.endpoints(session)
     followers.was_told(session, whole)
     for message in messages:
-        await context.write(message)
+        await stream.write(message)
     followers.settle()

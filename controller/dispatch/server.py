@@ -1,4 +1,4 @@
-"""The gRPC server the agents open their sessions on, and the sessions of this reign.
+"""The sessions of the agents with this controller, for as long as it leads.
 
 Rules:
 - Identity is the certificate: OU `node`, CN the node's name, serial that of its node document. What Hello says of names is
@@ -15,14 +15,11 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Final
-
-import grpc
-from grpc import aio
+from typing import Final
 
 from controller.certificates import Peer
 from controller.decide.types import Session
-from controller.dispatch.admission import Context, identify, not_admitted, read_hello, refuse
+from controller.dispatch.admission import identify, not_admitted, read_hello, refuse
 from controller.dispatch.books import Books, News
 from controller.dispatch.floor import LATE_S
 from controller.dispatch.followers import Followers
@@ -30,9 +27,9 @@ from controller.dispatch.outgoing import write_session
 from controller.dispatch.session import NodeSession, goodbye, redirect
 from controller.dispatch.status import NodeStatus
 from controller.dispatch.status_writer import StatusWriter
+from controller.dispatch.stream import NodeStream, Refusal
 from controller.election import Reign
 from controller.loops.picture import Change, Picture
-from controller.pki import Pki
 from model.documents import Event, NodeDoc, StatusDoc
 from model.errors import ShoalError
 from model.ports import Clock
@@ -40,26 +37,15 @@ from protos import node_pb2 as pb
 
 log = logging.getLogger(__name__)
 
-MESSAGE_BYTES_MAX: Final = 64 * 1024 * 1024
 EVENTS_MAX: Final = 100
-OPTIONS: Final = (
-    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.so_reuseport", 0),
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-)
 
 
 class Dispatch:
-    """Make one, `await start(address)`; `open(reign)` and `shut()` when the lead comes and goes; `await stop()`."""
+    """`open(reign)` and `shut()` when the lead comes and goes; `session(stream)` for every agent that dials."""
 
     def __init__(
         self,
         picture: Picture,
-        pki: Pki,
         clock: Clock,
         heartbeat_s: float,
         read_node: Callable[[str], Awaitable[NodeDoc | None]],
@@ -76,10 +62,6 @@ class Dispatch:
         self._read_node = read_node
         self._on_facts = on_facts
         self._on_events = on_events
-        self._server = aio.server(options=OPTIONS)
-        self._credentials = grpc.ssl_server_credentials(
-            [(pki.controller.key, pki.controller.certificate)], pki.authority.pem, require_client_auth=True
-        )
         self._sessions: dict[str, NodeSession] = {}
         self._ended: dict[str, Session] = {}
         """The last facts of nodes whose session broke: their silence counts from the last word, not from the break."""
@@ -87,23 +69,7 @@ class Dispatch:
         self._books = Books(picture, guarded)
         self._followers = Followers(clock, lambda: self._books.number, late_s)
         self.writer = StatusWriter(picture, clock, self._status_of)
-
-    async def start(self, address: str) -> int:
-        """Listens; the port."""
-        handler = grpc.stream_stream_rpc_method_handler(self._session, pb.FromNode.FromString, _encoded)
-        service = grpc.method_handlers_generic_handler("shoal.node.v1.Dispatch", {"Session": handler})
-        self._server.add_generic_rpc_handlers((service,))
-        try:
-            port = self._server.add_secure_port(address, self._credentials)
-        except RuntimeError as error:
-            raise ShoalError(f"--dispatch {address}: it cannot be had: choose another address") from error
-        await self._server.start()
-        self._picture.subscribe(self._on_changes)
-        return port
-
-    async def stop(self) -> None:
-        self.shut()
-        await self._server.stop(1.0)
+        picture.subscribe(self._on_changes)
 
     # ---- the reign
 
@@ -194,16 +160,17 @@ class Dispatch:
 
     # ---- one session
 
-    async def _session(self, _: Any, context: Context) -> None:
-        hello = await read_hello(context)
-        peer = await identify(context)
+    async def session(self, stream: NodeStream) -> None:
+        """From Hello to the end, whoever ends it."""
+        hello = await read_hello(stream)
+        peer = await identify(stream)
         if not self._leads():
-            await context.write(redirect(self._leader_address()))
+            await stream.write(redirect(self._leader_address()))
             return
-        await self._admit(peer, context)
-        session = await self._begin(peer, hello, context)
+        await self._admit(peer, stream)
+        session = await self._begin(peer, hello, stream)
         if not self._leads():  # it ended meanwhile: `shut` has not seen this session
-            await context.write(redirect(self._leader_address()))
+            await stream.write(redirect(self._leader_address()))
             return
         older = self._sessions.get(session.node)
         if older is not None:
@@ -213,9 +180,9 @@ class Dispatch:
         self._followers.came(session)
         self._ended.pop(session.node, None)
         self._on_facts(session.node)
-        reading = asyncio.ensure_future(self._read(session, context))
+        reading = asyncio.ensure_future(self._read(session, stream))
         try:
-            await write_session(session, context, self._welcome(), self._books, self._followers)
+            await write_session(session, stream, self._welcome(), self._books, self._followers)
         finally:
             reading.cancel()
             self._followers.gone(session)
@@ -228,7 +195,7 @@ class Dispatch:
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await reading
 
-    async def _admit(self, peer: Peer, context: Context) -> None:
+    async def _admit(self, peer: Peer, stream: NodeStream) -> None:
         """The picture may be a moment behind a join at another controller: before a refusal the store itself is asked."""
         document: NodeDoc | None = self._picture.snapshot().of("nodes").get(peer.name)
         if document is not None and document.serial == peer.serial:
@@ -236,30 +203,30 @@ class Dispatch:
         try:
             document = await self._read_node(peer.name)
         except ShoalError as error:
-            await refuse(context, grpc.StatusCode.UNAVAILABLE, str(error))
+            await refuse(stream, Refusal.UNAVAILABLE, str(error))
         if document is None or document.serial != peer.serial:
-            await refuse(context, grpc.StatusCode.PERMISSION_DENIED, not_admitted(peer.name, document))
+            await refuse(stream, Refusal.NOT_ALLOWED, not_admitted(peer.name, document))
 
-    async def _begin(self, peer: Peer, hello: pb.Hello, context: Context) -> NodeSession:
+    async def _begin(self, peer: Peer, hello: pb.Hello, stream: NodeStream) -> NodeSession:
         if hello.node and hello.node != peer.name:
             text = f"the certificate is that of node {peer.name}, Hello says {hello.node[:80]!r}"
-            await refuse(context, grpc.StatusCode.PERMISSION_DENIED, text)
+            await refuse(stream, Refusal.NOT_ALLOWED, text)
         before = self._picture.snapshot().of("status").get(peer.name) or StatusDoc(peer.name)
         status = NodeStatus(before)
         try:
             if hello.info:
                 status.take_info(hello.info)
         except ValueError as error:
-            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, f"Hello.info: {error}")
+            await refuse(stream, Refusal.BAD_MESSAGE, f"Hello.info: {error}")
         status.take_generation(hello.generation)
         held = frozenset((row.service_id, row.version) for row in hello.known_specs)
         return NodeSession(peer.name, peer.serial, status, set(held), self._now_ms(), held)
 
-    async def _read(self, session: NodeSession, context: Context) -> None:
+    async def _read(self, session: NodeSession, stream: NodeStream) -> None:
         try:
             while True:
-                message: Any = await context.read()
-                if not isinstance(message, pb.FromNode):  # the end
+                message = await stream.read()
+                if message is None:
                     break
                 if self._sessions.get(session.node) is not session:
                     return
@@ -301,11 +268,6 @@ class Dispatch:
 
     def _now_ms(self) -> int:
         return int(self._clock.now() * 1000)
-
-
-def _encoded(message: pb.ToNode | bytes) -> bytes:
-    """What many sessions are told alike comes encoded."""
-    return message if isinstance(message, bytes) else message.SerializeToString()
 
 
 def _event(node: str, row: pb.NodeEvent) -> Event:

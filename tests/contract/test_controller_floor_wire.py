@@ -16,6 +16,7 @@ from grpc import aio
 
 from controller.certificates import serial_of
 from controller.clock import RealClock
+from controller.dispatch.grpc_server import DispatchServer
 from controller.dispatch.server import Dispatch
 from controller.election import Reign
 from controller.loops.picture import Picture
@@ -94,9 +95,9 @@ class Leader:
         self.documents: dict[str, NodeDoc] = {}
         self.picture = Picture(asyncio.get_running_loop().call_soon)
         self.dispatch = Dispatch(
-            self.picture, pki, RealClock(), 1.0, self.read, lambda node: None, lambda events: None, ["10.0.0.9:2379"],
-            late_s,
-        )  # fmt: skip
+            self.picture, RealClock(), 1.0, self.read, lambda node: None, lambda events: None, ["10.0.0.9:2379"], late_s
+        )
+        self.server = DispatchServer(self.dispatch, pki)
 
     async def read(self, node: str) -> NodeDoc | None:
         return self.documents.get(node)
@@ -135,7 +136,7 @@ class Leader:
 async def leader(folder: Path, late_s: float = 60.0) -> AsyncIterator[Leader]:
     """With a network that n1 and n2 take part in, and one replica of `web` on n1."""
     found = Leader(ensure_pki(folder / "pki", "c1", []), late_s)
-    found.port = await found.dispatch.start("127.0.0.1:0")
+    found.port = await found.server.start("127.0.0.1:0")
     slices = (("n1", "10.1.0.0/24"), ("n2", "10.1.1.0/24"))
     found.put("netplans", "net", NetworkPlanDoc("n", "net", 4097, "10.1.0.0/16", slices))
     found.put("services", "web", WEB)
@@ -145,7 +146,7 @@ async def leader(folder: Path, late_s: float = 60.0) -> AsyncIterator[Leader]:
     try:
         yield found
     finally:
-        await found.dispatch.stop()
+        await found.server.stop()
 
 
 async def settled(*agents: Agent) -> None:

@@ -15,6 +15,7 @@ from grpc import aio
 
 from controller.certificates import serial_of
 from controller.clock import RealClock, RealRandom
+from controller.dispatch.grpc_server import DispatchServer
 from controller.dispatch.server import Dispatch
 from controller.election import Election, Reign
 from controller.loops.picture import Picture
@@ -48,8 +49,9 @@ async def opening(folder: Path) -> AsyncIterator[tuple[Dispatch, Asked, Any]]:
     pair = pki.authority.issue("n1", ROLE_NODE, ["n1.node.shoal"])
     asked = Asked(NodeDoc("n1", "id", serial_of(x509.load_pem_x509_certificate(pair.certificate))))
     picture = Picture(asyncio.get_running_loop().call_soon)
-    dispatch = Dispatch(picture, pki, RealClock(), 1.0, asked.read, lambda node: None, lambda events: None)
-    port = await dispatch.start("127.0.0.1:0")
+    dispatch = Dispatch(picture, RealClock(), 1.0, asked.read, lambda node: None, lambda events: None)
+    server = DispatchServer(dispatch, pki)
+    port = await server.start("127.0.0.1:0")
     dispatch.open(Reign(Guard(key("leader"), 1), 1, "c", 1, 0, RealClock().monotonic, good_until=float("inf")))
     credentials = grpc.ssl_channel_credentials(pki.authority.pem, pair.key, pair.certificate)
     options = (("grpc.ssl_target_name_override", CONTROLLER_SERVER_NAME),)
@@ -61,7 +63,7 @@ async def opening(folder: Path) -> AsyncIterator[tuple[Dispatch, Asked, Any]]:
             await asked.begun.wait()
             yield dispatch, asked, call
     finally:
-        await dispatch.stop()
+        await server.stop()
 
 
 async def test_a_session_that_opens_during_a_reign_is_welcome(tmp_path: Path) -> None:
