@@ -30,19 +30,13 @@ def place(cluster: ClusterView, groups: Sequence[Group]) -> Placement:
 def place_in(pool: Pool, groups: Sequence[Group]) -> Placement:
     """The same on an account that is kept (`pool.begin` comes before, `pool.restore` behind)."""
     held = dict(pool.volumes)
-    assigned: list[tuple[Pair, ...]] = []
-    short: list[_Short | None] = []
-    for group in groups:
-        pairs, rest = _everywhere(pool, group) if group.everywhere else _place_group(pool, group)
-        assigned.append(tuple(pairs))
-        short.append(rest)
-    refused = [Refusal(tuple(rest.slots), _explain(pool, rest)) if rest else None for rest in short]
-    bound = {name: nodes for name, nodes in pool.volumes.items() if held.get(name) != nodes}
-    return Placement(tuple(assigned), tuple(refused), bound)
+    filled = fill_in(pool, groups)
+    refused = [explain_in(pool, rest) if rest else None for _, rest in filled]
+    return Placement(tuple(tuple(pairs) for pairs, _ in filled), tuple(refused), bound_since(pool, held))
 
 
 @dataclass(frozen=True, slots=True)
-class _Short:
+class Short:
     """Slots of a group that got no node; `existing` with what was placed."""
 
     group: Group
@@ -50,7 +44,22 @@ class _Short:
     existing: Mapping[int, int]
 
 
-def _everywhere(pool: Pool, group: Group) -> tuple[list[Pair], _Short | None]:
+def fill_in(pool: Pool, groups: Sequence[Group]) -> list[tuple[list[Pair], Short | None]]:
+    """Each group as far as it goes: its pairs, and what is left of it. May be asked again in the same pass."""
+    return [_everywhere(pool, group) if group.everywhere else _place_group(pool, group) for group in groups]
+
+
+def explain_in(pool: Pool, rest: Short) -> Refusal:
+    """Why: asked when all groups have been placed."""
+    return Refusal(tuple(rest.slots), _explain(pool, rest))
+
+
+def bound_since(pool: Pool, held: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Volumes that have another place than in `held`."""
+    return {name: nodes for name, nodes in pool.volumes.items() if held.get(name) != nodes}
+
+
+def _everywhere(pool: Pool, group: Group) -> tuple[list[Pair], Short | None]:
     """One replica on every node that passes. Only nodes that it should run on but cannot are refusals."""
     existing = {pool.at[name]: 1 for name in group.existing if name in pool.at}
     single = replace(group, max_per_node=1)
@@ -63,21 +72,21 @@ def _everywhere(pool: Pool, group: Group) -> tuple[list[Pair], _Short | None]:
         return pairs, None
     has = {*existing, *order}
     without = {i: 0 for i in should if i not in has}
-    return pairs, _Short(group, (0,), without) if without else None
+    return pairs, Short(group, (0,), without) if without else None
 
 
-def _place_group(pool: Pool, group: Group) -> tuple[list[Pair], _Short | None]:
+def _place_group(pool: Pool, group: Group) -> tuple[list[Pair], Short | None]:
     existing = {pool.at[name]: count for name, count in group.existing.items() if count and name in pool.at}
     pinned = group
     if group.volumes:
         tied = _tie(pool, group, existing)
         if tied is None:
-            return [], _Short(group, group.slots, existing)
+            return [], Short(group, group.slots, existing)
         pinned = tied
     pairs, slots = _take_preferred(pool, pinned, existing)
     shape = _shape(pinned)
     if slots and not pinned.max_per_node and shape in pool.full:
-        return pairs, _Short(group, slots, existing)
+        return pairs, Short(group, slots, existing)
     order = _fill(pool, pinned, existing, len(slots)) if slots else []
     pairs += zip(slots, map(pool.names.__getitem__, order), strict=False)
     if len(order) == len(slots):
@@ -86,7 +95,7 @@ def _place_group(pool: Pool, group: Group) -> tuple[list[Pair], _Short | None]:
         existing[i] = existing.get(i, 0) + 1
     if not pinned.max_per_node:
         pool.full[shape] = ""
-    return pairs, _Short(group, slots[len(order) :], existing)
+    return pairs, Short(group, slots[len(order) :], existing)
 
 
 def _shape(group: Group) -> object:
@@ -94,7 +103,7 @@ def _shape(group: Group) -> object:
     return (group.constraints, group.platform, group.shun, group.node, group.reserve, group.ports)
 
 
-def _explain(pool: Pool, rest: _Short) -> str:
+def _explain(pool: Pool, rest: Short) -> str:
     group, existing = rest.group, rest.existing
     if group.everywhere:
         return summary(Counter(reason(pool, i, group, 0) for i in existing))
