@@ -53,7 +53,7 @@ class KernelNetwork:
         self._leases = Leases(run_dir / "network", forgotten)
         self._guard_file = run_dir / "network" / "guarded"
         self._plans: dict[str, LinkPlan] = {}
-        self._served: dict[str, LinkPlan] = {}
+        self._served: dict[str, LinkPlan] | None = None  # None: nobody was told anything, not even that there are none
         self._guarded: frozenset[str] = frozenset()
         self._leaving: dict[str, bool] = {}  # whether together with others
         self._waiting = 0  # orders of `apply` that have not begun
@@ -149,7 +149,7 @@ class KernelNetwork:
 
     async def _tell_new(self) -> None:
         """The node's own bridge may have come with a container."""
-        if self._plans.keys() != self._served.keys():
+        if self._served is None or self._plans.keys() != self._served.keys():
             await self._tell()
 
     def _attach(self, container_id: str, networks: Sequence[AttachmentWanted]) -> Attached:

@@ -115,6 +115,11 @@ def inside(plan: LinkPlan, prefix6: str) -> Iterator[Member]:
             yield Member("inside6", f'"{plan.vxlan}" . {embedded_network(prefix6, plan.subnet)}')
 
 
+def tunnel_of(member: Member) -> str:
+    """The link that such a source enters by."""
+    return member.key.partition(" . ")[0].strip('"')
+
+
 def network_share(service: ServiceNames, network: str, view: View) -> Share:
     """One service on a network this node takes part in: its address there."""
     plan = view.plans.get(network)

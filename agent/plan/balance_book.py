@@ -2,8 +2,8 @@
 
 Rules: pure. Every change marks what it touches; `change` compares only that with what the tables hold, so its cost does not
 depend on what else there is. Two that claim one frontend do not mix: the first by name has it. What an earlier agent left in
-the tables stays until the network it belongs to was told whole. Addresses that are counted leave the tables after their counts
-were read once more.
+the tables stays until everybody who could claim it has spoken; a network this node takes no part in has nothing to say.
+Addresses that are counted leave the tables after their counts were read once more.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ from agent.plan.balance import (
     inside,
     network_share,
     rearranged,
+    tunnel_of,
 )
 from agent.plan.names import EndpointsMessage, ServiceNames
 from agent.plan.network import LinkPlan
 
 COUNTERS: Final = ("begun", "to", "from")
 UNREAD_MAX: Final = 4096
+_OF_TUNNELS: Final = ("inside", "inside6")
 _HOST: Final = ""
 _PLANS: Final = ("\0", "networks")
 
@@ -77,6 +79,8 @@ class BalanceBook:
         self._told6: dict[str, str] = {}
         self._whole: set[str] = set()
         self._plans: dict[str, LinkPlan] = {}
+        self._planned = False
+        """Whether the plans were told: none may be what is wanted, or be yet to come."""
         self._view = View(node, {}, {})
         self._shares: dict[Owner, Share] = {}
         self._claims: dict[Frontend, dict[Owner, Slots]] = {}
@@ -119,7 +123,7 @@ class BalanceBook:
             self._put((message.network, service.service_id), self._share(message.network, service))
         if message.whole:
             self._whole.add(message.network)
-            self._settle(message.network)
+            self._settle()
 
     def networks(self, plans: Mapping[str, LinkPlan]) -> tuple[str, ...]:
         """The networks this node takes part in; gives those it no longer does, whose news are forgotten."""
@@ -129,9 +133,9 @@ class BalanceBook:
                 self._put((network, service_id), Share())
             self._told6.pop(network, None)
             self._whole.discard(network)
+        self._planned = True
         self._look(plans)
-        for network in plans.keys() & self._whole:
-            self._settle(network)
+        self._settle()
         return left
 
     def _look(self, plans: Mapping[str, LinkPlan]) -> None:
@@ -223,18 +227,23 @@ class BalanceBook:
             while len(self._unread) > UNREAD_MAX:
                 self.read([next(iter(self._unread))])
 
-    def _settle(self, network: str) -> None:
-        """`network` was told whole: what is inherited of it and claimed by nobody goes. With the last network the rest goes,
-        but for addresses on bridges that nobody has spoken of: the plans may be yet to come."""
-        plan = self._plans.get(network)
-        bridge = plan.bridge if plan else None
-        joined = [name for name, seen in self._plans.items() if seen.vxlan]
-        all_told = bool(joined) and self._whole.issuperset([INGRESS, *joined])
+    def _settle(self) -> None:
+        """What is inherited goes, but for what is claimed, once all who could claim it have spoken."""
+        if not self._inherited:
+            return
+        silent = [plan for name, plan in self._plans.items() if name not in self._whole]
+        bridges = {plan.bridge for plan in silent}
+        tunnels = {plan.vxlan for plan in silent if plan.vxlan}  # the node's own bridge has none, and is never told of
+        ingress = INGRESS in self._whole
         for item in list(self._inherited):
-            if isinstance(item, Vip):
-                told = item.bridge == bridge
+            if isinstance(item, Published):
+                told = ingress
+            elif isinstance(item, Vip):
+                told = self._planned and item.bridge not in bridges
+            elif item.of in _OF_TUNNELS:
+                told = self._planned and tunnel_of(item) not in tunnels
             else:
-                told = network == INGRESS if isinstance(item, Published) else all_told
+                told = self._planned and ingress and not tunnels
             if told:
                 del self._inherited[item]
                 self._touched[item] = None

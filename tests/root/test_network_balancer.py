@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import struct
 import time
@@ -300,6 +301,38 @@ def test_a_restarted_agent_takes_its_table_over(lab: Lab) -> None:
         n1.told("ingress", whole=True)
         assert lab.refused("out", N1, 8080)
         assert talk.ask()[0] == outside.ask()[0] == "a1"
+
+
+def test_wherever_an_agent_was_killed_the_next_one_leaves_nothing_that_nobody_wants(lab: Lab) -> None:
+    n1, heard = lab.nodes["n1"], service("a1", "b1", ports=[port(8080), port(8081, host_ip=N1)])
+    web = {"protocol": "tcp", "target": 80, "published": 9090, "address": "10.64.1.2"}
+    steps: list[Callable[[], object]] = [
+        partial(n1.networks, "one", "two"),
+        partial(n1.told, "one", heard, prefix6=PREFIX6, whole=True),
+        partial(n1.told, "ingress", heard, whole=True),
+        partial(n1.publish, "box", web),
+        partial(n1.told, "one", removed=["1"]),
+        partial(n1.networks),
+    ]
+    for killed_after in range(1, len(steps) + 1):
+        n1.stop()
+        n1.start()
+        for number, step in enumerate(steps[:killed_after]):
+            step()
+            n1("traffic")  # waits for what is being written
+            assert held(lab) or number == len(steps) - 1
+        n1.stop()
+        before = held(lab)
+        n1.start()
+        n1.told("ingress", whole=True)
+        assert held(lab) == {}, (killed_after, before)
+
+
+def held(lab: Lab) -> dict[str, list[Any]]:
+    """Whatever stands in sets and maps of n1's table."""
+    rows = json.loads(lab.run("n1", "nft", "-j", "list", "table", "inet", "shoal-lb"))["nftables"]
+    bodies = [row.get("set") or row.get("map") for row in rows]
+    return {body["name"]: body["elem"] for body in bodies if body and body.get("elem")}
 
 
 def test_what_somebody_removes_is_back_after_repair_and_counts_go_on(lab: Lab) -> None:

@@ -116,3 +116,17 @@ def test_what_is_left_of_networks_that_are_gone_is_removed_at_the_start(nodes: d
     links = n1.run("ip", "-br", "link")[1]
     assert ("4097" in links, "shv-" in links, "4098" in links) == (False, False, True)
     assert "10.77." not in n1.run("ip", "route")[1]
+
+
+def test_that_no_network_is_left_is_told_too_when_the_agent_was_killed_on_the_way(nodes: dict[str, Node]) -> None:
+    n1 = nodes["n1"]
+    n1.apply("n2")
+    n1.stop()
+    n1.start()
+    assert n1("told") == [], "they may be yet to come"
+    n1("apply", networks=[])
+    assert n1("told") == [[]]
+    assert n1("repair") == []
+    assert n1("told") == [[]]
+    assert [row for row in n1.run("ip", "-br", "link")[1].splitlines() if row.startswith("sh")] == []
+    assert "4097" not in n1.run("nft", "list", "ruleset")[1]

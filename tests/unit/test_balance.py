@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -357,6 +358,74 @@ def test_any_changes_lead_to_what_would_be_written_from_nothing(
     assert {f: sorted(s) for f, s in made.slots.items()} == {f: sorted(s) for f, s in anew.slots.items()}
     assert all(len(set(slots)) == len(slots) for slots in made.slots.values())
     assert made.change() == Change()
+
+
+OTHER = LinkPlan("back", "shb-2", "", "10.1.1.1/24", "shx-2", 2, subnet="10.1.0.0/16", prefix6="fd00:1::/96")
+PLANNED: list[tuple[LinkPlan, ...]] = [(), (PLAN,), (OTHER,), (OTHER, PLAN)]
+
+
+def tellings(plans: Sequence[LinkPlan], services: Sequence[ServiceNames]) -> list[EndpointsMessage | tuple[LinkPlan, ...]]:
+    """All that an agent is told after its start, when `services` are there. No address is on two networks."""
+    beside = [replace(row, vip=row.vip.replace("10.0.", "10.1.")) for row in services]
+    rows = {NET: services, OTHER.name: beside, "ingress": services}
+    names = [*(plan.name for plan in plans), "ingress"]
+    return [tuple(plans), *(message(*rows[name], network=name, whole=True) for name in names)]
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(st.lists(STEPS | st.sampled_from(PLANNED), max_size=6), min_size=1, max_size=3),
+    st.sampled_from(PLANNED),
+    st.lists(SERVICES, max_size=2, unique_by=lambda row: row.service_id),
+    st.randoms(use_true_random=False),
+    st.lists(st.booleans(), min_size=4, max_size=4),
+)
+def test_wherever_agents_were_killed_the_next_one_that_heard_all_holds_what_a_first_one_would(
+    killed: list[list[EndpointsMessage | str | tuple[LinkPlan, ...]]],
+    plans: tuple[LinkPlan, ...],
+    services: list[ServiceNames],
+    order: Random,
+    applied: list[bool],
+) -> None:
+    made, elements = BalanceBook("n1"), Elements()
+    for steps in killed:
+        for what in steps:
+            told(made, what)
+            elements = played(elements, made.change())
+        left, made = made, BalanceBook("n1")
+        made.inherit(left.slots, left.members)
+    heard = tellings(plans, services)
+    anew = BalanceBook("n1")
+    for what in heard:
+        told(anew, what)
+    anew.change()
+    order.shuffle(heard)
+    for what, now in zip(heard, applied, strict=False):
+        told(made, what)
+        if now:
+            elements = played(elements, made.change())
+    elements = played(elements, made.change())
+    assert elements == written(made)
+    assert set(made.members) == set(anew.members)
+    assert {f: sorted(s) for f, s in made.slots.items()} == {f: sorted(s) for f, s in anew.slots.items()}
+
+
+def told(made: BalanceBook, what: EndpointsMessage | str | tuple[LinkPlan, ...]) -> None:
+    if isinstance(what, tuple):
+        made.networks({plan.name: plan for plan in what})
+    else:
+        step(made, what)
+
+
+def test_without_networks_nothing_an_earlier_agent_left_stays_once_that_is_known() -> None:
+    earlier = book(message(service(endpoint(1), ports=[Port(80, 8080)]), whole=True), plans=(PLAN, OTHER))
+    elements = played({}, earlier.change())
+    made = BalanceBook("n1")
+    made.inherit(earlier.slots, earlier.members)
+    made.take(message(network="ingress", whole=True))
+    assert ("vips", '"shb-1" . 10.0.192.9') in played(elements, made.change()), "its networks may be yet to come"
+    made.networks({})
+    assert played(elements, made.change()) == {}
 
 
 def udp(asked: str, answered: str, client: str = "10.0.1.9", number: int = 53) -> Connection:
