@@ -13,7 +13,7 @@ from agent.network.balance_port import Balancer, NoBalancer
 from agent.network.port import NetworkDriver
 from agent.plan.names import Client, EndpointsMessage
 from agent.runtime.port import ContainerRuntime
-from agent.volumes.store import VolumeStore
+from agent.volumes.port import Volumes
 
 if TYPE_CHECKING:
     from agent.images.records import Credentials, Image, ProgressSink, PullPolicy
@@ -70,7 +70,7 @@ class Ports:
     runtime: ContainerRuntime
     images: Images
     network: NetworkDriver
-    volumes: VolumeStore
+    volumes: Volumes
     data_dir: Path
     names: Names = field(default_factory=NoNames)
     balance: Balancer = field(default_factory=NoBalancer)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from agent.core.failure import failure_of
-from agent.core.journal import Journal
+from agent.core.journal import Kept
 from agent.core.perform import Performer
 from agent.core.ports import Ports
 from agent.core.report import Reporter
@@ -35,7 +35,7 @@ REPAIR_S = 10.0
 class Runner:
     """`await recover()`, then `run()` until it is cancelled."""
 
-    def __init__(self, core: Core, ports: Ports, journal: Journal, clock: Clock, reporter: Reporter) -> None:
+    def __init__(self, core: Core, ports: Ports, journal: Kept, clock: Clock, reporter: Reporter) -> None:
         self.core = core
         self.ports = ports
         self.performer = Performer(ports, lambda: core.desired)

@@ -1,9 +1,7 @@
-"""The node's volumes: a directory each below <data-dir>/volumes/NAME, with `_data` for the content.
+"""The node's volumes on its disk: a directory each below <data-dir>/volumes/NAME, with `_data` for the content.
 
-Rules: blocking calls, from several threads at once; one volume is made or deleted by one of them at a time. A volume is made
-when a replica first needs it and kept when the replica goes; only anonymous ones go with their replica. What cannot be served
-is refused with its name, never ignored. `volume.json` is written last: a volume without it is half made and is made again; a
-damaged one costs the labels, never the content.
+Rules: what cannot be served is refused with its name, never ignored. `volume.json` is written last: a volume without it is half
+made and is made again; a damaged one costs the labels, never the content.
 """
 
 from __future__ import annotations
@@ -11,10 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,46 +18,36 @@ from zlib import crc32
 
 from agent.images.trees import remove_tree
 from agent.plan.records import WantedVolume
-from model.errors import Conflict, DiskFull, ImageError, NotFound, RuntimeFailed
+from agent.volumes.port import (
+    Users,
+    Volume,
+    absolute_source,
+    check_options,
+    checked,
+    disk_problem,
+    in_use,
+    is_name,
+    no_part,
+    no_source,
+)
+from model.errors import ImageError, NotFound, RuntimeFailed
+from model.spec import Mount
 
 log = logging.getLogger(__name__)
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
-_NO_SPACE = {28, 122}
 _LOCKS = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Volume:
-    """One volume. `path` is where its content is; `device` the host directory it stands for (driver option), or empty."""
-
-    name: str
-    path: Path
-    driver: str = "local"
-    options: Mapping[str, str] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
-    created: str = ""
-    anonymous: bool = False
-
-    def plain(self, in_use_by: Iterable[str] = ()) -> dict[str, Any]:
-        """Docker's shape of a volume, with who uses it."""
-        return {
-            "Name": self.name, "Driver": self.driver, "Mountpoint": str(self.path), "CreatedAt": self.created, "Scope": "local",
-            "Labels": dict(self.labels), "Options": dict(self.options), "Anonymous": self.anonymous,
-            "InUseBy": sorted(in_use_by),
-        }  # fmt: skip
-
-
 class VolumeStore:
-    """Volumes of one node. `users` tells which replicas (by name) use which volume."""
+    """The real Volumes."""
 
-    def __init__(self, root: Path, users: Callable[[], Mapping[str, Collection[str]]]) -> None:
+    def __init__(self, root: Path, users: Users) -> None:
         self._root = root
         self._users = users
         self._locks = tuple(threading.Lock() for _ in range(_LOCKS))
         root.mkdir(parents=True, exist_ok=True, mode=0o711)
 
     def get(self, name: str) -> Volume | None:
-        folder = self._root / _checked(name)
+        folder = self._root / checked(name)
         try:
             plain = _noted(folder)
         except FileNotFoundError:
@@ -70,15 +56,11 @@ class VolumeStore:
         return Volume(name, path, plain["driver"], plain["options"], plain["labels"], plain["created"], plain["anonymous"])
 
     def all(self) -> list[Volume]:
-        names = sorted(path.name for path in self._root.iterdir() if _NAME.fullmatch(path.name))
+        names = sorted(path.name for path in self._root.iterdir() if is_name(path.name))
         return [volume for name in names if (volume := self.get(name)) is not None]
 
     def ensure(self, wanted: WantedVolume, fill: Callable[[Path], None] | None = None, *, anonymous: bool = False) -> Volume:
-        """The volume, made if it is not there. `fill` puts the image's content into a new, empty one.
-
-        Raises RuntimeFailed (permanent for a driver or option that is not served) and DiskFull.
-        """
-        with self._lock(_checked(wanted.name)):
+        with self._lock(checked(wanted.name)):
             volume = self.get(wanted.name) or self._make(wanted, fill, anonymous)
         if not volume.path.is_dir():
             raise RuntimeFailed(f"volume {volume.name}: {volume.path} is not a directory on this node")
@@ -105,8 +87,23 @@ class VolumeStore:
             raise disk_problem(error, f"volume {wanted.name}") from error
         return volume
 
+    def bind_source(self, mount: Mount) -> str:
+        path = absolute_source(mount)
+        if not path.exists():
+            if not mount.create_host_path:
+                raise no_source(mount)
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise disk_problem(error, f"bind mount {mount.target}") from error
+        return str(path)
+
+    def check_part(self, volume: Volume, subpath: str) -> None:
+        path = (volume.path / subpath).resolve()
+        if subpath and (not path.is_relative_to(volume.path.resolve()) or not path.is_dir()):
+            raise no_part(volume, subpath)
+
     def remove(self, name: str, *, force: bool = False) -> None:
-        """Raises NotFound (unless forced) and Conflict while a replica uses it."""
         volume = self.get(name)
         if volume is None:
             if force:
@@ -114,11 +111,10 @@ class VolumeStore:
             raise NotFound(f"volume {name}: not on this node")
         users = self._users().get(name, ())
         if users:
-            raise Conflict(f"volume {name} is used by {', '.join(sorted(users))}: remove the replica first")
+            raise in_use(name, users)
         self._delete(name)
 
     def prune(self, *, everything: bool, keep: Collection[str] = ()) -> list[str]:
-        """Remove unused anonymous volumes, with `everything` named ones too; the names removed."""
         users = self._users()
         removed = []
         for volume in self.all():
@@ -128,7 +124,6 @@ class VolumeStore:
         return removed
 
     def release(self, names: Iterable[str]) -> None:
-        """Remove anonymous volumes of a replica that is gone; unknown names are fine."""
         for name in names:
             volume = self.get(name)
             if volume is not None and volume.anonymous:
@@ -144,33 +139,6 @@ class VolumeStore:
                 raise RuntimeFailed(f"volume {name} cannot be deleted: {error}") from error
             except OSError as error:
                 raise RuntimeFailed(f"volume {name} cannot be deleted: {error.strerror}: {error.filename}") from error
-
-
-def check_options(name: str, driver: str, options: Mapping[str, str]) -> None:
-    """Refuse what this node does not serve: another driver, NFS and other file systems to be mounted."""
-    if driver not in ("", "local"):
-        raise RuntimeFailed(f"volume {name}: driver {driver!r} is not available: only 'local' is", permanent=True)
-    unknown = sorted(set(options) - {"type", "o", "device"})
-    if unknown:
-        raise RuntimeFailed(f"volume {name}: driver option {unknown[0]!r} is not known: use type, o, device", permanent=True)
-    kind = options.get("type", "none" if "device" in options else "")
-    if kind not in ("", "none"):
-        raise RuntimeFailed(
-            f"volume {name}: type {kind!r} is not served yet: mount it on the node and use type=none,o=bind,device=PATH",
-            permanent=True,
-        )
-    if kind == "none" and options:
-        if "bind" not in options.get("o", "").split(","):
-            raise RuntimeFailed(f"volume {name}: type 'none' needs o=bind", permanent=True)
-        if not options.get("device", "").startswith("/"):
-            raise RuntimeFailed(f"volume {name}: device must be an absolute path on the node", permanent=True)
-
-
-def disk_problem(error: OSError, what: str) -> RuntimeFailed:
-    """An OSError as one line; a full disk has its own class."""
-    if error.errno in _NO_SPACE:
-        return DiskFull(f"{what}: disk full: {error.filename or 'no space left'}: free space on this node")
-    return RuntimeFailed(f"{what}: {error.strerror}: {error.filename}")
 
 
 def _content(folder: Path, options: Mapping[str, str]) -> Path:
@@ -208,9 +176,3 @@ def _empty_folder(path: Path) -> None:
     remove_tree(path)
     path.mkdir(mode=0o755)
     os.chmod(path, 0o755)
-
-
-def _checked(name: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise RuntimeFailed(f"volume name {name[:80]!r}: use letters, digits, '_', '.', '-'", permanent=True)
-    return name

@@ -12,8 +12,9 @@ import pytest
 from agent.plan.container import HostMount
 from agent.plan.mounts import anonymous_name, mount_plans, volume_users
 from agent.plan.records import ImageFacts, Life, ReplicaId, WantedVolume
+from agent.volumes.port import check_options
 from agent.volumes.prepare import host_mounts
-from agent.volumes.store import VolumeStore, check_options
+from agent.volumes.store import VolumeStore
 from model.errors import Conflict, NotFound, RuntimeFailed
 from model.spec import ContainerSpec, Mount, ServiceSpec
 

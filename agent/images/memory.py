@@ -1,0 +1,149 @@
+"""The node's images in memory: same promises, no registry and no layers. For tests and the simulation.
+
+Rules: what a registry has is said by `registry`; an image stays on the node until it is removed. Images without layers: nothing
+is copied out of them into volumes.
+"""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from hashlib import sha256
+from pathlib import Path
+
+from agent.images.errors import ImageInUse, ImageNotFound, disk_error
+from agent.images.flights import Flights
+from agent.images.records import Credentials, Image, ImageConfig, ProgressSink, PullPolicy, PullProgress
+from model.errors import BadInput, ImageError
+from model.image_ref import ImageRef, parse_image_ref
+
+_SHORT_ID_CHARS_MIN = 12
+
+Registry = Callable[[ImageRef], Awaitable[ImageConfig]]
+"""How an image wants to be run; takes as long as a pull does. Raises ImageNotFound and the other errors of a pull."""
+
+
+class MemoryImages:
+    """See agent.core.ports.Images. `archives`: what files hold that may be loaded, as references. `full`: the disk has no
+    space."""
+
+    def __init__(self, registry: Registry, archives: Mapping[Path, tuple[str, ...]] | None = None) -> None:
+        self.full = False
+        self._registry = registry
+        self._archives = dict(archives or {})
+        self._images: dict[str, Image] = {}
+        self._names: dict[str, str] = {}
+        self._holds: dict[str, str] = {}
+        self._pulls: Flights[str] = Flights()
+
+    def crash(self) -> None:
+        """The agent died: its pulls are gone, and who holds what."""
+        self._pulls = Flights()
+        self._holds.clear()
+
+    def get(self, ref: str) -> Image | None:
+        image_id = self._find(ref)
+        return self._images[image_id] if image_id is not None else None
+
+    def list(self) -> list[Image]:
+        return [self._images[image_id] for image_id in sorted(self._images)]
+
+    async def pull(
+        self,
+        ref: str,
+        *,
+        auth: Credentials | None = None,
+        progress: ProgressSink | None = None,
+        policy: PullPolicy = "missing",
+    ) -> Image:
+        parsed = parse_image_ref(ref)
+        present = self._names.get(parsed.canonical)
+        if policy != "always" and present is not None:
+            return self._images[present]
+        if policy == "never":
+            raise ImageNotFound(f"image {parsed.familiar} is not on this node, and its pull policy is 'never'")
+        image = self._images[await self._pulls.join(parsed.canonical, lambda: self._pull(parsed))]
+        if progress is not None:
+            progress(PullProgress(parsed.familiar, 0, 0, 0, 0))
+        return image
+
+    async def _pull(self, ref: ImageRef) -> str:
+        config = await self._registry(ref)
+        if self.full:
+            raise disk_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), f"image {ref.familiar}", Path("/memory/images"))
+        return self._take(ref, config)
+
+    def _take(self, ref: ImageRef, config: ImageConfig) -> str:
+        image_id = f"sha256:{sha256(repr(config).encode()).hexdigest()}"
+        before = self._names.get(ref.canonical)
+        self._names[ref.canonical] = image_id
+        if before is not None and before != image_id:
+            self._rename(before)
+        known = self._images.get(image_id)
+        digest = known.digest if known else f"sha256:{sha256(image_id.encode()).hexdigest()}"
+        self._images[image_id] = Image(image_id, (), digest, (), config, 0, None)
+        self._rename(image_id)
+        return image_id
+
+    def _rename(self, image_id: str) -> None:
+        """Its names as they are now."""
+        image = self._images[image_id]
+        names = sorted(name for name, named in self._names.items() if named == image_id)
+        familiar = tuple(parse_image_ref(name).familiar for name in names)
+        self._images[image_id] = Image(image.id, familiar, image.digest, (), image.config, 0, None)
+
+    async def load(self, source: Path) -> builtins.list[Image]:
+        if source not in self._archives:
+            raise ImageError(f"image archive {source.name}: not a tar archive")
+        return [self._images[await self._pull(parse_image_ref(ref))] for ref in self._archives[source]]
+
+    async def remove(self, ref: str) -> None:
+        image_id = self._find(ref)
+        if image_id is None:
+            raise ImageNotFound(f"image {ref} is not on this node")
+        names = {name for name, named in self._names.items() if named == image_id}
+        canonical = _canonical(ref)
+        gone = {canonical} if canonical in names else names
+        if gone >= names and image_id in self._holds.values():
+            raise ImageInUse(f"image {ref} is used on this node: remove the containers that use it first")
+        self._names = {name: named for name, named in self._names.items() if name not in gone}
+        if gone >= names:
+            del self._images[image_id]
+        else:
+            self._rename(image_id)
+
+    def hold(self, image_id: str, owner: str) -> None:
+        self._holds[owner] = image_id
+
+    def release(self, owner: str) -> None:
+        self._holds.pop(owner, None)
+
+    def _find(self, ref: str) -> str | None:
+        named = self._names.get(_canonical(ref) or "")
+        if named is not None:
+            return named
+        digits = ref.removeprefix("sha256:")
+        if len(digits) < _SHORT_ID_CHARS_MIN:
+            return None
+        found = [image_id for image_id in self._images if image_id.startswith(f"sha256:{digits}")]
+        return found[0] if len(found) == 1 else None
+
+
+def registry_of(images: Mapping[str, ImageConfig]) -> Registry:
+    """A registry that has these, by canonical reference, and answers at once."""
+
+    async def ask(ref: ImageRef) -> ImageConfig:
+        if ref.canonical not in images:
+            raise ImageNotFound(f"image {ref.familiar} not found at registry {ref.registry}")
+        return images[ref.canonical]
+
+    return ask
+
+
+def _canonical(ref: str) -> str | None:
+    try:
+        return parse_image_ref(ref).canonical
+    except BadInput:
+        return None
