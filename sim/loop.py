@@ -1,0 +1,368 @@
+"""An asyncio loop on virtual time: nothing waits, nothing is random, no thread and no socket.
+
+Rules:
+- Callbacks run in the order they were asked for; timers in the order of their time, then in the order they were asked for. When
+  nothing is ready, time jumps to the next timer.
+- Whose callback it is (process.py) is read from its context: a paused process's is set aside, a dead one's never runs.
+- Garbage is collected at certain steps only, never when the interpreter happens to have made enough objects: finalizers run at
+  the same step of every run.
+- Tasks hash in the order they were made, so that sets of them (TaskGroup, asyncio.wait) are gone through in the same order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import heapq
+import sys
+import threading
+import warnings
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
+from contextvars import Context
+from typing import Any, Final, TypeVarTuple
+
+from sim.process import PROCESS, Kept, Process
+
+_Ts = TypeVarTuple("_Ts")
+CLEAN_STEPS: Final = 1 << 17
+"""Between two collections of what is young."""
+CLEAN_ALL_EVERY: Final = 64
+"""Every so many of them everything is looked at."""
+STUCK_STEPS: Final = 1 << 24
+"""So many callbacks at one instant are a circle without a wait in it."""
+CLOSE_TRIES: Final = 50
+
+
+class Deadlock(Exception):
+    """Nothing is ready and no timer runs: whoever waits would wait for ever."""
+
+
+class Livelock(Exception):
+    """Time does not go on: callbacks follow each other without end."""
+
+
+class SimTask(asyncio.Task[Any]):
+    """`number`: the how-manieth of its loop. `process`: whose it is; None: the world's."""
+
+    __slots__ = ("number", "process")
+    number: int
+    process: Process | None
+
+    def __hash__(self) -> int:
+        return self.number
+
+
+class Soon(asyncio.Handle):
+    """A callback to run; `call` is None when it was cancelled."""
+
+    __slots__ = ("args", "call", "context")
+
+    def __init__(self, call: Callable[..., object], args: tuple[Any, ...], context: Context) -> None:
+        self.call: Callable[..., object] | None = call
+        self.args = args
+        self.context = context
+
+    def cancel(self) -> None:
+        self.call, self.args = None, ()
+
+    def cancelled(self) -> bool:
+        return self.call is None
+
+    def __repr__(self) -> str:
+        return f"<{self.call} {self.args}>"
+
+
+class Timer(asyncio.TimerHandle):
+    """A callback to run at `due`, in virtual seconds; `call` is None when it was cancelled."""
+
+    __slots__ = ("args", "call", "context", "due", "loop", "waits")
+
+    def __init__(
+        self, due: float, call: Callable[..., object], args: tuple[Any, ...], context: Context, loop: VirtualLoop
+    ) -> None:
+        self.due = due
+        self.call: Callable[..., object] | None = call
+        self.args = args
+        self.context = context
+        self.loop = loop
+        self.waits = True
+
+    def when(self) -> float:
+        return self.due
+
+    def cancel(self) -> None:
+        if self.call is not None:
+            self.call, self.args = None, ()
+            if self.waits:
+                self.loop.timer_cancelled()
+
+    def cancelled(self) -> bool:
+        return self.call is None
+
+    def __repr__(self) -> str:
+        return f"<{self.call} {self.args} at {self.due:.6f}>"
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """`steps`: callbacks run. `world`: the context of what belongs to no process. `over`: it is being closed; of no consequence
+    is what coroutines do that are thrown away then."""
+
+    _thread = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = 0
+        self.over = False
+        self.world = Context()
+        self.processes: list[Process] = []
+        self._now = 0.0
+        self._queue: deque[Soon | Timer] = deque()
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._cancelled = 0
+        self._timer_number = 0
+        self._task_number = 0
+        self._halt = False
+        self._kept = Kept()
+        self._generators: dict[int, Process | None] = {}
+        """Whose the generator at this address is: at its end nothing else tells. Those of ended ones are overwritten."""
+        self._clean_at = CLEAN_STEPS
+        self._instant = (0.0, 0)
+
+    # ---- asking for callbacks
+
+    def time(self) -> float:
+        return self._now
+
+    def call_soon(
+        self, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
+    ) -> asyncio.Handle:
+        handle = Soon(callback, args, contextvars.copy_context() if context is None else context)
+        self._queue.append(handle)
+        return handle
+
+    def call_soon_threadsafe(
+        self, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
+    ) -> asyncio.Handle:
+        if self._thread not in (0, threading.get_ident()):
+            raise RuntimeError("another thread: the simulation has none")
+        return self.call_soon(callback, *args, context=context)
+
+    def call_later(
+        self, delay: float, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def call_at(
+        self, when: float, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        if when < self._now:
+            when = self._now
+        timer = Timer(when, callback, args, contextvars.copy_context() if context is None else context, self)
+        self._timer_number += 1
+        heapq.heappush(self._timers, (when, self._timer_number, timer))
+        return timer
+
+    def timer_cancelled(self) -> None:
+        """A timer's: it stays in the heap until its time comes, or until most are like it."""
+        self._cancelled += 1
+        if self._cancelled > 100 and 2 * self._cancelled > len(self._timers):
+            self._timers = [entry for entry in self._timers if entry[2].call is not None]
+            heapq.heapify(self._timers)
+            self._cancelled = 0
+
+    def run_again(self, handles: Iterable[Soon | Timer]) -> None:
+        """Those of a process that goes on."""
+        self._queue.extend(handles)
+
+    def create_task(
+        self,
+        coro: Generator[Any, None, Any] | Coroutine[Any, Any, Any],
+        *,
+        name: object = None,
+        context: Context | None = None,
+    ) -> asyncio.Task[Any]:
+        self._task_number += 1
+        task = SimTask.__new__(SimTask)
+        task.number = self._task_number
+        process = PROCESS.get(None) if context is None else context.get(PROCESS)
+        task.process = process
+        task.__init__(coro, loop=self, name=name or f"task {task.number}", context=context)  # type: ignore[misc]
+        if process is None:
+            self._kept.add(task)
+        else:
+            process.adopt(task)
+        return task
+
+    def run_in_executor(
+        self, executor: Any, func: Callable[[*_Ts], Any], *args: *_Ts
+    ) -> asyncio.Future[Any]:
+        """Runs it here and now."""
+        future: asyncio.Future[Any] = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+    # ---- running
+
+    def is_running(self) -> bool:
+        return self._thread != 0
+
+    def stop(self) -> None:
+        self._halt = True
+
+    def run_forever(self) -> None:
+        """Until `stop()`. Raises Deadlock, Livelock."""
+        if self.is_closed() or self._thread or asyncio._get_running_loop() is not None:
+            raise RuntimeError("the loop is closed, or a loop is running already")
+        hooks, collecting = sys.get_asyncgen_hooks(), gc.isenabled()
+        self._thread = threading.get_ident()
+        sys.set_asyncgen_hooks(firstiter=self._generator_begins, finalizer=self._generator_dropped)
+        gc.disable()
+        asyncio._set_running_loop(self)
+        try:
+            self._run()
+        finally:
+            self._halt = False
+            self._thread = 0
+            asyncio._set_running_loop(None)
+            sys.set_asyncgen_hooks(*hooks)
+            if collecting:
+                gc.enable()
+
+    def _run(self) -> None:
+        queue = self._queue
+        take = queue.popleft
+        while not self._halt:
+            if not queue:
+                self._jump()
+            handle = take()
+            call = handle.call
+            if call is None:
+                continue
+            context = handle.context
+            process = context.get(PROCESS)
+            if process is not None and process.halted:
+                process.hold(handle)
+                continue
+            self.steps += 1
+            try:
+                context.run(call, *handle.args)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                self._failed(handle, process, error)
+            if self.steps >= self._clean_at:
+                self._clean()
+
+    def _jump(self) -> None:
+        """To the next timer's time: all timers of that time are ready then."""
+        timers, queue = self._timers, self._queue
+        while not queue:
+            if not timers:
+                raise Deadlock(f"at {self._now:.3f} s nothing is scheduled; {self._waiting()}")
+            due = timers[0][0]
+            while timers and timers[0][0] == due:
+                timer = heapq.heappop(timers)[2]
+                timer.waits = False
+                if timer.call is None:
+                    self._cancelled -= 1
+                else:
+                    self._now = due
+                    queue.append(timer)
+
+    def _failed(self, handle: Soon | Timer, process: Process | None, error: BaseException) -> None:
+        """A callback, or a task that wants the interpreter to exit: that is its process's end."""
+        if isinstance(error, SystemExit):
+            if process is None:
+                raise error
+            process.crash(error)
+        else:
+            self.call_exception_handler({"message": f"exception in {handle}", "exception": error})
+
+    def _clean(self) -> None:
+        self._clean_at += CLEAN_STEPS
+        gc.collect(2 if self._clean_at // CLEAN_STEPS % CLEAN_ALL_EVERY == 0 else 1)
+        now, since = self._instant
+        if now != self._now:
+            self._instant = (self._now, self.steps)
+        elif self.steps - since > STUCK_STEPS:
+            raise Livelock(f"at {self._now:.3f} s: {self.steps - since} callbacks, and time does not go on")
+
+    def _waiting(self) -> str:
+        names = [task.get_name() for task in self._kept.pending()]
+        return f"of the world {len(names)} tasks wait: {', '.join(names[:5])}"
+
+    # ---- asynchronous generators: one that is dropped half-way is closed by a task of its process
+
+    def _generator_begins(self, generator: AsyncGenerator[Any, Any]) -> None:
+        self._generators[id(generator)] = PROCESS.get(None)
+
+    def _generator_dropped(self, generator: AsyncGenerator[Any, Any]) -> None:
+        process = self._generators.pop(id(generator), None)
+        if self.over:
+            return
+        if process is not None and process.halted:
+            process.hold(Soon(self._close_generator, (generator,), process.context))
+            return
+        self.call_soon(self._close_generator, generator, context=(process.context if process else self.world).copy())
+
+    def _close_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
+        self.create_task(_closed(generator))
+
+    # ---- the end
+
+    def call_exception_handler(self, context: Any) -> None:
+        if not self.over:
+            super().call_exception_handler(context)
+
+    def close(self) -> None:
+        """Throws away what still waits. Coroutines run their `finally` blocks now, since Python frees none without: whatever
+        comes of it is of no consequence, and is not told."""
+        if self.is_closed() or self.is_running():
+            super().close()
+            return
+        self.over = True
+        hook = sys.unraisablehook
+        sys.unraisablehook = lambda _: None
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self._bury()
+        finally:
+            sys.unraisablehook = hook
+        super().close()
+
+    def _bury(self) -> None:
+        while tasks := self._remains():
+            for task in tasks:
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                _throw_away(task.get_coro())
+            self._queue.clear()
+            self._timers.clear()
+
+    def _remains(self) -> list[asyncio.Task[Any]]:
+        tasks = self._kept.pending()
+        self._kept = Kept()
+        for process in [*self.processes]:
+            tasks += process.remains()
+        return tasks
+
+
+async def _closed(generator: AsyncGenerator[Any, Any]) -> None:
+    await generator.aclose()
+
+
+def _throw_away(coro: Any) -> None:
+    """A `finally` block that waits has to be thrown out of each wait."""
+    for _ in range(CLOSE_TRIES):
+        try:
+            coro.close()
+        except BaseException:
+            continue
+        return
