@@ -2,7 +2,8 @@
 
 Rules: deterministic (ids count up, no randomness, no set is iterated) and without a clock or timer of its own: leases expire
 by the `now` it is given, looked at whenever the store is touched, or when `expire()` is called. A watcher sleeps on an
-asyncio.Event that a change sets, so a virtual-time loop can drive it. `fault` lets a test or the simulation break a call.
+asyncio.Event that a change sets, so a virtual-time loop can drive it. `fault` lets a test or the simulation break a call;
+`on_write` hears of every transaction that changed something.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from bisect import bisect_left, insort
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final
+from typing import Final, TypeAlias
 
 from controller.store.checks import check_key, check_txn
 from model.store_port import (
@@ -34,6 +35,10 @@ from model.store_port import (
 )
 
 LOST: Final = "store: the answer to a transaction was lost; it may or may not be written: read again"
+
+
+OnWrite: TypeAlias = Callable[[str, list[Op], int], None]
+"""(who wrote, what, the revision it took). Of a lease's end: ("", its keys as deletes, revision)."""
 
 
 class Fault(Enum):
@@ -61,7 +66,7 @@ class _Change:
 class MemoryStore:
     """`history`: changes kept for watchers and old listings; older ones are compacted by themselves.
 
-    `fault(call)`: asked once a call ("get", "list", "txn", "lease"); None lets it pass.
+    `fault(call)`: asked once a call ("get", "list", "txn", "lease"); None lets it pass. `on_write` listeners must not write.
     """
 
     def __init__(
@@ -84,8 +89,13 @@ class MemoryStore:
         self._next_lease = 1
         self._watchers: dict[int, asyncio.Event] = {}
         self._next_watcher = 0
+        self.on_write: list[OnWrite] = []
 
     # ---- reading
+
+    @property
+    def revision(self) -> int:
+        return self._revision
 
     async def get(self, key: str) -> Entry | None:
         check_key(key)
@@ -121,19 +131,20 @@ class MemoryStore:
 
     # ---- writing
 
-    async def txn(self, guards: Sequence[Guard], ops: Sequence[Op]) -> TxnResult:
+    async def txn(self, guards: Sequence[Guard], ops: Sequence[Op], *, by: str = "") -> TxnResult:
+        """`by`: who writes, for `on_write`."""
         check_txn(guards, ops)
         fault = self._enter("txn")
         if fault is Fault.FULL and any(isinstance(op, Put) for op in ops):
             raise StoreFull("store: out of space (asked for by a test)")
         if fault is Fault.UNKNOWN_LOST:
             raise StoreUnknown(LOST)
-        result = self._apply(guards, ops)
+        result = self._apply(guards, ops, by)
         if fault is Fault.UNKNOWN_WRITTEN:
             raise StoreUnknown(LOST)
         return result
 
-    def _apply(self, guards: Sequence[Guard], ops: Sequence[Op]) -> TxnResult:
+    def _apply(self, guards: Sequence[Guard], ops: Sequence[Op], by: str) -> TxnResult:
         for guard in guards:
             entry = self._entries.get(guard.key)
             if (entry.mod_revision if entry else 0) != guard.mod_revision:
@@ -148,7 +159,7 @@ class MemoryStore:
             else:
                 for key in [op.key] if isinstance(op, Delete) else self._under(op.prefix):
                     changes.extend(self._delete(key))
-        self._commit(changes)
+        self._commit(changes, by, ops)
         return TxnResult(True, self._revision)
 
     def _put(self, op: Put) -> _Change:
@@ -177,13 +188,15 @@ class MemoryStore:
             self._lease_of[key] = lease
             self._leases[lease].keys[key] = None
 
-    def _commit(self, changes: Sequence[_Change]) -> None:
+    def _commit(self, changes: Sequence[_Change], by: str, ops: Sequence[Op]) -> None:
         if not changes:
             return
         self._revision += 1
         self._log.extend(changes)
         if len(self._log) > 2 * self._history:
             self.compact(self._log[-self._history].event.mod_revision)
+        for listener in self.on_write:
+            listener(by, list(ops), self._revision)
         self._wake()
 
     # ---- watching
@@ -245,9 +258,10 @@ class MemoryStore:
         held = self._leases.get(lease)
         if held is None:
             return
-        changes = [change for key in list(held.keys) for change in self._delete(key)]
+        keys = list(held.keys)
+        changes = [change for key in keys for change in self._delete(key)]
         del self._leases[lease]
-        self._commit(changes)
+        self._commit(changes, "", [Delete(key) for key in keys])
 
     # ---- administration, for tests
 

@@ -1,10 +1,12 @@
-"""The promises of model/store_port.py, kept by every store: memory, our etcd client, the etcd3 package (get, list, txn)."""
+"""The promises of model/store_port.py, kept by every store: memory, our etcd client, the etcd3 package (get, list, txn),
+and by the simulation's way to the one in memory."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
@@ -30,6 +32,7 @@ from model.store_port import (
     TxnResult,
 )
 from protos import etcd_pb2 as pb
+from sim.store import StoreSide
 from tests.contract.etcd_harness import Cluster
 
 pytestmark = pytest.mark.contract
@@ -41,10 +44,27 @@ def cluster() -> Iterator[Cluster]:
         yield made
 
 
+class Nobody:
+    """Of the process and the trace of a simulation what its store needs."""
+
+    def __init__(self) -> None:
+        self.on_death: list[Callable[[], None]] = []
+
+    def add(self, kind: str, about: str, text: str = "") -> None:
+        """Not kept."""
+
+
+def simulated() -> StoreSide:
+    loop = asyncio.get_running_loop()
+    return StoreSide(MemoryStore(now=loop.time), "c1", Nobody(), loop, random.Random(1), Nobody())
+
+
 async def _open(kind: str, request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     store: Store
     if kind == "memory":
         store = MemoryStore()
+    elif kind == "sim":
+        store = simulated()
     else:
         target = request.getfixturevalue("cluster").target()
         store = EtcdStore(target) if kind == "etcd" else Etcd3Store(target)
@@ -54,13 +74,13 @@ async def _open(kind: str, request: pytest.FixtureRequest) -> AsyncIterator[Stor
         await store.close()
 
 
-@pytest.fixture(params=["memory", "etcd", "etcd3"])
+@pytest.fixture(params=["memory", "sim", "etcd", "etcd3"])
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     async for made in _open(request.param, request):
         yield made
 
 
-@pytest.fixture(params=["memory", "etcd"])
+@pytest.fixture(params=["memory", "sim", "etcd"])
 async def whole_store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     """A store that also watches and leases."""
     async for made in _open(request.param, request):
@@ -256,8 +276,8 @@ async def test_two_watches_do_not_disturb_each_other(whole_store: Store, at: str
 
 
 async def compact(store: Store, revision: int) -> None:
-    if isinstance(store, MemoryStore):
-        store.compact(revision)
+    if isinstance(store, MemoryStore | StoreSide):
+        (store.shared if isinstance(store, StoreSide) else store).compact(revision)
     else:
         assert isinstance(store, EtcdStore)
         request = pb.CompactionRequest(revision=revision, physical=True)
