@@ -1,0 +1,1 @@
+"""The checkers: safety while the simulation runs (`Checks`), liveness when its faults have ended (`settled`)."""
