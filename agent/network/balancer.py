@@ -4,7 +4,8 @@ Rules:
 - News are taken at once and applied soon: whatever arrives while a transaction runs goes with the next one, and only then is
   its number given out. A refused transaction is answered by writing the whole table, again and again with growing pauses.
 - What an earlier agent wrote goes on working until the controller or the replicas were heard; counts go on, too.
-- UDP has no end of its own: what the kernel remembers of it is forgotten when its backend goes.
+- UDP has no end of its own: what the kernel remembers of it is forgotten when its backend goes; once at the start also what an
+  agent left that was killed before it came to that.
 - `localhost` answers for published ports by IPv4; `::1` does not, the kernel cannot translate it out of the loopback link.
 - A published port of one particular address (`host_ip`) is balanced again by no other node: a node that takes no part in the
   service's network refuses it.
@@ -28,7 +29,7 @@ from agent.network.published import PublishedPorts
 from agent.plan import balance_held, balance_rules
 from agent.plan.balance import HostPort, Row
 from agent.plan.balance_book import COUNTERS, BalanceBook, Change, Move
-from agent.plan.balance_udp import stale
+from agent.plan.balance_udp import Stale, Unfinished, stale
 from agent.plan.forget import Forgetting
 from agent.plan.names import EndpointsMessage
 from agent.plan.network import LinkPlan
@@ -38,6 +39,7 @@ from model.ports import Clock
 
 log = logging.getLogger(__name__)
 RETRY_MAX_S: Final = 30.0
+OWED_MAX: Final = 1_000
 _ROUTE_LOCALNET: Final = Path("/proc/sys/net/ipv4/conf/all/route_localnet")
 
 Say = Callable[[str, str, str], None]
@@ -74,6 +76,8 @@ class KernelBalancer:
         self._done = asyncio.Event()
         self._subnets: dict[str, ipaddress.IPv4Network] = {}
         self._owed: list[Move] = []
+        self._taken_over = False  # and not everything heard since
+        self._unfinished: Unfinished | None = None
         self._shapes: set[balance_rules.Shape] = set()
         self._broken = False
         self._number = self._applied = 0
@@ -89,6 +93,7 @@ class KernelBalancer:
     def _take_over(self) -> None:
         if (held := self._held()) is not None:
             self._book.inherit(held.slots, held.members)
+            self._taken_over = True
         try:
             self._write(held)
         except RuntimeFailed as error:
@@ -167,6 +172,8 @@ class KernelBalancer:
         """One transaction; gives how long to pause before the next attempt, 0: it worked."""
         change, upto, session = self._book.change(), self._number, self._session
         self._owed += change.moves
+        if self._taken_over and self._book.heard().everybody():
+            self._taken_over, self._unfinished = False, Unfinished(self._book.slots, self._book.view.subnets())
         try:
             await asyncio.to_thread(self._perform, change)
         except Exception as error:  # whatever it is, it must not be the end of load balancing
@@ -187,13 +194,17 @@ class KernelBalancer:
             if text := balance_rules.transaction(change, sorted(shapes)):
                 self._nft.run(text)
                 self._shapes |= shapes
-        moves, self._owed = self._owed, []
-        gone = stale(moves)
         try:
+            self._forget()
+        except (RuntimeFailed, OSError) as error:
+            self._owed = self._owed[-OWED_MAX:]
+            log.warning("connections cannot be forgotten: %s; tried again", error)
+
+    def _forget(self) -> None:
+        for gone in (stale(self._owed), self._unfinished or Stale()):
             for original, six in gone.looks():
                 self._conntrack.delete_where(UDP, original, gone.concerns, six=six)
-        except (RuntimeFailed, OSError) as error:
-            log.warning("connections cannot be forgotten: %s", error)
+        self._owed, self._unfinished = [], None
 
     # -- ports of mode host
 
@@ -245,7 +256,7 @@ class KernelBalancer:
         self._seen = count
         async with self._lock:
             freed = self._ports.retry()
-            if freed and await self._apply(0.0):
+            if (freed and await self._apply(0.0)) or self._owed or self._unfinished:
                 self._news.set()
         return (*sentences, *freed, *(("route_localnet was off and is on again",) if localhost else ()))
 

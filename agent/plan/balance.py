@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import NamedTuple
 
 from agent.plan.names import EndpointName, ServiceNames
@@ -101,6 +101,12 @@ class View:
         plan = self.plans.get(endpoint.network)
         return plan is not None and (endpoint.node == self.node or bool(plan.vxlan))
 
+    def subnets(self) -> list[IPv4Network | IPv6Network]:
+        """Of the networks, of both families."""
+        found: list[IPv4Network | IPv6Network] = [IPv4Network(plan.subnet) for plan in self.plans.values()]
+        prefixed = ((plan, self.prefix6.get(name, "")) for name, plan in self.plans.items())
+        return found + [IPv6Network(embedded_network(prefix6, plan.subnet)) for plan, prefix6 in prefixed if prefix6]
+
 
 def own_member(address: str) -> Member:
     """A local replica's address: what it sends to itself by way of a service must come from somebody else's."""
@@ -113,11 +119,6 @@ def inside(plan: LinkPlan, prefix6: str) -> Iterator[Member]:
         yield Member("inside", f'"{plan.vxlan}" . {plan.subnet}')
         if prefix6:
             yield Member("inside6", f'"{plan.vxlan}" . {embedded_network(prefix6, plan.subnet)}')
-
-
-def tunnel_of(member: Member) -> str:
-    """The link that such a source enters by."""
-    return member.key.partition(" . ")[0].strip('"')
 
 
 def network_share(service: ServiceNames, network: str, view: View) -> Share:

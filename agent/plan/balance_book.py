@@ -28,14 +28,13 @@ from agent.plan.balance import (
     inside,
     network_share,
     rearranged,
-    tunnel_of,
 )
+from agent.plan.balance_heard import Heard
 from agent.plan.names import EndpointsMessage, ServiceNames
 from agent.plan.network import LinkPlan
 
 COUNTERS: Final = ("begun", "to", "from")
 UNREAD_MAX: Final = 4096
-_OF_TUNNELS: Final = ("inside", "inside6")
 _HOST: Final = ""
 _PLANS: Final = ("\0", "networks")
 
@@ -81,7 +80,7 @@ class BalanceBook:
         self._plans: dict[str, LinkPlan] = {}
         self._planned = False
         """Whether the plans were told: none may be what is wanted, or be yet to come."""
-        self._view = View(node, {}, {})
+        self.view = View(node, {}, {})
         self._shares: dict[Owner, Share] = {}
         self._claims: dict[Frontend, dict[Owner, Slots]] = {}
         self._needed: dict[Member, dict[Owner, bool]] = {}
@@ -140,9 +139,9 @@ class BalanceBook:
 
     def _look(self, plans: Mapping[str, LinkPlan]) -> None:
         """Reckon again what depends on networks that are seen differently now."""
-        before, self._plans = self._view, dict(plans)
+        before, self._plans = self.view, dict(plans)
         prefix6 = {name: plan.prefix6 or self._told6.get(name, "") for name, plan in plans.items()}
-        self._view = View(self._node, self._plans, prefix6)
+        self.view = View(self._node, self._plans, prefix6)
         changed = {
             name
             for name in before.plans.keys() | plans.keys()
@@ -159,10 +158,10 @@ class BalanceBook:
                 self._put((INGRESS, service.service_id), self._share(INGRESS, service))
 
     def _share(self, network: str, service: ServiceNames) -> Share:
-        return ingress_share(service, self._view) if network == INGRESS else network_share(service, network, self._view)
+        return ingress_share(service, self.view) if network == INGRESS else network_share(service, network, self.view)
 
     def prefix6_of(self, network: str) -> str:
-        return self._view.prefix6.get(network, "")
+        return self.view.prefix6.get(network, "")
 
     def publish(self, sandbox: str, ports: Iterable[HostPort]) -> None:
         """All ports of mode host of one replica."""
@@ -227,26 +226,14 @@ class BalanceBook:
             while len(self._unread) > UNREAD_MAX:
                 self.read([next(iter(self._unread))])
 
+    def heard(self) -> Heard:
+        return Heard(self.view.plans if self._planned else None, self._whole)
+
     def _settle(self) -> None:
         """What is inherited goes, but for what is claimed, once all who could claim it have spoken."""
-        if not self._inherited:
-            return
-        silent = [plan for name, plan in self._plans.items() if name not in self._whole]
-        bridges = {plan.bridge for plan in silent}
-        tunnels = {plan.vxlan for plan in silent if plan.vxlan}  # the node's own bridge has none, and is never told of
-        ingress = INGRESS in self._whole
-        for item in list(self._inherited):
-            if isinstance(item, Published):
-                told = ingress
-            elif isinstance(item, Vip):
-                told = self._planned and item.bridge not in bridges
-            elif item.of in _OF_TUNNELS:
-                told = self._planned and tunnel_of(item) not in tunnels
-            else:
-                told = self._planned and ingress and not tunnels
-            if told:
-                del self._inherited[item]
-                self._touched[item] = None
+        for item in self.heard().unclaimed(self._inherited) if self._inherited else ():
+            del self._inherited[item]
+            self._touched[item] = None
 
     # -- what goes out
 

@@ -9,12 +9,13 @@ frontend that lost somebody, or one for each family when those are several.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final
 
-from agent.plan.balance import Vip
-from agent.plan.balance_book import Move
+from agent.plan.balance import Frontend, Vip
+from agent.plan.balance_book import Move, Slots
 from agent.plan.nfnl import Connection, Side
 
 LOOKS_MAX: Final = 2
@@ -45,8 +46,7 @@ class Stale:
         port = (forth.target_port, ":" in forth.target)
         if (back.source, back.source_port) in self.by_port.get(port, ()):
             return True
-        untranslated = (back.source, back.target, back.source_port) == (forth.target, forth.source, forth.target_port)
-        return untranslated and port in self.new_ports
+        return port in self.new_ports and _untranslated(found)
 
 
 def stale(moves: Iterable[Move]) -> Stale:
@@ -55,10 +55,52 @@ def stale(moves: Iterable[Move]) -> Stale:
         frontend, lost, new = move.frontend, move.lost, move.before is None
         if isinstance(frontend, Vip):
             if lost:
-                result.by_address[frontend.address] = frozenset(address for address, _ in lost)
+                before = result.by_address.get(frontend.address, frozenset())
+                result.by_address[frontend.address] = before | frozenset(address for address, _ in lost)
         elif frontend.protocol == "udp" and (lost or new):
             port = (frontend.published, frontend.family == 6)
             result.by_port[port] = result.by_port.get(port, frozenset()) | frozenset(lost)
             if new:
                 result.new_ports.add(port)
     return result
+
+
+class Unfinished:
+    """What an agent left that was killed after it had changed the tables and before it forgot what that made stale: seen from
+    what the tables hold now. `subnets`: of the networks of this node, so that what others translate is left alone."""
+
+    def __init__(self, slots: Mapping[Frontend, Slots], subnets: Iterable[IPv4Network | IPv6Network]) -> None:
+        self._by_address: dict[str, set[str]] = {}
+        self._by_port: dict[tuple[int, bool], set[tuple[str, int]]] = {}
+        self._subnets = tuple(subnets)
+        for frontend, rows in slots.items():
+            if isinstance(frontend, Vip):
+                self._by_address.setdefault(frontend.address, set()).update(backend.address for backend in rows)
+            elif frontend.protocol == "udp":
+                port = (frontend.published, frontend.family == 6)
+                self._by_port.setdefault(port, set()).update((backend.address, backend.port) for backend in rows)
+
+    def looks(self) -> list[Look]:
+        return [(Side(), False), (Side(), True)]
+
+    def concerns(self, found: Connection) -> bool:
+        forth, back = found.forth, found.back
+        if forth.target in self._by_address:
+            return back.source not in self._by_address[forth.target]
+        port = (forth.target_port, ":" in forth.target)
+        if port in self._by_port and _untranslated(found):
+            return True
+        if (back.source, back.source_port) == (forth.target, forth.target_port):
+            return False  # nobody's but its own
+        if port in self._by_port:
+            return (back.source, back.source_port) not in self._by_port[port] and self._is_ours(back.source)
+        return self._is_ours(back.source)
+
+    def _is_ours(self, address: str) -> bool:
+        where = ip_address(address)
+        return any(where in subnet for subnet in self._subnets)
+
+
+def _untranslated(found: Connection) -> bool:
+    forth, back = found.forth, found.back
+    return (back.source, back.target, back.source_port) == (forth.target, forth.source, forth.target_port)

@@ -328,6 +328,26 @@ def test_wherever_an_agent_was_killed_the_next_one_leaves_nothing_that_nobody_wa
         assert held(lab) == {}, (killed_after, before)
 
 
+def test_a_udp_client_moves_also_when_the_agent_was_killed_before_it_came_to_that(lab: Lab) -> None:
+    n1 = lab.nodes["n1"]
+    ports = [port(5300, 53, protocol="udp")]
+    with lab.talk("a3", VIP, 53, "udp") as inside:
+        n1.told("one", service("a1"))
+        n1.told("ingress", service("a1", ports=ports))
+        with lab.talk("out", N1, 5300, "udp") as outside:
+            assert inside.ask()[0] == outside.ask()[0] == "a1"
+            n1.stop()
+            for name, key, slot in (("backends", VIP, "10.64.1.2"), ("targets", "udp . 5300", "10.64.1.2 . 53")):
+                element = f"inet shoal-lb {name} {{ {key} . 0x53480000"
+                lab.run("n1", "nft", f"delete element {element} }}; add element {element} : {slot.replace('1.2', '1.3')} }}")
+            assert inside.ask()[0] == outside.ask()[0] == "a1", "the tables changed, and what is remembered did not"
+            n1.start("one", "two")
+            for network in ("two", "one"):
+                n1.told(network, *([service("a2")] if network == "one" else []), whole=True)
+            n1.told("ingress", service("a2", ports=ports), whole=True)
+            assert inside.ask()[0] == outside.ask()[0] == "a2"
+
+
 def held(lab: Lab) -> dict[str, list[Any]]:
     """Whatever stands in sets and maps of n1's table."""
     rows = json.loads(lab.run("n1", "nft", "-j", "list", "table", "inet", "shoal-lb"))["nftables"]

@@ -14,7 +14,7 @@ from agent.plan.balance import Backend, HostPort, Member, Published, Row, Vip, r
 from agent.plan.balance_book import BalanceBook, Change, Move
 from agent.plan.balance_held import held
 from agent.plan.balance_rules import MARK, needed_shapes, transaction, whole
-from agent.plan.balance_udp import stale
+from agent.plan.balance_udp import Unfinished, stale
 from agent.plan.names import EndpointName, EndpointsMessage, ServiceNames
 from agent.plan.network import LinkPlan
 from agent.plan.nfnl import Connection, Side
@@ -455,3 +455,38 @@ def test_many_losses_are_looked_for_at_once() -> None:
     gone = stale(Move(Vip("shb-1", f"10.0.192.{n}"), (backend,), None) for n in range(9))
     assert gone.looks() == [(Side(), False)]
     assert gone.concerns(udp("10.0.192.8", "10.0.1.1"))
+
+
+def test_a_frontend_that_lost_twice_before_it_was_looked_at_lost_both() -> None:
+    one, two = Backend("10.0.1.1", "10.0.1.1"), Backend("10.0.1.2", "10.0.1.2")
+    vip = Vip("shb-1", "10.0.192.9")
+    gone = stale([Move(vip, (one, two), (two,)), Move(vip, (two,), ())])
+    assert gone.concerns(udp("10.0.192.9", "10.0.1.1"))
+    assert gone.concerns(udp("10.0.192.9", "10.0.1.2"))
+
+
+def test_what_a_killed_agent_did_not_come_to_is_seen_from_the_tables() -> None:
+    made = book(message(service(endpoint(1)), whole=True))
+    made.take(message(service(endpoint(1), ports=[Port(53, 5300, "udp")]), network="ingress", whole=True))
+    made.change()
+    left = Unfinished(made.slots, made.view.subnets())
+    stale_ones = {
+        "another backend of the address": udp("10.0.192.9", "10.0.1.2"),
+        "of an address that is gone": udp("10.0.192.8", "10.0.1.1"),
+        "another backend of the port": replace(udp("192.0.2.1", "10.0.1.2", number=5300), back=at("10.0.1.2", 53)),
+        "from before the port": udp("192.0.2.1", "192.0.2.1", number=5300),
+        "of a port that is gone": replace(udp("192.0.2.1", "10.0.1.1", number=5301), back=at("10.0.1.1", 53)),
+    }
+    others = {
+        "to the backend": udp("10.0.192.9", "10.0.1.1"),
+        "to the port's backend": replace(udp("192.0.2.1", "10.0.1.1", number=5300), back=at("10.0.1.1", 53)),
+        "translated by somebody else": udp("192.0.2.1", "172.17.0.2"),
+        "past all tables": udp("10.0.1.1", "10.0.1.1"),
+        "on its way out": replace(udp("9.9.9.9", "9.9.9.9"), back=Side("9.9.9.9", "192.0.2.1", 53, 999)),
+    }
+    assert [name for name, found in stale_ones.items() if not left.concerns(found)] == []
+    assert [name for name, found in others.items() if left.concerns(found)] == []
+
+
+def at(address: str, number: int) -> Side:
+    return Side(address, "10.0.1.9", number, 999)

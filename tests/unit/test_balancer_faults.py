@@ -48,6 +48,34 @@ def published(*rows: tuple[str, Port]) -> EndpointsMessage:
     return EndpointsMessage("ingress", True, services, number=1)
 
 
+class Unheard(NoConnections):
+    """Does not answer the first time."""
+
+    def __init__(self) -> None:
+        self.looks: list[Any] = []
+
+    def delete_where(self, *what: Any, **_: Any) -> int:
+        self.looks.append(what)
+        if len(self.looks) == 1:
+            raise OSError(105, "No buffer space available")
+        return 0
+
+
+async def test_connections_that_could_not_be_forgotten_are_tried_again_and_news_do_not_wait_for_it() -> None:
+    connections = Unheard()
+    balancer = KernelBalancer(cast(Nft, Rules()), "n1", connections, RealClock(), lambda *_: None)
+    balancer.take(published(("web", Port(53, free_port(), "udp"))))
+    assert await balancer._apply(0.0) == 0
+    assert await balancer.applied(0) == 1
+    assert len(connections.looks) == 1
+    assert await balancer._apply(0.0) == 0
+    assert len(connections.looks) > 1
+    looks = len(connections.looks)
+    assert await balancer._apply(0.0) == 0
+    assert len(connections.looks) == looks
+    await balancer.close()
+
+
 async def test_an_error_nobody_thought_of_is_answered_by_writing_the_whole_table() -> None:
     rules = Rules(KeyError("no such thing"))
     balancer = KernelBalancer(cast(Nft, rules), "n1", NoConnections(), RealClock(), lambda *_: None)
