@@ -8,7 +8,7 @@ the controller's. The secret of a token is compared in constant time and stands 
 from __future__ import annotations
 
 import hmac
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 from cryptography import x509
 from starlette.responses import PlainTextResponse, Response
@@ -24,6 +24,7 @@ from model.store_port import Delete, Guard, Op, Put
 from model.tokens import Token, parse_token
 from model.version import VERSION
 
+Role: TypeAlias = Literal["worker", "manager"]
 TOKEN_KEPT_MS: Final = 3_600_000
 """So long after its end a token's document stays: controllers' clocks may differ."""
 TOKENS_AT_ONCE: Final = 50
@@ -72,19 +73,9 @@ async def join(api: Api, call: Call) -> dict[str, Any]:
     if problem := node_name_problem(body.name):
         raise BadInput(problem)
     role = await _redeem(api, body.token)
-    node, revision = await api.read("nodes", body.name)
-    if node is not None and _alive(api, body.name):
-        raise Conflict(f"a node named {body.name} is in the cluster and ready: choose another name, or remove that one first")
+    before = await joinable(api, body.name)
     certificate = api.pki.authority.sign_csr(body.csr, body.name, ROLE_NODE, [node_server_name(body.name)])
-    serial = serial_of(x509.load_pem_x509_certificate(certificate))
-    document = _joined(api, body, role, serial, node)
-    ops: list[Op] = [Put(key("nodes", body.name), codec.encode(document))]
-    guards = [Guard(key("nodes", body.name), revision)]
-    status, status_revision = await api.read("status", body.name)
-    if status is None:
-        guards.append(Guard(key("status", body.name), status_revision))
-        ops.append(Put(key("status", body.name), codec.encode(StatusDoc(body.name, _info(body.info)))))
-    await api.commit(guards, ops)
+    document = await enter(api, body, role, serial_of(x509.load_pem_x509_certificate(certificate)), before)
     return {
         "ca": api.pki.authority.pem.decode(),
         "certificate": certificate.decode(),
@@ -93,6 +84,28 @@ async def join(api: Api, call: Call) -> dict[str, Any]:
         "controllers": dispatch_addresses(api),
         "apis": api_addresses(api),
     }
+
+
+async def joinable(api: Api, name: str) -> tuple[NodeDoc | None, int]:
+    """The node that had this name before, and its revision. Raises Conflict when it lives."""
+    node, revision = await api.read("nodes", name)
+    if node is not None and _alive(api, name):
+        raise Conflict(f"a node named {name} is in the cluster and ready: choose another name, or remove that one first")
+    return node, revision
+
+
+async def enter(api: Api, body: JoinBody, role: Role, serial: str, before: tuple[NodeDoc | None, int]) -> NodeDoc:
+    """Writes that the machine with this certificate is the node. `before`: what `joinable` said."""
+    node, revision = before
+    document = _joined(api, body, role, serial, node)
+    ops: list[Op] = [Put(key("nodes", body.name), codec.encode(document))]
+    guards = [Guard(key("nodes", body.name), revision)]
+    status, status_revision = await api.read("status", body.name)
+    if status is None:
+        guards.append(Guard(key("status", body.name), status_revision))
+        ops.append(Put(key("status", body.name), codec.encode(StatusDoc(body.name, _info(body.info)))))
+    await api.commit(guards, ops)
+    return document
 
 
 def dispatch_addresses(api: Api) -> list[str]:
@@ -111,7 +124,7 @@ def _addresses(api: Api, own: str, field: str) -> list[str]:
     return list(dict.fromkeys([own, *(address for row in known if (address := getattr(row, field)))]))
 
 
-async def _redeem(api: Api, text: str) -> Any:
+async def _redeem(api: Api, text: str) -> Role:
     """The role the token gives. Raises Unauthorized; one message for every way of being wrong."""
     refused = Unauthorized("the join token is wrong or has expired: make a new one with `shoal node token`")
     try:
@@ -125,7 +138,8 @@ async def _redeem(api: Api, text: str) -> Any:
         raise refused
     if document.expires_ms and document.expires_ms < api.now_ms():
         raise refused
-    return document.role
+    role: Role = document.role
+    return role
 
 
 def _alive(api: Api, node: str) -> bool:
@@ -134,7 +148,7 @@ def _alive(api: Api, node: str) -> bool:
     return (session is not None and session.open) or (health is not None and health.state == "ready")
 
 
-def _joined(api: Api, body: JoinBody, role: Any, serial: str, before: NodeDoc | None) -> NodeDoc:
+def _joined(api: Api, body: JoinBody, role: Role, serial: str, before: NodeDoc | None) -> NodeDoc:
     """A machine that joins again under its name keeps labels and availability, and gets a new id and certificate."""
     labels = {**dict(before.labels if before else ()), **body.labels}
     return NodeDoc(
@@ -163,5 +177,3 @@ async def openapi(api: Api, call: Call) -> Any:
     from controller.api.routes import ROUTES
 
     return description(ROUTES)
-
-
