@@ -230,6 +230,11 @@ class MemoryStore:
 
     # ---- leases
 
+    def leases(self) -> list[int]:
+        """The leases that are held now, oldest first."""
+        self.expire()
+        return list(self._leases)
+
     async def lease_grant(self, ttl_s: int) -> int:
         self._enter("lease")
         lease, self._next_lease = self._next_lease, self._next_lease + 1
