@@ -1,9 +1,14 @@
-"""The NetworkDriver in memory: same promises, no kernel. For tests and the simulation."""
+"""The NetworkDriver in memory: same promises, no kernel. For tests and the simulation.
+
+Rules: attachments and resting addresses outlive the agent, as records and links do; what networks there are is told anew.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 
+from agent.network.balance_port import Balancer
 from agent.network.port import Attached, AttachmentWanted, attached
 from agent.plan import attachment
 from agent.plan.attachment import Interface
@@ -14,19 +19,40 @@ _UNDERLAY_MTU = 1500
 
 
 class MemoryNetwork:
-    """Keeps networks and attachments in dictionaries."""
+    """Keeps networks and attachments in dictionaries. `forgotten` and `balance` as those of the kernel's network."""
 
-    def __init__(self, *, forgotten: Callable[[str, str], bool] = lambda network, address: True) -> None:
+    def __init__(
+        self,
+        *,
+        forgotten: Callable[[str, str], bool] = lambda network, address: True,
+        balance: Callable[[], Balancer | None] = lambda: None,
+    ) -> None:
         self.networks: dict[str, NetworkWanted] = {LOCAL_BRIDGE: local_bridge()}
         self.attached: dict[str, Attached] = {}
         self.guarded: frozenset[str] = frozenset()
         self._forgotten = forgotten
+        self._balance = balance
+        self._plans: dict[str, LinkPlan] = {LOCAL_BRIDGE: _plan(local_bridge())}
         self._held: dict[str, list[Interface]] = {}
         self._last: dict[str, str] = {}
-        self._resting: set[tuple[str, str]] = set()
+        self._resting: dict[tuple[str, str], None] = {}
+
+    def crash(self) -> None:
+        """The agent died: what networks are wanted is known again after the first `apply`."""
+        self.networks = {LOCAL_BRIDGE: self.networks[LOCAL_BRIDGE]}
+        self._plans = {LOCAL_BRIDGE: self._plans[LOCAL_BRIDGE]}
+
+    def addresses(self, container_id: str) -> tuple[tuple[str, str], ...]:
+        """(network, address) of each interface the container has."""
+        return tuple((found.network, found.address) for found in self._held.get(container_id, ()))
 
     async def apply(self, networks: Sequence[NetworkWanted]) -> None:
-        self.networks = {LOCAL_BRIDGE: local_bridge()} | {wanted.name: wanted for wanted in networks}
+        wanted = {LOCAL_BRIDGE: local_bridge()} | {network.name: network for network in networks}
+        known = {name: plan for name, plan in self._plans.items() if self.networks.get(name) == wanted.get(name)}
+        self._plans = {name: known.get(name) or _plan(network) for name, network in wanted.items()}
+        self.networks = wanted
+        if (balance := self._balance()) is not None:
+            balance.networks(self._plans)
 
     async def attach(self, container_id: str, networks: Sequence[AttachmentWanted]) -> Attached:
         if any(wanted.network == "host" for wanted in networks):
@@ -39,11 +65,11 @@ class MemoryNetwork:
         return self._hold(container_id, interfaces)
 
     def _give(self, container_id: str, wanted: AttachmentWanted, beside: Sequence[Interface]) -> Interface:
-        plan = self._plans().get(wanted.network)
+        plan = self._plans.get(wanted.network)
         if plan is None:
             raise RuntimeFailed(f"network {wanted.network} is not on this node yet")
         everybody = [found for interfaces in self._held.values() for found in interfaces]
-        self._resting = {row for row in self._resting if not self._forgotten(*row)}
+        self._resting = {row: None for row in self._resting if not self._forgotten(*row)}
         resting = {address for network, address in self._resting if network == plan.name}
         last = self._last.get(plan.name, "")
         address = attachment.address_on(plan, wanted.ipv4_address, (*everybody, *beside), resting, last)
@@ -51,12 +77,9 @@ class MemoryNetwork:
             self._last[plan.name] = address
         return attachment.interface(container_id, attachment.next_number(beside), plan, address)
 
-    def _plans(self) -> dict[str, LinkPlan]:
-        return {name: link_plan(wanted, _UNDERLAY_MTU) for name, wanted in self.networks.items()}
-
     def _hold(self, container_id: str, interfaces: list[Interface]) -> Attached:
         self._held[container_id] = interfaces
-        self.attached[container_id] = attached(f"/memory/{container_id}", self._plans(), interfaces)
+        self.attached[container_id] = attached(f"/memory/{container_id}", self._plans, interfaces)
         return self.attached[container_id]
 
     async def connect(self, container_id: str, wanted: AttachmentWanted) -> Attached:
@@ -75,8 +98,8 @@ class MemoryNetwork:
             raise RuntimeFailed(attachment.NO_NAMESPACE)
         return self._held[container_id]
 
-    def _rest(self, interfaces: Sequence[Interface]) -> None:
-        self._resting |= {(found.network, found.address) for found in interfaces if found.network != LOCAL_BRIDGE}
+    def _rest(self, interfaces: Iterable[Interface]) -> None:
+        self._resting |= {(found.network, found.address): None for found in interfaces if found.network != LOCAL_BRIDGE}
 
     async def guard(self, addresses: Collection[str]) -> None:
         self.guarded = frozenset(addresses)
@@ -86,7 +109,7 @@ class MemoryNetwork:
         self.attached.pop(container_id, None)
 
     async def recover(self, container_ids: Collection[str]) -> None:
-        for container_id in set(self.attached) - set(container_ids):
+        for container_id in sorted(self.attached.keys() - set(container_ids)):
             await self.detach(container_id)
 
     async def repair(self) -> tuple[str, ...]:
@@ -96,3 +119,9 @@ class MemoryNetwork:
         if remove:
             self.attached.clear()
             self._held.clear()
+
+
+def _plan(wanted: NetworkWanted) -> LinkPlan:
+    """Of the other nodes only what matters here: their fixed addresses. There may be thousands."""
+    peers = tuple(peer for peer in wanted.peers if peer.addresses)
+    return link_plan(replace(wanted, peers=peers), _UNDERLAY_MTU)
