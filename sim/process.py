@@ -34,6 +34,8 @@ class Process:
         self.name = name
         self.alive = True
         self.paused = False
+        self.paused_at = 0.0
+        """Virtual seconds of the last pause."""
         self.halted = False
         """Paused or dead: the loop runs nothing of it."""
         self.on_death: list[Callable[[], None]] = []
@@ -82,6 +84,7 @@ class Process:
         """SIGSTOP."""
         if self.alive and not self.paused:
             self.paused = self.halted = True
+            self.paused_at = self._loop.time()
             self._call(self.on_pause)
 
     def resume(self) -> None:
