@@ -230,10 +230,10 @@ class MemoryStore:
 
     # ---- leases
 
-    def leases(self) -> list[int]:
+    def leases(self) -> tuple[int, ...]:
         """The leases that are held now, oldest first."""
         self.expire()
-        return list(self._leases)
+        return tuple(self._leases)
 
     async def lease_grant(self, ttl_s: int) -> int:
         self._enter("lease")
