@@ -8,7 +8,8 @@ way finds and removes what it began.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +28,7 @@ from agent.plan.firewall import RulesWanted
 from agent.plan.network import LOCAL_BRIDGE, LinkPlan, NetworkWanted, link_plan, local_bridge, overlap
 from model.errors import RuntimeFailed
 
+log = logging.getLogger(__name__)
 _WITHOUT_LINKS: Final = ("none",)
 
 
@@ -104,6 +106,15 @@ class KernelNetwork:
             raise RuntimeFailed(f"networks {clash[0]} and {clash[1]} overlap: give one of them another subnet")
         before, self._plans = self._plans, plans
         self._begun, settled, self._settled = True, self._settled, False
+        try:
+            self._links(before, settled)
+        finally:  # a network that cannot be made must not leave the others without their rules
+            self._apply_rules()
+        self._settled = True
+
+    def _links(self, before: Mapping[str, LinkPlan], settled: bool) -> None:
+        """From the links and entries of the plans before to those of now; `settled`: those of before are there."""
+        plans = self._plans
         moved = [plan for plan in before.values() if not _same_place(plan, plans.get(plan.name))]
         for plan in moved:
             kernel.remove_network(self._nl, plan)
@@ -113,8 +124,6 @@ class KernelNetwork:
                 self._make(plan, before.get(plan.name))
         else:
             mending.settle(self._nl, self._containers, self._leases, plans, self._underlay)
-        self._apply_rules()
-        self._settled = True
 
     def _make(self, plan: LinkPlan, before: LinkPlan | None) -> None:
         if before == plan:
@@ -278,9 +287,7 @@ class KernelNetwork:
         self._detach(sorted({*self._leases.held, *self._containers.found()} - keep))
         if any(found.network == LOCAL_BRIDGE for found in self._leases.interfaces()):
             self._plan(LOCAL_BRIDGE)
-        known = {found.link for found in self._leases.interfaces()}
-        stray = [name for name in sorted(self._nl.links()) if name.startswith("shv-") and name not in known]
-        self._nl.send(netlink.delete_links(stray))
+        self._nl.send(netlink.delete_links(kernel.stray_ports(self._nl.links(), self._leases.interfaces())))
 
     async def repair(self) -> tuple[str, ...]:
         async with self._lock:
@@ -293,7 +300,12 @@ class KernelNetwork:
             return ()
         changed = sysctls.hold(ipv6=any(plan.prefix6 for plan in self._plans.values()))
         said = [f"the node's setting {name} was changed and is set again" for name in changed]
-        said += mending.settle(self._nl, self._containers, self._leases, self._plans, self._underlay)
+        self._settled = False
+        try:
+            said += mending.settle(self._nl, self._containers, self._leases, self._plans, self._underlay)
+            self._settled = True
+        except (RuntimeFailed, OSError) as error:  # the rules are looked at all the same
+            log.warning("networks: %s; tried again", error)
         return (*said, *self._rules.repair(self._wanted()))
 
     async def close(self, *, remove: bool = False) -> None:

@@ -170,3 +170,9 @@ def stray_links(links: Collection[str], plans: Iterable[LinkPlan]) -> list[str]:
     """Devices of networks there are no longer."""
     known = {name for plan in plans for name, _ in _devices(plan)}
     return [name for name in sorted(links) if name.startswith(LINK_PREFIXES[:2]) and name not in known]
+
+
+def stray_ports(links: Collection[str], interfaces: Iterable[Interface]) -> list[str]:
+    """Host ends of links into containers that are held no longer."""
+    known = {found.link for found in interfaces}
+    return [name for name in sorted(links) if name.startswith(LINK_PREFIXES[2]) and name not in known]

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 def settle(nl: Netlink, containers: Containers, leases: Leases, plans: Mapping[str, LinkPlan], underlay: str) -> list[str]:
     """Links, ports and entries as they should be; what was not."""
     sight = kernel.look(nl)
-    stray = kernel.stray_links(sight.links, plans.values())
+    stray = kernel.stray_links(sight.links, plans.values()) + kernel.stray_ports(sight.links, leases.interfaces())
     nl.send(netlink.delete_links(stray))
     made: set[str] = set()
     said = _links(nl, plans, underlay, sight, made)

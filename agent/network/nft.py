@@ -55,7 +55,7 @@ class Nft:
                 output = self._perform(text)
                 done = True
             finally:
-                self._count(own=int(done))
+                self._count(own=int(done and not text.startswith("list ")))
         return output
 
     def listing(self, command: str) -> list[dict[str, Any]]:

@@ -76,6 +76,27 @@ def test_only_changes_of_others_are_counted(space: Space, owner: Owner) -> None:
     assert owner.nft.foreign_changes() == before + 2
 
 
+class Disturbed(Nft):
+    """Somebody else changes rules while this one is at it."""
+
+    def __init__(self, space: Space) -> None:
+        super().__init__()
+        self._space = space
+
+    def _perform(self, text: str) -> str:
+        output = super()._perform(text)
+        self._space.sh("nft add rule inet t-own lb-1 accept")
+        return output
+
+
+@pytest.mark.parametrize("command", ["list table inet t-own", "add chain inet t-own more"])
+def test_what_others_change_while_this_agent_looks_or_writes_is_counted(space: Space, owner: Owner, command: str) -> None:
+    with contextlib.closing(space.inside(lambda: Disturbed(space))) as nft:
+        nft.run(command)
+        assert nft.foreign_changes() == 1
+    assert owner.repaired()
+
+
 def test_rules_of_other_programs_are_none_of_our_business(space: Space, owner: Owner) -> None:
     space.sh("nft add table inet t-other\nnft add chain inet t-other forward\nnft delete table inet t-other")
     assert owner.repaired() == ()

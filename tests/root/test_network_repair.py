@@ -130,3 +130,29 @@ def test_that_no_network_is_left_is_told_too_when_the_agent_was_killed_on_the_wa
     assert n1("told") == [[]]
     assert [row for row in n1.run("ip", "-br", "link")[1].splitlines() if row.startswith("sh")] == []
     assert "4097" not in n1.run("nft", "list", "ruleset")[1]
+
+
+def test_one_network_that_cannot_be_made_leaves_nobody_without_rules(nodes: dict[str, Node]) -> None:
+    n1 = nodes["n1"]
+    n1.apply("n2")
+    assert (
+        n1.run("sh", "-ec", "ip link del shx-4097; ip link add other0 type vxlan id 4097 dstport 4789 local 192.0.2.1")[0] == 0
+    )
+    assert n1.run("nft", "delete", "table", "inet", "shoal")[0] == 0
+    assert any("inet shoal" in sentence for sentence in n1("repair"))
+    with pytest.raises(RuntimeError, match="shx-4097"):
+        n1("apply", networks=[n1.network(), SECOND])
+    assert "shb-4098" in n1.run("nft", "list", "table", "inet", "shoal")[1]
+    assert n1.run("ip", "link", "del", "other0")[0] == 0
+    assert any("shx-4097" in sentence for sentence in n1("repair"))
+    assert n1("repair") == []
+
+
+def test_a_link_into_no_container_is_removed(nodes: dict[str, Node]) -> None:
+    n1 = nodes["n1"]
+    n1.apply("n2")
+    n1("attach", id="a" * 64, networks=["shop_default"])
+    assert n1.run("ip", "link", "add", "shv-stray00", "type", "veth", "peer", "name", "other0")[0] == 0
+    n1("repair")
+    links = n1.run("ip", "-br", "link")[1]
+    assert ("shv-stray00" in links, LINK in links) == (False, True)
