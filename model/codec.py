@@ -14,17 +14,27 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
 
+from model.codec_compiled import Unusual, maker, whole, writer
+
 T = TypeVar("T")
 
 
 def encode(record: Any) -> bytes:
     """Compact JSON of a frozen dataclass; the same record always gives the same bytes."""
-    return json.dumps(to_plain(record), separators=(",", ":"), ensure_ascii=False).encode()
+    try:
+        text = writer(typing.cast(Any, type(record)))(record)
+    except (Unusual, TypeError, ValueError, AttributeError):
+        text = whole(to_plain(record))
+    return text.encode()
 
 
 def decode(cls: type[T], data: bytes | str) -> T:
     """The record of type `cls` that `data` (JSON) holds."""
-    return from_plain(cls, json.loads(data))
+    plain = json.loads(data)
+    try:
+        return typing.cast(T, maker(typing.cast(Any, cls))(plain))
+    except Unusual:  # it says what is wrong, or knows how to read it
+        return from_plain(cls, plain)
 
 
 def to_plain(record: Any) -> Any:
