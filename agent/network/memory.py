@@ -57,7 +57,7 @@ class MemoryNetwork:
     async def attach(self, container_id: str, networks: Sequence[AttachmentWanted]) -> Attached:
         if any(wanted.network == "host" for wanted in networks):
             return Attached("")
-        await self.detach(container_id)
+        self._let_go(container_id)
         interfaces: list[Interface] = []
         for wanted in networks:
             if wanted.network != "none":
@@ -105,12 +105,15 @@ class MemoryNetwork:
         self.guarded = frozenset(addresses)
 
     async def detach(self, container_id: str) -> None:
+        self._let_go(container_id)
+
+    def _let_go(self, container_id: str) -> None:
         self._rest(self._held.pop(container_id, []))
         self.attached.pop(container_id, None)
 
     async def recover(self, container_ids: Collection[str]) -> None:
         for container_id in sorted(self.attached.keys() - set(container_ids)):
-            await self.detach(container_id)
+            self._let_go(container_id)
 
     async def repair(self) -> tuple[str, ...]:
         return ()

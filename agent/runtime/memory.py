@@ -90,14 +90,14 @@ class MemoryRuntime:
         working_dir(order.spec.working_dir or order.image.working_dir)
         program = self._program(order)
         if program.missing:
-            name = _command(order)[0]
+            name = command_of(order)[0]
             raise RuntimeFailed(f'cannot start: "{name}": not found in $PATH (exit code 127)', permanent=True, exit_code=127)
         self._pid += 1
         self._containers[order.id] = _Container(order, self._pid, program)
         return self._pid
 
     def _program(self, order: ContainerOrder) -> Program:
-        command = _command(order)
+        command = command_of(order)
         if not command:
             raise RuntimeFailed(f"cannot start: image {order.spec.image} has no command: give one in `command`", permanent=True)
         known = self.programs.get(command[0])
@@ -245,7 +245,8 @@ class MemorySession:
         return
 
 
-def _command(order: ContainerOrder) -> tuple[str, ...]:
+def command_of(order: ContainerOrder) -> tuple[str, ...]:
+    """What the container runs: its spec's words, else its image's."""
     spec, image = order.spec, order.image
     entrypoint = spec.entrypoint if spec.entrypoint is not None else image.entrypoint or ()
     return (*entrypoint, *(spec.command if spec.command is not None else image.cmd or ()))
