@@ -1,14 +1,14 @@
-"""Many replicas at once: spread by water level, or packed by best fit, class by class.
+"""Many replicas at once, spread by water level, class by class.
 
 Rules: the number each node gets is exactly what placing one replica after the other would give (tests hold that greedy as
-the oracle). Spread: fewest replicas of the service, then fewest in all, then the most free share, then name. Pack: the
-least free share that still has room, then most replicas, then name. Slots go round the nodes in this order too, so that
-neighbouring slots stand on different nodes, and so that the answer does not depend on how the classes came about.
+the oracle): fewest replicas of the service, then fewest in all, then the most free share, then name. Slots go round the
+nodes in this order too, so that neighbouring slots stand on different nodes, and so that the answer does not depend on how
+the classes came about.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import groupby
 from operator import itemgetter
 from typing import Final, NamedTuple
@@ -42,6 +42,10 @@ class Block(NamedTuple):
     level: int
     minus_end: int
     nodes: list[int]
+
+
+Rank = Callable[[Row, int], tuple[int, ...]]
+"""Of the nodes of a row, when each of them got so many: the smallest get what is left."""
 
 
 class Field:
@@ -92,29 +96,30 @@ class Field:
                 break
             rows.append(row)
             left -= row.size
-        if left <= 0:
-            gives = self._give(rows, 0, count)
-        else:
+        if left > 0:
             rows += self._grouped(self.had.items())
-            gives = self._give(rows, _water_level(rows, count), count)
-        blocks, parts = self._cut(rows, gives)
+        return self.give(rows, water_level(rows, count) if left > 0 else 0, count, self._rank_after, again=again)
+
+    def give(self, rows: list[Row], top: int, count: int, rank: Rank, *, again: bool = False) -> list[int]:
+        """Take `count` replicas from the pool: all nodes up to the level `top`, what is left by rank, one more for each."""
+        blocks, parts = self._cut(rows, self._gives(rows, top, count, rank))
         order = _deal(blocks)
-        self.pool.take(parts, self.group)
         if again:
             for block in blocks:
                 self.had.update(dict.fromkeys(block.nodes, -block.minus_end))
             self.apart = self.apart | self.had.keys()
+        self.pool.take(parts, self.group)
         return order
 
-    def _give(self, rows: list[Row], top: int, count: int) -> list[tuple[int, list[int]]]:
+    def _gives(self, rows: list[Row], top: int, count: int, rank: Rank) -> list[tuple[int, list[int]]]:
         """For each row how many replicas its nodes get, and the nodes that get one more."""
         gives = [min(row.room, top - row.level) if top > row.level else 0 for row in rows]
         left = count - sum(row.size * give for row, give in zip(rows, gives, strict=True))
         more: list[list[int]] = [[] for _ in rows]
         last = [k for k, row in enumerate(rows) if row.level + gives[k] == top and gives[k] < row.room] if left else []
-        ranks = sorted((rows[k].replicas + gives[k], -self._share_after(rows[k], gives[k]), k) for k in last)
-        for _, bucket in groupby(ranks, itemgetter(0, 1)):
-            numbers = [k for _, _, k in bucket]
+        ranks = sorted((rank(rows[k], gives[k]), k) for k in last)
+        for _, bucket in groupby(ranks, itemgetter(0)):
+            numbers = [k for _, k in bucket]
             size = sum(rows[k].size for k in numbers)
             if size <= left:
                 for number in numbers:
@@ -128,8 +133,8 @@ class Field:
                 break
         return list(zip(gives, more, strict=True))
 
-    def _share_after(self, row: Row, give: int) -> int:
-        return self.pool.share(row.alike, give, self.group) if give else -row.minus_share
+    def _rank_after(self, row: Row, give: int) -> tuple[int, int]:
+        return (row.replicas + give, -self.pool.share(row.alike, give, self.group) if give else row.minus_share)
 
     def nodes(self, row: Row, first: int = 0) -> list[int]:
         if row.some is not None:
@@ -196,7 +201,7 @@ class Field:
         return found
 
 
-def _water_level(rows: list[Row], count: int) -> int:
+def water_level(rows: list[Row], count: int) -> int:
     """The highest level up to which all nodes can be filled with `count` replicas."""
     low = min((row.level for row in rows), default=0)
     high = max((row.level + row.room for row in rows), default=0)
@@ -221,29 +226,4 @@ def _deal(blocks: list[Block]) -> list[int]:
         for level, end, nodes in rounds:
             if level <= at < end:
                 order += nodes
-    return order
-
-
-def pack(field: Field, count: int) -> list[int]:
-    """Nodes for up to `count` replicas: one node after the other is filled, the fullest first."""
-    rows = field.rows()
-    rows.sort(key=lambda row: (-row.minus_share, -row.replicas))
-    order: list[int] = []
-    given: dict[tuple[int, int], list[int]] = {}
-    number = 0
-    for _, equal in groupby(rows, itemgetter(0, 1)):
-        bucket = list(equal)
-        at = dict(enumerate(bucket, number))
-        number += len(bucket)
-        left = count - len(order)
-        if not left:
-            break
-        most = max(1, -(-left // min(row.room for row in bucket)))
-        for i, k in sorted((i, k) for k, row in at.items() for i in field.nodes(row, most)):
-            fits = min(at[k].room, count - len(order))
-            if not fits:
-                break
-            order += [i] * fits
-            given.setdefault((k, fits), []).append(i)
-    field.pool.take([(rows[k].alike, nodes, fits) for (k, fits), nodes in given.items()], field.group)
     return order

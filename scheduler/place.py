@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from scheduler.branches import spread_over_labels
-from scheduler.fill import Field, pack
+from scheduler.fill import Field
 from scheduler.filters import crowded, reason, static_reason, summary
+from scheduler.fit import best_fit, on_target
 from scheduler.pool import Pool
+from scheduler.target import Weights, aim, by_size, packs
 from scheduler.types import ClusterView, Group, Placement, Refusal
 
 Pair = tuple[int, str]
@@ -45,8 +47,34 @@ class Short:
 
 
 def fill_in(pool: Pool, groups: Sequence[Group]) -> list[tuple[list[Pair], Short | None]]:
-    """Each group as far as it goes: its pairs, and what is left of it. May be asked again in the same pass."""
-    return [_everywhere(pool, group) if group.everywhere else _place_group(pool, group) for group in groups]
+    """Each group as far as it goes: its pairs, and what is left of it. May be asked again in the same pass.
+
+    Groups that pack are placed by size and on a target; when so not all have room, as they come, by best fit.
+    """
+    if not any(map(packs, groups)):
+        return _in_order(pool, groups, range(len(groups)), None)
+    order, before = by_size(pool, groups), (pool.volumes, pool.full)
+    weights = aim(pool, groups)
+    pool.volumes, pool.full = dict(pool.volumes), dict(pool.full)
+    filled = _in_order(pool, groups, order, weights)
+    pool.reunite()
+    if any(rest and not rest.group.everywhere for _, rest in filled) and (weights or order != sorted(order)):
+        for k in reversed(order):
+            pool.take_back(Counter(pool.at[name] for _, name in filled[k][0]), groups[k])
+        pool.volumes, pool.full = before
+        filled = _in_order(pool, groups, range(len(groups)), None)
+    return filled
+
+
+def _in_order(
+    pool: Pool, groups: Sequence[Group], order: Sequence[int], weights: Weights | None
+) -> list[tuple[list[Pair], Short | None]]:
+    """In the groups' order what each got."""
+    done: dict[int, tuple[list[Pair], Short | None]] = {}
+    for k in order:
+        group = groups[k]
+        done[k] = _everywhere(pool, group) if group.everywhere else _place_group(pool, group, weights)
+    return [done[k] for k in range(len(groups))]
 
 
 def explain_in(pool: Pool, rest: Short) -> Refusal:
@@ -75,7 +103,7 @@ def _everywhere(pool: Pool, group: Group) -> tuple[list[Pair], Short | None]:
     return pairs, Short(group, (0,), without) if without else None
 
 
-def _place_group(pool: Pool, group: Group) -> tuple[list[Pair], Short | None]:
+def _place_group(pool: Pool, group: Group, weights: Weights | None) -> tuple[list[Pair], Short | None]:
     existing = {pool.at[name]: count for name, count in group.existing.items() if count and name in pool.at}
     pinned = group
     if group.volumes:
@@ -87,7 +115,7 @@ def _place_group(pool: Pool, group: Group) -> tuple[list[Pair], Short | None]:
     shape = _shape(pinned)
     if slots and not pinned.max_per_node and shape in pool.full:
         return pairs, Short(group, slots, existing)
-    order = _fill(pool, pinned, existing, len(slots)) if slots else []
+    order = _fill(pool, pinned, existing, len(slots), weights) if slots else []
     pairs += zip(slots, map(pool.names.__getitem__, order), strict=False)
     if len(order) == len(slots):
         return pairs, None
@@ -118,11 +146,25 @@ def _explain(pool: Pool, rest: Short) -> str:
     return known
 
 
-def _fill(pool: Pool, group: Group, existing: dict[int, int], count: int) -> list[int]:
-    if group.spread and group.strategy != "pack":
-        return spread_over_labels(pool, group, existing, count)
-    field = _field(pool, group, existing)
-    return pack(field, count) if group.strategy == "pack" else field.fill(count)
+def _fill(pool: Pool, group: Group, existing: dict[int, int], count: int, weights: Weights | None) -> list[int]:
+    if group.strategy == "pack":
+        return _pack(pool, group, existing, count, weights)
+    return spread_over_labels(pool, group, existing, count) if group.spread else _field(pool, group, existing).fill(count)
+
+
+def _pack(pool: Pool, group: Group, existing: dict[int, int], count: int, weights: Weights | None) -> list[int]:
+    """On the target first."""
+    order: list[int] = []
+    if weights:
+        kinds, named = pool.kinds_for(group) & pool.targets.keys(), pool.named(group)
+        some = None if named is None else [i for i in named if pool.where[i].kind in kinds]
+        order = on_target(Field(pool, group, existing, kinds, some), count, weights)
+    if len(order) < count:
+        have = dict(existing)
+        for i in order:
+            have[i] = have.get(i, 0) + 1
+        order += best_fit(_field(pool, group, have), count - len(order))
+    return order
 
 
 def _field(pool: Pool, group: Group, existing: dict[int, int]) -> Field:

@@ -8,6 +8,7 @@ never looks at shelves (classes.py) too small for it. The account may be kept: `
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from heapq import heappush, merge
 from typing import Final
 
@@ -34,6 +35,9 @@ class Pool(Classes):
         self._kind_at: dict[object, int] = {}
         self._eligible: dict[object, tuple[int, set[int]]] = {}
         self._named: dict[object, list[int]] = {}
+        self.targets: dict[int, int] = {}
+        """Kinds that are set apart, each with the kind its nodes are of otherwise."""
+        self._target_of: dict[int, int] = {}
         self._loads = [cluster.loads.get(node.name, _NONE) for node in self.nodes]
         self._touched: set[int] | None = None
         self._fill()
@@ -149,6 +153,34 @@ class Pool(Classes):
 
     def take_one(self, i: int, group: Group) -> None:
         self.take(((self.where[i], [i], 1),), group)
+
+    def take_back(self, given: Mapping[int, int], group: Group) -> None:
+        """So many replicas of the group from each node."""
+        parts: dict[tuple[Alike, int], list[int]] = {}
+        for i, count in given.items():
+            parts.setdefault((self.where[i], -count), []).append(i)
+            for port in group.ports:
+                self._holders(port)[i].remove(port)
+        self.take([(alike, some, count) for (alike, count), some in parts.items()], replace(group, ports=()))
+
+    # -- setting apart -------------------------------------------------------------------------------------------
+
+    def set_apart(self, alike: Alike, some: list[int] | None) -> None:
+        """These nodes of a class (None: all) become of a kind of their own, until `reunite`."""
+        kind = self._target_of.get(alike.kind)
+        if kind is None:
+            kind = self._target_of[alike.kind] = len(self.kinds)
+            self.kinds.append(self.kinds[alike.kind])
+            self.targets[kind] = alike.kind
+        moving = self._detached(alike, some)
+        moving.kind = kind
+        self._settle(moving)
+
+    def reunite(self) -> None:
+        for alike in [alike for alike in self.classes() if alike.kind in self.targets] if self.targets else ():
+            moving = self._detached(alike, None)
+            moving.kind = self.targets[moving.kind]
+            self._settle(moving)
 
     # -- asking --------------------------------------------------------------------------------------------------
 

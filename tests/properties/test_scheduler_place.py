@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.constraints import parse_constraint
-from scheduler import Amounts, ClusterView, Group, Load, NodeFacts, Pool, PortClaim, place, place_in
+from scheduler import Amounts, ClusterView, Group, Load, NodeFacts, Pool, PortClaim, Strategy, place, place_in
 from scheduler.ports import first_taken
 from scheduler.types import NODE_REPLICAS_MAX
 from tests.properties.scheduler_oracle import Greedy
 
 ZONES = st.sampled_from(["", "a", "b", "c"])
+MOSTLY_PACK: st.SearchStrategy[Strategy] = st.sampled_from(["pack", "pack", "pack", "spread"])
 CLAIMS = st.builds(
     PortClaim, st.sampled_from(["tcp", "udp"]), st.sampled_from([80, 81]), st.sampled_from(["", "10.0.0.1", "10.0.0.2"])
 )
@@ -161,3 +162,21 @@ def test_many_nodes_of_few_kinds_agree_with_greedy(data: st.DataObject) -> None:
         for _ in range(5)
     ]
     assert [Counter(node for _, node in pairs) for pairs in place(cluster, wanted).assigned] == Greedy(cluster).place(wanted)
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_a_batch_that_packs_agrees_with_greedy_on_the_same_target(data: st.DataObject) -> None:
+    """Mixes of cpus and memory, demands that only some nodes pass, and batches that do not all fit."""
+    cluster = data.draw(clusters(most=20))
+    big = [replace(node, total=Amounts(*(4 * amount for amount in node.total))) for node in cluster.nodes]
+    wanted = [
+        replace(
+            data.draw(groups(cluster)), slots=range(data.draw(st.integers(0, 25))), strategy=data.draw(MOSTLY_PACK),
+            reserve=Amounts(*(data.draw(st.integers(0, 5)) for _ in range(2))),
+        )
+        for _ in range(data.draw(st.integers(2, 6)))
+    ]  # fmt: skip
+    found = place(replace(cluster, nodes=big), wanted)
+    expected = Greedy(replace(cluster, nodes=big)).place(wanted)
+    assert [Counter(node for _, node in pairs) for pairs in found.assigned] == expected

@@ -6,7 +6,7 @@ import pytest
 
 from model.constraints import parse_constraint, parse_constraints, parse_spread
 from model.errors import BadInput
-from scheduler import Amounts, ClusterView, Group, Load, NodeFacts, PortClaim, place
+from scheduler import Amounts, ClusterView, Group, Load, NodeFacts, Pool, PortClaim, place, place_in
 from scheduler.types import NODE_REPLICAS_MAX
 
 HAS = Amounts(4_000_000, 8_000, 0)
@@ -117,6 +117,40 @@ def test_a_preferred_node_is_taken_when_it_passes() -> None:
 def test_pack_fills_one_node_before_the_next() -> None:
     result = place(ClusterView(nodes("n1", "n2")), [Group("job", range(1, 6), Amounts(1_000_000), strategy="pack")])
     assert [node for _, node in result.assigned[0]] == ["n1"] * 4 + ["n2"]
+
+
+def half_and_half() -> list[Group]:
+    """Two services that fill four nodes only when each node gets some of both."""
+    return [
+        Group("sums", range(1, 9), Amounts(1_500_000, 1_000), strategy="pack"),
+        Group("cache", range(1, 9), Amounts(500_000, 3_000), strategy="pack"),
+    ]
+
+
+def test_a_batch_that_packs_keeps_the_mix_so_that_nothing_is_left_over() -> None:
+    names = [f"n{i}" for i in range(9)]
+    result = place(ClusterView(nodes(*names)), half_and_half())
+    assert not any(result.refused)
+    assert {node for pairs in result.assigned for _, node in pairs} == {"n0", "n1", "n2", "n3"}
+
+
+def test_when_not_all_have_room_the_first_group_is_served_first_also_when_it_is_the_smaller() -> None:
+    small, large = Group("a", range(2), Amounts(1_000_000), strategy="pack"), Group("b", range(2), HAS, strategy="pack")
+    result = place(ClusterView(nodes("n1", "n2")), [small, large])
+    assert [len(pairs) for pairs in result.assigned] == [2, 1]
+    assert place(ClusterView(nodes("n1", "n2", "n3")), [small, large]).refused == (None, None)
+
+
+def test_what_was_tried_and_taken_back_leaves_ports_volumes_and_classes_as_they_were() -> None:
+    port = PortClaim("tcp", 80)
+    small = Group("a", (1, 2), Amounts(1_000_000), strategy="pack", ports=(port,), volumes=("data",))
+    large = Group("b", (1, 2, 3), Amounts(3_000_000), strategy="pack", ports=(port,))
+    pool = Pool(ClusterView(nodes("n1", "n2", "n3")))
+    result = place_in(pool, [small, large])
+    assert result.assigned == (((1, "n1"),), ((1, "n2"), (2, "n3")))
+    assert result.volumes == {"data": ("n1",)}
+    assert [refusal.slots for refusal in result.refused if refusal] == [(2,), (3,)]
+    assert not any(alike.kind in pool.targets for alike in pool.classes())
 
 
 def test_replicas_are_spread_over_zones_before_nodes() -> None:
