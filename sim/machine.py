@@ -105,7 +105,7 @@ class Machine:
         self._loop = loop
         self._clock = clock
         self._rng = chance.stream(f"machine/{name}")
-        self._faults = chance.stream(f"machine/{name}/faults")
+        self._chance = chance
         self._trace = trace
         self._hooks = hooks
         self._runner: Runner | None = None
@@ -234,7 +234,7 @@ class Machine:
     def crash_some(self, n: int) -> None:
         """That many of the running containers end with code 1."""
         running = [order.id for order in self.runtime.orders() if self.runtime.running(order.id)]
-        for container_id in self._faults.sample(running, min(n, len(running))):
+        for container_id in self._chance.stream(f"machine/{self.name}/crash").sample(running, min(n, len(running))):
             self.crash(container_id, 1)
 
     def power_off(self) -> None:

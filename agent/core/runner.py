@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable
+from types import TracebackType
 from typing import Any
 
 from agent.core.failure import failure_of
@@ -39,6 +39,18 @@ class Runner:
         self.core = core
         self.ports = ports
         self.performer = Performer(ports, lambda: core.desired)
+        self._steps: dict[type, Callable[[Any], Awaitable[fx.Stimulus]]] = {
+            fx.PullImage: self.performer.pull,
+            fx.ApplyNetworks: self.performer.apply_networks,
+            fx.AttachNetwork: self.performer.attach,
+            fx.Rewire: self.performer.rewire,
+            fx.Drain: self.performer.drain,
+            fx.CreateContainer: self.performer.create,
+            fx.StartContainer: self.performer.start,
+            fx.DetachNetwork: self.performer.detach,
+            fx.ReleaseReplica: self.performer.release,
+            fx.Probe: self.performer.probe,
+        }
         self._journal = journal
         self._clock = clock
         self._reporter = reporter
@@ -190,19 +202,7 @@ class Runner:
                 if not set(named_volumes(effect.life)) <= set(self._reporter.known_volumes()):
                     self.report_volumes()
                 return outcome
-        steps: dict[type, Callable[[Any], Awaitable[fx.Stimulus]]] = {
-            fx.PullImage: self.performer.pull,
-            fx.ApplyNetworks: self.performer.apply_networks,
-            fx.AttachNetwork: self.performer.attach,
-            fx.Rewire: self.performer.rewire,
-            fx.Drain: self.performer.drain,
-            fx.CreateContainer: self.performer.create,
-            fx.StartContainer: self.performer.start,
-            fx.DetachNetwork: self.performer.detach,
-            fx.ReleaseReplica: self.performer.release,
-            fx.Probe: self.performer.probe,
-        }
-        return await steps[type(effect)](effect)
+        return await self._steps[type(effect)](effect)
 
     def report_volumes(self) -> None:
         """Tell the controller which named volumes are here."""
@@ -231,25 +231,29 @@ class Runner:
 
     async def _repair_for_ever(self) -> None:
         while True:
-            with _tried_again("volumes"):
+            with _TriedAgain("volumes"):
                 self.report_volumes()
             await self._clock.sleep(REPAIR_S)
-            with _tried_again("repair"):
+            with _TriedAgain("repair"):
                 await self.repair()
 
     async def repair(self) -> None:
         """Compare what is there with what should be; put right what differs and say so."""
         for life in list(self._unsaved.values()):
             self._save(life)
-        self._unpublished &= self.core.lives.keys()
-        for life in [life for key, life in self.core.lives.items() if key in self._unpublished and life.stage == "running"]:
-            self._publish_again(life)
+        if self._unpublished:
+            self._publish_unpublished()
         for what, port in (("networks", self.ports.network), ("load balancing", self.ports.balance)):
-            with _tried_again(what):
+            with _TriedAgain(what):
                 self._say_repaired(await port.repair())
         running = [life.container_id for life in self.core.lives.values() if life.stage == "running"]
         missing = [container_id for container_id in running if await self.ports.runtime.usage(container_id) is None]
         self.give(fx.Compared(tuple(missing)))
+
+    def _publish_unpublished(self) -> None:
+        self._unpublished &= self.core.lives.keys()
+        for life in [life for key, life in self.core.lives.items() if key in self._unpublished and life.stage == "running"]:
+            self._publish_again(life)
 
     def _say_repaired(self, sentences: Iterable[str]) -> None:
         for sentence in sentences:
@@ -264,15 +268,23 @@ def _sandboxes(saved: Iterable[Life], found: Iterable[Found]) -> list[str]:
     return list(dict.fromkeys([*kept, *(sandbox_of(text) for text in running if text)]))
 
 
-@contextmanager
-def _tried_again(what: str) -> Iterator[None]:
+class _TriedAgain:
     """What goes wrong in one look at the node must not end the agent: the next look comes."""
-    try:
-        yield
-    except (ShoalError, OSError) as error:
-        log.warning("%s: %s", what, error)
-    except Exception:
-        log.exception("%s", what)
+
+    __slots__ = ("_what",)
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+        if isinstance(error, ShoalError | OSError):
+            log.warning("%s: %s", self._what, error)
+        elif isinstance(error, Exception):
+            log.exception("%s", self._what)
+        return error is None or isinstance(error, Exception)
 
 
 def _failure(effect: fx.Effect, failure: Failure) -> fx.Stimulus | None:

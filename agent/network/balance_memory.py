@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 from agent.network.balance_port import LocalPort, Place, Traffic
@@ -70,6 +71,11 @@ class Tables:
             content.clear()
 
 
+@lru_cache(maxsize=1024)
+def _network(cidr: str) -> ipaddress.IPv4Network:
+    return ipaddress.IPv4Network(cidr)
+
+
 def _at_once() -> float:
     return 0.0
 
@@ -127,7 +133,7 @@ class MemoryBalancer:
             for service in self._known.pop(network, {}).values():
                 self._unname(network, service)
         self._bridges = {plan.bridge: name for name, plan in plans.items()}
-        self._subnets = {name: ipaddress.IPv4Network(plan.subnet) for name, plan in plans.items()}
+        self._subnets = {name: _network(plan.subnet) for name, plan in plans.items()}
         self._ports.ingress(self._book.ingress_ports())
         for sandbox, ports in self._ports.host.items():
             self._book.publish(sandbox, [self._host_port(port) for port in ports])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
+from typing import Final
 
 from agent.network.balance_port import Balancer
 from agent.network.port import Attached, AttachmentWanted, attached
@@ -18,6 +19,16 @@ from model.errors import RuntimeFailed
 _UNDERLAY_MTU = 1500
 
 
+def _plan(wanted: NetworkWanted) -> LinkPlan:
+    """Of the other nodes only what matters here: their fixed addresses. There may be thousands."""
+    peers = tuple(peer for peer in wanted.peers if peer.addresses)
+    return link_plan(replace(wanted, peers=peers), _UNDERLAY_MTU)
+
+
+_LOCAL: Final = local_bridge()
+_LOCAL_PLAN: Final = _plan(_LOCAL)
+
+
 class MemoryNetwork:
     """Keeps networks and attachments in dictionaries. `forgotten` and `balance` as those of the kernel's network."""
 
@@ -27,32 +38,35 @@ class MemoryNetwork:
         forgotten: Callable[[str, str], bool] = lambda network, address: True,
         balance: Callable[[], Balancer | None] = lambda: None,
     ) -> None:
-        self.networks: dict[str, NetworkWanted] = {LOCAL_BRIDGE: local_bridge()}
+        self.networks: dict[str, NetworkWanted] = {LOCAL_BRIDGE: _LOCAL}
         self.attached: dict[str, Attached] = {}
         self.guarded: frozenset[str] = frozenset()
         self._forgotten = forgotten
         self._balance = balance
-        self._plans: dict[str, LinkPlan] = {LOCAL_BRIDGE: _plan(local_bridge())}
+        self._plans: dict[str, LinkPlan] = {LOCAL_BRIDGE: _LOCAL_PLAN}
+        self._served: dict[str, LinkPlan] | None = None
         self._held: dict[str, list[Interface]] = {}
         self._last: dict[str, str] = {}
         self._resting: dict[tuple[str, str], None] = {}
 
     def crash(self) -> None:
         """The agent died: what networks are wanted is known again after the first `apply`."""
-        self.networks = {LOCAL_BRIDGE: self.networks[LOCAL_BRIDGE]}
-        self._plans = {LOCAL_BRIDGE: self._plans[LOCAL_BRIDGE]}
+        self.networks = {LOCAL_BRIDGE: _LOCAL}
+        self._plans = {LOCAL_BRIDGE: _LOCAL_PLAN}
+        self._served = None
 
     def addresses(self, container_id: str) -> tuple[tuple[str, str], ...]:
         """(network, address) of each interface the container has."""
         return tuple((found.network, found.address) for found in self._held.get(container_id, ()))
 
     async def apply(self, networks: Sequence[NetworkWanted]) -> None:
-        wanted = {LOCAL_BRIDGE: local_bridge()} | {network.name: network for network in networks}
+        wanted = {LOCAL_BRIDGE: _LOCAL} | {network.name: network for network in networks}
         known = {name: plan for name, plan in self._plans.items() if self.networks.get(name) == wanted.get(name)}
         self._plans = {name: known.get(name) or _plan(network) for name, network in wanted.items()}
         self.networks = wanted
-        if (balance := self._balance()) is not None:
+        if self._served != self._plans and (balance := self._balance()) is not None:
             balance.networks(self._plans)
+            self._served = self._plans
 
     async def attach(self, container_id: str, networks: Sequence[AttachmentWanted]) -> Attached:
         if any(wanted.network == "host" for wanted in networks):
@@ -122,9 +136,3 @@ class MemoryNetwork:
         if remove:
             self.attached.clear()
             self._held.clear()
-
-
-def _plan(wanted: NetworkWanted) -> LinkPlan:
-    """Of the other nodes only what matters here: their fixed addresses. There may be thousands."""
-    peers = tuple(peer for peer in wanted.peers if peer.addresses)
-    return link_plan(replace(wanted, peers=peers), _UNDERLAY_MTU)
