@@ -41,7 +41,7 @@ class Parts:
     ) -> None:
         self.store, self.clock, self.random, self.settings = store, clock, random, settings
         self.picture = Picture(get_running_loop().call_soon)
-        self.mirror = Mirror(store, PREFIX, clock, self.picture.from_mirror)
+        self.mirror = Mirror(store, PREFIX, clock, self.picture.from_mirror, keep_values=False)
         self.picture.mirror_revision = lambda: self.mirror.revision
         self.leadership = Leadership(
             store, self.picture, clock, settings, self.mirror.wait_for, _refresher(store, self.mirror)

@@ -1,4 +1,4 @@
-"""Writers and readers of records as straight-line code, made once per class: a document with hundreds of replicas is written four
+"""Writers and readers of records as straight-line code, made once per class: a document of hundreds of replicas is written four
 times as fast as field by field. What they cannot do is left to the plain way in model/codec.py.
 
 Rules: `writer` gives byte for byte what the plain way gives, or raises; `maker` gives the record or raises Unusual. Neither

@@ -78,11 +78,20 @@ def reachable(snapshot: Snapshot, node: str) -> dict[str, tuple[ReplicaStatus, .
     return {service: tuple(items) for service, items in found.items()}
 
 
+def is_told(snapshot: Snapshot, document: ServiceDoc) -> bool:
+    """Whether anybody is told of the service: False: `facts_of` has nothing, however many replicas run."""
+    on_networks = any(is_planned(item.network) for item in document.attachments)
+    return on_networks or any(port.mode == "ingress" for port in _plan(snapshot, document).ports)
+
+
+def _plan(snapshot: Snapshot, document: ServiceDoc) -> ServicePlanDoc:
+    plan: ServicePlanDoc | None = snapshot.of("svcplans").get(document.spec.name)
+    return plan if plan is not None and plan.id == document.id else ServicePlanDoc(document.id, document.spec.name)
+
+
 def facts_of(snapshot: Snapshot, document: ServiceDoc, running: tuple[Running, ...]) -> dict[str, Facts]:
     """By network. `running`: sorted by node."""
-    plan: ServicePlanDoc | None = snapshot.of("svcplans").get(document.spec.name)
-    if plan is None or plan.id != document.id:
-        plan = ServicePlanDoc(document.id, document.spec.name)
+    plan = _plan(snapshot, document)
     there = () if document.stopped else running
     vips = dict(plan.vips)
     found = {

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Final
 
-from controller.dispatch.endpoint_rows import Facts, Row, Running, facts_of, is_down, reachable
+from controller.dispatch.endpoint_rows import Facts, Row, Running, facts_of, is_down, is_told, reachable
 from controller.loops.picture import Change, Snapshot
 from model.documents import ReplicaStatus, ServiceDoc
 from protos import node_pb2 as pb
@@ -171,11 +171,13 @@ class EndpointBook:
     def _set_service(self, snapshot: Snapshot, document: ServiceDoc) -> list[str]:
         """Take the service's rows anew; the networks on which they differ."""
         self._names[document.id] = document.spec.name
-        running = tuple(
-            Running(node, self._underlays[node], self._on_node[node][document.id])
-            for node in sorted(self._nodes.get(document.id, {}))
-        )
-        found = facts_of(snapshot, document, running)
+        found: dict[str, Facts] = {}
+        if is_told(snapshot, document):
+            running = tuple(
+                Running(node, self._underlays[node], self._on_node[node][document.id])
+                for node in sorted(self._nodes.get(document.id, {}))
+            )
+            found = facts_of(snapshot, document, running)
         touched = [network for network, facts in found.items() if self._put(network, document.id, facts)]
         touched += self._drop(document.id, found)
         self._on[document.id] = tuple(found)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from sys import intern
 from typing import Final
 
 from model import codec, states
@@ -72,18 +73,24 @@ class NodeStatus:
 
 
 def read_replica(message: pb.Replica) -> ReplicaStatus:
+    """Names that a hundred thousand rows share are kept once."""
+    key, state, health = message.key, message.state, message.health
     return ReplicaStatus(
-        service_id=message.key.service_id[:SHORT_MAX],
-        slot=message.key.slot,
+        service_id=intern(key.service_id[:SHORT_MAX]),
+        slot=key.slot,
         version=message.version,
-        created_ms=message.key.created_ms,
-        state=message.state if message.state in states.RANK else states.PREPARING,
+        created_ms=key.created_ms,
+        state=intern(state) if state in states.RANK else states.PREPARING,
         since_ms=message.since_ms,
         container_id=message.container_id[:SHORT_MAX],
         restarts=message.restarts,
         exit_code=message.exit_code if message.HasField("exit_code") else None,
         message=message.message[:TEXT_MAX].split("\n")[0],
-        addresses=tuple(sorted((row.network[:SHORT_MAX], row.address[:SHORT_MAX]) for row in message.addresses[:64])),
-        health=message.health[:SHORT_MAX],
-        ports=tuple(sorted((row.target[:SHORT_MAX], row.published[:SHORT_MAX]) for row in message.ports[:PORTS_MAX])),
+        addresses=_pairs([(intern(row.network[:SHORT_MAX]), row.address[:SHORT_MAX]) for row in message.addresses[:64]]),
+        health=intern(health[:SHORT_MAX]),
+        ports=_pairs([(row.target[:SHORT_MAX], row.published[:SHORT_MAX]) for row in message.ports[:PORTS_MAX]]),
     )
+
+
+def _pairs(rows: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(rows)) if len(rows) > 1 else tuple(rows)

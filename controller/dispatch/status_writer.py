@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from controller.dispatch.status import NodeStatus
 from controller.loops.picture import Picture
 from controller.loops.queue import DirtyQueue
 from controller.loops.writer import PlanWriter, split
 from model import codec
-from model.documents import key
+from model.documents import StatusDoc, key
 from model.errors import ShoalError
 from model.ports import Clock
 from model.store_port import Op, Put
@@ -45,21 +45,23 @@ class StatusWriter:
             nodes = await self.queue.take()
             started = self._clock.monotonic()
             try:
-                for run in split(self._puts(nodes)):
-                    await writer.commit((), run)
+                known: dict[str, StatusDoc] = {}
+                for run in split(self._puts(nodes, known)):
+                    await writer.commit((), run, known)
+                    known.clear()
             except ShoalError as error:
                 log.warning("status of %d nodes not written: %s", len(nodes), error)
                 self.queue.add(nodes)
                 await asyncio.sleep(RETRY_S)
             self.queue.passed(self._clock.monotonic() - started)
 
-    def _puts(self, nodes: tuple[str, ...]) -> list[Op]:
-        statuses, known = self._picture.snapshot().of("status"), self._picture.snapshot().of("nodes")
-        now_ms = int(self._clock.now() * 1000)
-        puts: list[Op] = []
+    def _puts(self, nodes: tuple[str, ...], known: dict[str, StatusDoc]) -> Iterator[Op]:
+        """Each made when it is asked for; its document goes to `known`."""
         for node in nodes:
-            status = self._status_of(node)
-            document = status.document(statuses.get(node), now_ms) if status and node in known else None
+            snapshot = self._picture.snapshot()
+            status = self._status_of(node) if node in snapshot.of("nodes") else None
+            now_ms = int(self._clock.now() * 1000)
+            document = status.document(snapshot.of("status").get(node), now_ms) if status is not None else None
             if document is None:
                 continue
             data = codec.encode(document)
@@ -67,5 +69,5 @@ class StatusWriter:
                 text = "node %s: its status of %d replicas has %d bytes: not written"
                 log.error(text, node, len(document.replicas), len(data))
                 continue
-            puts.append(Put(key("status", node), data))
-        return puts
+            known[key("status", node)] = document
+            yield Put(key("status", node), data)

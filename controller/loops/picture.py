@@ -146,12 +146,16 @@ class Picture:
         if entry.mod_revision > self._revisions.get(key, 0):
             self._apply(key, entry.value, entry.mod_revision)
 
-    def from_own_puts(self, puts: Iterable[tuple[str, bytes]], revision: int) -> None:
-        """Own writes that succeeded at `revision`, before the mirror shows them. Deletes are left to the mirror."""
+    def from_own_puts(
+        self, puts: Iterable[tuple[str, bytes]], revision: int, known: Mapping[str, Any] | None = None
+    ) -> None:
+        """Own writes that succeeded at `revision`, before the mirror shows them. Deletes are left to the mirror. `known`: what
+        some of them were made from, by key."""
+        documents = known or {}
         for key, value in puts:
             if revision > self._revisions.get(key, 0):
                 self._own[key] = revision
-                self._apply(key, value, revision, own=True)
+                self._apply(key, value, revision, own=True, document=documents.get(key))
 
     async def changed(self) -> None:
         """Returns after the next change of anything."""
@@ -162,12 +166,12 @@ class Picture:
         finally:  # whoever gives up waiting in a quiet cluster must not pile up
             self._waiters.pop(waiter, None)
 
-    def _apply(self, key: str, value: bytes | None, revision: int, own: bool = False) -> None:
+    def _apply(self, key: str, value: bytes | None, revision: int, own: bool = False, document: Any = None) -> None:
         kind, _, name = key[len(PREFIX) :].partition("/")
         if kind not in KINDS:
             return
         old = self._documents[kind].get(name)
-        new = None if value is None else self._decoded(kind, key, value, old)
+        new = None if value is None else document or self._decoded(kind, key, value, old)
         if old is None and new is None:
             return
         self._keep(kind, key, name, new, revision)

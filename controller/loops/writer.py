@@ -10,7 +10,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from controller.decide.types import Plan
@@ -30,8 +30,8 @@ class PlanConflict(Conflict):
     """A document changed meanwhile, or another controller leads: decide again on newer facts."""
 
 
-def operations(plan: Plan) -> list[Op]:
-    """Every write of the plan, in the order that is safe to be cut anywhere."""
+def documents(plan: Plan) -> Iterator[tuple[str, Any]]:
+    """Key and document of every put of the plan, in the order that is safe to be cut anywhere."""
     kinds: tuple[tuple[str, str, Sequence[Any]], ...] = (
         ("places", "name", plan.places),
         ("netplans", "name", plan.netplans),
@@ -40,15 +40,20 @@ def operations(plan: Plan) -> list[Op]:
         ("health", "name", plan.health),
         ("decisions", "name", plan.decisions),
     )
-    puts: list[Op] = [
-        Put(key(kind, getattr(document, field)), codec.encode(document))
-        for kind, field, documents in kinds
-        for document in documents
-    ]
-    return [*puts, *(Delete(name) for name in plan.deletes)]
+    for kind, field, rows in kinds:
+        for document in rows:
+            yield key(kind, getattr(document, field)), document
 
 
-def split(ops: Sequence[Op], ops_max: int = OPS_MAX, bytes_max: int = BYTES_MAX) -> Iterator[tuple[Op, ...]]:
+def operations(plan: Plan) -> Iterator[Op]:
+    """Every write of the plan, each encoded when it is asked for: a large plan must not stop everything else for seconds."""
+    for path, document in documents(plan):
+        yield Put(path, codec.encode(document))
+    for path in plan.deletes:
+        yield Delete(path)
+
+
+def split(ops: Iterable[Op], ops_max: int = OPS_MAX, bytes_max: int = BYTES_MAX) -> Iterator[tuple[Op, ...]]:
     """Runs of operations that fit one transaction each."""
     run: list[Op] = []
     size = 0
@@ -78,17 +83,17 @@ class PlanWriter:
 
     async def write(self, plan: Plan, snapshot: Snapshot) -> int:
         """The revision after the last transaction (0: nothing to write). Raises PlanConflict, StoreError."""
-        revision = 0
+        revision, known = 0, dict(documents(plan))
         for run in split(operations(plan)):
-            revision = await self.commit(guards(run, snapshot), run)
+            revision = await self.commit(guards(run, snapshot), run, known)
         return revision
 
-    async def commit(self, wanted: Sequence[Guard], ops: Sequence[Op]) -> int:
-        """One transaction under the leader's key."""
+    async def commit(self, wanted: Sequence[Guard], ops: Sequence[Op], known: Mapping[str, Any] | None = None) -> int:
+        """One transaction under the leader's key. `known`: documents by key: the picture need not decode them."""
         self._reign.check()
         with STORE_SECONDS.labels("txn").time():
             result = await self._store.txn([*wanted, self._reign.guard], ops)
         if not result.ok:
             raise PlanConflict("the plan's facts changed while it was made: deciding again")
-        self._picture.from_own_puts(((op.key, op.value) for op in ops if isinstance(op, Put)), result.revision)
+        self._picture.from_own_puts(((op.key, op.value) for op in ops if isinstance(op, Put)), result.revision, known)
         return result.revision

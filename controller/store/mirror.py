@@ -37,7 +37,8 @@ class _Stale(Exception):
 class Mirror:
     """`run()` keeps it fresh (its errors come in an ExceptionGroup); the rest reads.
 
-    `healed` counts changes that the watch lost and a compare found.
+    `healed` counts changes that the watch lost and a compare found. `keep_values` False: `get` and `items` have no values, for
+    who decodes and keeps what `on_change` tells.
     """
 
     def __init__(
@@ -48,12 +49,13 @@ class Mirror:
         on_change: Callable[[str, Entry | None], None] = lambda key, entry: None,
         *,
         compare_every_s: float = COMPARE_EVERY_S,
+        keep_values: bool = True,
     ) -> None:
         self._store = store
         self._prefix = prefix
         self._clock = clock
         self._compare_every_s = compare_every_s
-        self._table = Table(on_change)
+        self._table = Table(on_change, keep_values)
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._tickets = 0
         self._batches = 0

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Callable
+from dataclasses import replace
 
 from model.store_port import Entry, Event, Listing, WatchBatch
 
 
 class Table:
-    def __init__(self, on_change: Callable[[str, Entry | None], None]) -> None:
+    """`keep_values` False: of a value only so much is kept that another one is seen to differ, for who keeps what is told."""
+
+    def __init__(self, on_change: Callable[[str, Entry | None], None], keep_values: bool = True) -> None:
+        self._keep_values = keep_values
         self.revision = 0
         self.healed = 0
         self._floor = 0
@@ -65,7 +69,7 @@ class Table:
         for key in [key for key in self._keys if key not in wanted]:
             self._drop(key)
         for entry in listing.entries:
-            if self._entries.get(entry.key) != entry:
+            if self._entries.get(entry.key) != self._kept(entry):
                 self._set(entry)
         self.revision = self._floor = listing.revision
         self._deleted_since = None
@@ -97,8 +101,11 @@ class Table:
     def _set(self, entry: Entry) -> None:
         if entry.key not in self._entries:
             insort(self._keys, entry.key)
-        self._entries[entry.key] = entry
+        self._entries[entry.key] = self._kept(entry)
         self._on_change(entry.key, entry)
+
+    def _kept(self, entry: Entry) -> Entry:
+        return entry if self._keep_values else replace(entry, value=b"%x" % hash(entry.value))
 
     def _drop(self, key: str) -> None:
         if self._entries.pop(key, None) is not None:

@@ -163,7 +163,7 @@ PLAN = Plan(
 def test_places_and_networks_come_before_assignments_and_deletes_last() -> None:
     kinds = [getattr(op, "key", "").split("/")[3] for op in operations(PLAN)]
     assert kinds == ["places", "netplans", "assignments", "health", "decisions", "status"]
-    assert isinstance(operations(PLAN)[-1], Delete)
+    assert isinstance([*operations(PLAN)][-1], Delete)
 
 
 def test_a_big_plan_is_cut_by_number_and_by_size() -> None:
