@@ -7,6 +7,7 @@ API are the handlers' own code, run in its process: they stop and die with it.
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from dataclasses import replace
@@ -48,8 +49,8 @@ class Gone(ShoalError):
 class SimController:
     """`start()` and `kill()` as often as wanted. `crashed(name, error)` is told when it dies by itself.
 
-    `address`: where agents dial. `faults`: of its way to the store; `clock`: of its machine. `ask_agent`: how its calls to
-    agents get there.
+    `host`: an address, since agents would look up a name; `address`: where they dial. `faults`: of its way to the store;
+    `clock`: of its machine. `ask_agent`: how its calls to agents get there.
     """
 
     def __init__(
@@ -64,7 +65,8 @@ class SimController:
         node_timeout_s: float,
     ) -> None:
         self.name = name
-        self.address = f"{name}:{PORT}"
+        self.host = f"10.249.{zlib.crc32(name.encode()) % 250}.{zlib.crc32(name.encode()) // 250 % 250 + 1}"
+        self.address = f"{self.host}:{PORT}"
         self.clock = SimClock(loop)
         self.faults = StoreFaults()
         self.crashed: Callable[[str, BaseException], None] = lambda name, error: None
@@ -157,7 +159,7 @@ class SimController:
             self.parts = parts
             parts.dispatch.address = self.address
             agents = SimAgents(parts.picture, partial(self.ask_agent, self.name))
-            api_url = f"https://{self.name}:7443"
+            api_url = f"https://{self.host}:7443"
             api = Api(
                 side, parts.picture, parts.mirror.wait_for, self.clock, self._random, NO_PKI, agents, parts.dispatch,
                 self._settings, self.name, api_url, self.address, parts.gone,
