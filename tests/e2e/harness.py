@@ -102,8 +102,13 @@ class LabUnderTest:
         return self("lab", verb, "--name", self.name, *words)
 
     def on(self, machine: str, *command: str) -> str:
-        """Output of a command on a machine of the lab."""
-        return self("lab", "exec", "--name", self.name, machine, "--", *command)
+        """Output of a command on a machine of the lab, as `shoal lab exec` would run it; it must succeed."""
+        from lab.cluster import Lab
+
+        argv = Lab(self.name).enter_command(machine, command)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=90 * PATIENCE, check=False)
+        assert done.returncode == 0, f"{' '.join(command)} on {machine} -> {done.returncode}: {done.stderr or done.stdout}"
+        return done.stdout
 
     def replicas(self, service: str = "", *, every: bool = False) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = self.json("ps", *([service] if service else []), *(["-a"] if every else []))

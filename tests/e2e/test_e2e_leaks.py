@@ -10,11 +10,16 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cli.client import Client
+from cli.compose_files import load_compose
 from lab import cgroups
+from lab.cluster import Lab
 from lab.layout import LabPaths
+from model.errors import Unavailable
 from tests.e2e import leaks
 from tests.e2e.harness import ROOT, LabUnderTest, Watchdog, eventually
 
@@ -53,23 +58,54 @@ def test_fifty_cycles_with_random_kills_leave_nothing(tmp_path: Path) -> None:
     chance = random.Random(20261121)
     file = tmp_path / "compose.yaml"
     file.write_text(STACK)
+    project = load_compose([str(file)], project_name="come").project
     lab = LabUnderTest(tmp_path / "config", nodes=2)
     try:
-        lab("apply", "-f", str(file), "-p", "come", "--no-wait")
-        eventually(lambda: len(lab.running("come_web")) == 3, "three replicas")
-        counted = {line.split()[0] for node in ("n1", "n2") for line in leaks.on_node(lab, node)}
-        assert counted > COUNTED, "what is not counted while it is there cannot be missed"
-        for cycle in range(CYCLES):
-            lab("apply", "-f", str(file), "-p", "come", "--no-wait")
-            for _ in range(chance.randint(0, 3)):
-                kill_one(lab, chance)
-            lab.call("rm", "-v", "come", *(["--no-wait"] if cycle % 2 else []))
-        eventually(lambda: lab.replicas(every=True) == [], "no replica left", 60)
+        with Lab(lab.name).client() as client:  # in this process: a hundred commands are waited for
+            client.put("/v1/stacks/come", project)
+            eventually(lambda: running(client) == 3, "three replicas")
+            counted = {line.split()[0] for node in ("n1", "n2") for line in leaks.on_node(lab, node)}
+            assert counted > COUNTED, "what is not counted while it is there cannot be missed"
+            assert lab.lab("exec", "n1", "--", "nft", "list", "tables") == lab.on("n1", "nft", "list", "tables")
+            for cycle in range(CYCLES):
+                cycle_once(lab, client, project, chance, gone=bool(cycle % 2))
+            eventually(lambda: not client.get("/v1/replicas", all=True), "no replica left", 60)
         for node in ("n1", "n2"):
-            eventually(lambda node=node: leaks.on_node(lab, node) == [], f"{node} empty: {leaks.on_node(lab, node)}", 40)  # type: ignore[misc]
+            assert left_on(lab, node) == [], node
     finally:
         lab.down()
     assert leaks.on_host(lab.name) == []
+
+
+def cycle_once(lab: LabUnderTest, client: Client, project: Any, chance: random.Random, *, gone: bool) -> None:
+    """The stack comes, as far as chance will have it, something is killed, and it goes. `gone`: its volumes too, and nothing is
+    left when the next one comes; else that comes on top of what is still going."""
+    client.put("/v1/stacks/come", project)
+    far = chance.choice((0, 0, 1, 3))
+    eventually(lambda: running(client) >= far, f"{far} of three replicas")
+    for _ in range(chance.randint(0, 3)):
+        kill_one(lab, chance)
+    with contextlib.suppress(Unavailable):  # it says that a volume stays where the agent was killed a moment ago
+        client.delete("/v1/stacks/come", volumes=gone)
+    if gone:
+        eventually(lambda: not client.get("/v1/replicas", all=True), "no replica left", 60)
+
+
+def running(client: Client) -> int:
+    return sum(row["state"] == "running" and row["service"] == "come_web" for row in client.get("/v1/replicas"))
+
+
+def left_on(lab: LabUnderTest, node: str) -> list[str]:
+    """What the node still has when it has had its time."""
+    left: list[str] = []
+
+    def nothing() -> bool:
+        left[:] = leaks.on_node(lab, node)
+        return not left
+
+    with contextlib.suppress(AssertionError):
+        eventually(nothing, "an empty node", 40)
+    return left
 
 
 @pytest.mark.parametrize("marker", ["lab.json", "controller/admin.json", "n1"])
