@@ -1,8 +1,8 @@
 """The agent's core: all lives of the node, one stimulus in, effects out.
 
 Rules: sans-IO and deterministic; time comes in with the stimulus. Limits live here: `starts_max` starts at a time, one pull for
-all who want the same image, one life of a slot at a time (the old one has stopped before the new one starts). A second
-identical `DesiredArrived` yields nothing.
+all who want the same image, one life of a slot at a time (the old one has stopped before the new one starts) unless both are
+wanted. A second identical `DesiredArrived` yields nothing.
 """
 
 from __future__ import annotations
@@ -301,8 +301,9 @@ class Core:
         return False
 
     def _slot_taken(self, life: Life) -> bool:
-        others = self._places[life.id.place]
-        return any(self.lives[other].may_run() for other in others if other != life.id)
+        """By a life that has to go first. One that is to run too is no obstacle: an update may start the new one first."""
+        others = (self.lives[other] for other in self._places[life.id.place] if other != life.id)
+        return any(other.may_run() and other.goal != "run" for other in others)
 
     def _pull(self, life: Life) -> None:
         key = (life.spec.container.image, life.spec.container.pull_policy)

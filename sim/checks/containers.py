@@ -45,7 +45,10 @@ class Containers(Checker):
 
     def _alone(self, now: Running, row: Row) -> None:
         for other in self.facts.by_slot[now.box.service_id, now.box.slot].values():
-            if other.node == now.node and other.box.id != now.box.id:
+            if other.node != now.node or other.box.id == now.box.id:
+                continue
+            twice = self.facts.row(other.node, other.box) == row  # beside another version only when both are wanted
+            if twice or not (self.facts.assigned(other.node, other.box) and self.facts.assigned(now.node, now.box)):
                 text = f"{row} runs twice on the node: containers {other.box.id[:12]} and {now.box.id[:12]}"
                 self.bad(now.since_s, "runs twice", f"service/{row.service}", text)
 

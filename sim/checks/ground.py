@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from sim.checks.facts import Facts, Running, Step
@@ -21,6 +21,8 @@ class Ground:
     facts: Facts = field(default_factory=Facts)
     verdicts: Verdicts = field(default_factory=Verdicts)
     calm_since_s: Callable[[str], float] = _always
+    believes: dict[str, Callable[[str, str], Sequence[str]]] = field(default_factory=dict)
+    """Node -> (network, address) -> ids of the services whose connections it sends there."""
 
     def calm(self, node: str, at_s: float, for_s: float) -> bool:
         return at_s - self.calm_since_s(node) >= for_s

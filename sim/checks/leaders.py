@@ -18,7 +18,8 @@ class Leaders(Checker):
         for change in step.changes:
             if change.kind in ("leader", "cluster"):
                 self._grows(step, change)
-        mine = [kind for kind in step.kinds if kind in LEADERS]
+        joining = "nodes" in step.kinds  # the API writes a node's first status when it joins
+        mine = [kind for kind in step.kinds if kind in LEADERS and not (joining and kind == "status")]
         leader = self.facts.docs["leader"].get("")
         if mine and (leader is None or leader.controller != step.place):
             who = f"{leader.controller} leads (epoch {leader.epoch})" if leader else "nobody leads"

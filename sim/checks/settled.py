@@ -27,19 +27,21 @@ class Missing(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How things are now. `boxes`: per machine what it holds, also of machines that are in no cluster. `kept`: per machine what
-    else the agent keeps, as (what, name). `statuses`: what the nodes reported last. `leases`: how many the store holds."""
+    """How things are now. `boxes`: per machine what it holds, also of machines that are in no cluster. `statuses`: what the
+    nodes reported last. `leases`: how many the store holds. `sends`: per node (network, address, service id) to which it sends
+    connections. `kept`: per machine what else its agent keeps, as (what, name)."""
 
     facts: Facts
     boxes: Mapping[str, Sequence[Box]]
     statuses: Mapping[str, StatusDoc]
     leases: int = 1
+    sends: Mapping[str, Sequence[tuple[str, str, str]]] = field(default_factory=dict)
     kept: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
 
 
 def unfinished(end: End) -> list[Missing]:
     """Nothing: the spec is reached and nothing is left over."""
-    found = [*_nodes(end)]
+    found = not_up(end.facts)
     running = {node: {_identity(box) for box in boxes if box.running} for node, boxes in end.boxes.items()}
     for name in sorted(end.facts.docs["services"]):
         found += _service(end, end.facts.docs["services"][name], running)
@@ -50,8 +52,13 @@ def _identity(box: Box) -> tuple[str, int, int, int]:
     return (box.service_id, box.slot, box.created_ms, box.version)
 
 
-def _nodes(end: End) -> Iterator[Missing]:
-    docs = end.facts.docs
+def not_up(facts: Facts) -> list[Missing]:
+    """Nodes that are not ready, and the leader that is not there."""
+    return [*_nodes(facts)]
+
+
+def _nodes(facts: Facts) -> Iterator[Missing]:
+    docs = facts.docs
     for name in sorted(docs["nodes"]):
         health = docs["health"].get(name)
         if health is None or health.state != "ready":
@@ -203,9 +210,24 @@ def _left_over(end: End) -> Iterator[Missing]:
             if facts.service(service_id) is None:
                 name = facts.names.get(service_id, service_id)
                 yield Missing("left over", f"service/{name}", f"it was removed and is still assigned to {node}")
+    yield from _stale(end)
     yield from _left_documents(end)
     if end.leases > 1:
         yield Missing("left over", "controller/*", f"{end.leases} leases are held in the store")
+
+
+def _stale(end: End) -> Iterator[Missing]:
+    """Connections that are sent where no container of the service is any more."""
+    there = {
+        (network, address.partition("/")[0], box.service_id)
+        for boxes in end.boxes.values() for box in boxes if box.running for network, address in box.addresses
+    }  # fmt: skip
+    for node, rows in sorted(end.sends.items()):
+        for network, address, service_id in rows:
+            if (network, address, service_id) not in there:
+                name = end.facts.names.get(service_id, service_id)
+                text = f"{node} sends its connections to {address} on {network}, where it is no more"
+                yield Missing("stale endpoint", f"service/{name}", text)
 
 
 def _left_documents(end: End) -> Iterator[Missing]:

@@ -8,6 +8,7 @@ from model.store_port import Op
 from sim.checks.addresses import Addresses
 from sim.checks.capacity import Capacity
 from sim.checks.containers import Containers
+from sim.checks.endpoints import Endpoints
 from sim.checks.facts import Box, Facts, Step
 from sim.checks.ground import Checker, Ground
 from sim.checks.leaders import Leaders
@@ -16,7 +17,9 @@ from sim.checks.removing import Removing
 from sim.checks.verdicts import Violation
 from sim.checks.volumes import Volumes
 
-CHECKERS: tuple[type[Checker], ...] = (Leaders, Capacity, Placing, Volumes, Removing, Containers, Addresses)
+CHECKERS: tuple[type[Checker], ...] = (
+    Leaders, Capacity, Placing, Volumes, Removing, Containers, Addresses, Endpoints,
+)  # fmt: skip
 
 
 class Checks:

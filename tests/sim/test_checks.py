@@ -295,10 +295,23 @@ def test_a_start_long_after_the_assignment_went_is_seen_unless_the_node_is_cut_o
 
 def test_two_containers_of_one_slot_on_a_node_are_seen(seen: History) -> None:
     seen.service("web")
+    seen.change("web", version=2)
     seen.assign(n1="web.1 web.1@2/2")
     seen.start("n1", "web.1")
     seen.start("n1", "web.1@2/2")
-    assert "runs twice" in seen.rules
+    assert seen.rules == [], "both are wanted: an update that starts the new one first"
+    seen.start("n1", "web.1@2/2", "again")
+    assert seen.rules == ["runs twice"]
+
+
+def test_an_old_life_that_still_runs_beside_the_new_one_is_seen(seen: History) -> None:
+    seen.service("web")
+    seen.assign(n1="web.1")
+    seen.start("n1", "web.1")
+    seen.change("web", version=2)
+    seen.assign(n1="web.1@2/2")
+    seen.start("n1", "web.1@2/2")
+    assert seen.rules == ["runs twice"]
 
 
 def test_a_healthy_container_that_is_stopped_is_seen(seen: History) -> None:
@@ -374,6 +387,23 @@ def test_a_port_twice_on_a_node_is_seen(seen: History) -> None:
     assert seen.rules == []
     seen.start("n1", "web.2", ports=(("81/tcp", "0.0.0.0:8080"),))
     assert seen.rules == ["port"]
+
+
+def test_an_address_that_others_still_send_to_is_seen(seen: History) -> None:
+    seen.service("web")
+    seen.assign(n1="web.1")
+    seen.checks.ground.believes["n3"] = lambda network, address: ("id-web",) if address == "10.0.1.2" else ()
+    seen.start("n1", "web.1", addresses=(("net", "10.0.1.2/16"),))
+    assert seen.rules == []
+    seen.service("other", 2)
+    seen.assign(n2="other.1 other.2")
+    seen.start("n2", "other.1", addresses=(("net", "10.0.1.3/16"),))
+    seen.trouble.add("n3")
+    seen.start("n2", "other.2", addresses=(("net", "10.0.1.2/16"),))
+    assert "stale endpoint" not in seen.rules
+    seen.trouble.clear()
+    seen.start("n2", "other.2", "again", addresses=(("net", "10.0.1.2/16"),))
+    assert "stale endpoint" in seen.rules
 
 
 def test_networks_and_services_share_nothing(seen: History) -> None:

@@ -99,6 +99,10 @@ def test_what_is_left_over_is_seen(seen: History) -> None:
     assert missing(seen, End(facts, boxes(), {"n9": StatusDoc("n9")})) == [("left over", "node/n9")]
     assert missing(seen, End(facts, boxes(), {}, leases=2)) == [("left over", "controller/*")]
     assert missing(seen, End(facts, boxes(), {}, kept={"n1": [("journal", "x")]})) == [("left over", "node/n1")]
+    sends = {"n1": [("net", "10.0.1.2", "id-web")]}
+    assert missing(seen, End(facts, boxes(), {}, sends=sends)) == [("stale endpoint", "service/web")]
+    there = boxes(n1=[Made("a", "id-web", 1, addresses=(("net", "10.0.1.2/16"),))])
+    assert missing(seen, End(facts, there, {}, sends=sends)) == []
     seen.put("netplans", "net", NetworkPlanDoc("i", "net", 1, "10.0.0.0/16", (("n9", "10.0.0.0/24"),)))
     seen.put("svcplans", "gone", ServicePlanDoc("i", "gone"))
     seen.put("places", "data", VolumePlaceDoc("data", ("n1",)))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from agent.plan import effects as fx
 from agent.plan.container import Exited, Found
 from agent.plan.core import Core
-from agent.plan.records import Desired, Failure
+from agent.plan.records import Desired, Failure, Slot
 from model.spec import Healthcheck
 from tests.unit.agent_steps import NET, PLAIN, attached, desired, done, given, ids, kinds, only, settle, up
 
@@ -56,6 +56,17 @@ def test_a_replacement_starts_when_the_old_one_has_stopped() -> None:
     settle(core, effects, 11.0)
     (status,) = core.statuses()
     assert (status.created_ms, status.state) == (2, "running")
+
+
+def test_two_wanted_lives_of_a_slot_run_beside_each_other() -> None:
+    """An update that starts the new one first, on the same node: the old one goes when the new one runs."""
+    core = up()
+    before = desired()
+    (service,), (spec,) = before.services, before.specs
+    both = replace(service, slots=(*service.slots, Slot(1, 2, 2)))
+    after = replace(before, services=(both,), specs=(spec, replace(spec, version=2)))
+    settle(core, core.handle(fx.DesiredArrived(after), 10.0), 10.0)
+    assert [(status.created_ms, status.state) for status in core.statuses()] == [(1, "running"), (2, "running")]
 
 
 def test_a_killed_container_is_back_at_once_with_its_address() -> None:
