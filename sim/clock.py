@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 
 from sim.loop import VirtualLoop
 
@@ -26,8 +27,8 @@ class SimClock:
     def monotonic(self) -> float:
         return self._loop.time()
 
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+    def sleep(self, seconds: float) -> Coroutine[Any, Any, None]:
+        return asyncio.sleep(seconds)
 
     def jump(self, seconds: float) -> None:
         self.offset += seconds

@@ -1,7 +1,8 @@
 """A session's connection: the node's end, the controller's end, and what each hears of the other's death.
 
 Rules, as with gRPC over TCP: when the node's end goes, the controller's task is cancelled; when the controller's task returns,
-the node reads to the end; a process that dies has its connections reset by its kernel; a machine that dies says nothing.
+the node reads to the end; a process that dies has its connections reset by its kernel; a machine that dies says nothing. Others
+run while something is written, as they do with gRPC; heartbeats, of which there are many, are neither waited for nor traced.
 """
 
 from __future__ import annotations
@@ -98,13 +99,11 @@ class Connection:
     def vanish_node(self, now: float) -> None:
         self.node_open = False
         self.vanished_at = now
-        self.down.lose_power()
         if not self.controller_open:
             self._forget(self)
 
     def vanish_controller(self) -> None:
         self.controller_open = False
-        self.up.lose_power()
         if not self.node_open:
             self._forget(self)
 
@@ -133,14 +132,13 @@ class NodeEnd:
         self._check()
         data = message.SerializeToString()
         kind = data[0] >> 3 if data else 0
+        it.up.send(data)
         if kind != _BEAT_UP:
             it.trace.add("says", it.node, f"{_UP.get(kind)} {len(data)} B to {it.controller}#{it.number}")
-        it.up.send(data)
+            await asyncio.sleep(0)
         if it.up.unread >= WINDOW:
             await it.up.room()
             self._check()
-        else:
-            await asyncio.sleep(0)
 
     async def read(self) -> pb.ToNode | None:
         data = await self._it.down.take()
@@ -179,13 +177,12 @@ class ControllerEnd:
             raise BrokenPipeError(f"{it.node} is gone")
         data = message if isinstance(message, bytes) else message.SerializeToString()
         kind = data[0] >> 3 if data else 0
+        it.down.send(data)
         if kind != _BEAT_DOWN:
             it.trace.add("hears", it.node, f"{_DOWN.get(kind)} {len(data)} B from {it.controller}#{it.number}")
-        it.down.send(data)
+            await asyncio.sleep(0)
         if it.down.unread >= WINDOW:
             await it.down.room()
-        else:
-            await asyncio.sleep(0)
 
     async def refuse(self, why: Refusal, text: str) -> NoReturn:
         raise Refused(f"{why.value}: {text[:200]}")

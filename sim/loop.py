@@ -23,6 +23,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iter
 from contextvars import Context
 from typing import Any, Final, TypeVarTuple
 
+from sim.handles import SimTask, Soon, Timer
 from sim.process import PROCESS, Kept, Process
 
 _Ts = TypeVarTuple("_Ts")
@@ -41,68 +42,6 @@ class Deadlock(Exception):
 
 class Livelock(Exception):
     """Time does not go on: callbacks follow each other without end."""
-
-
-class SimTask(asyncio.Task[Any]):
-    """`number`: the how-manieth of its loop. `process`: whose it is; None: the world's."""
-
-    __slots__ = ("number", "process")
-    number: int
-    process: Process | None
-
-    def __hash__(self) -> int:
-        return self.number
-
-
-class Soon(asyncio.Handle):
-    """A callback to run; `call` is None when it was cancelled."""
-
-    __slots__ = ("args", "call", "context")
-
-    def __init__(self, call: Callable[..., object], args: tuple[Any, ...], context: Context) -> None:
-        self.call: Callable[..., object] | None = call
-        self.args = args
-        self.context = context
-
-    def cancel(self) -> None:
-        self.call, self.args = None, ()
-
-    def cancelled(self) -> bool:
-        return self.call is None
-
-    def __repr__(self) -> str:
-        return f"<{self.call} {self.args}>"
-
-
-class Timer(asyncio.TimerHandle):
-    """A callback to run at `due`, in virtual seconds; `call` is None when it was cancelled."""
-
-    __slots__ = ("args", "call", "context", "due", "loop", "waits")
-
-    def __init__(
-        self, due: float, call: Callable[..., object], args: tuple[Any, ...], context: Context, loop: VirtualLoop
-    ) -> None:
-        self.due = due
-        self.call: Callable[..., object] | None = call
-        self.args = args
-        self.context = context
-        self.loop = loop
-        self.waits = True
-
-    def when(self) -> float:
-        return self.due
-
-    def cancel(self) -> None:
-        if self.call is not None:
-            self.call, self.args = None, ()
-            if self.waits:
-                self.loop.timer_cancelled()
-
-    def cancelled(self) -> bool:
-        return self.call is None
-
-    def __repr__(self) -> str:
-        return f"<{self.call} {self.args} at {self.due:.6f}>"
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
@@ -152,13 +91,16 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def call_later(
         self, delay: float, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        return self.call_at(self._now + delay, callback, *args, context=context)
+        when = self._now + delay if delay > 0 else self._now
+        timer = Timer(when, callback, args, contextvars.copy_context() if context is None else context, self)
+        self._timer_number += 1
+        heapq.heappush(self._timers, (when, self._timer_number, timer))
+        return timer
 
     def call_at(
         self, when: float, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        if when < self._now:
-            when = self._now
+        when = max(when, self._now)
         timer = Timer(when, callback, args, contextvars.copy_context() if context is None else context, self)
         self._timer_number += 1
         heapq.heappush(self._timers, (when, self._timer_number, timer))
@@ -269,7 +211,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             due = timers[0][0]
             while timers and timers[0][0] == due:
                 timer = heapq.heappop(timers)[2]
-                timer.waits = False
+                timer.heap = None
                 if timer.call is None:
                     self._cancelled -= 1
                 else:
@@ -305,12 +247,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _generator_dropped(self, generator: AsyncGenerator[Any, Any]) -> None:
         process = self._generators.pop(id(generator), None)
-        if self.over:
-            return
-        if process is not None and process.halted:
-            process.hold(Soon(self._close_generator, (generator,), process.context))
-            return
-        self.call_soon(self._close_generator, generator, context=(process.context if process else self.world).copy())
+        if not self.over:
+            context = (process.context if process else self.world).copy()
+            self.call_soon(self._close_generator, generator, context=context)
 
     def _close_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
         self.create_task(_closed(generator))

@@ -94,7 +94,9 @@ class Pipe:
     def send(self, item: bytes | End) -> None:
         self.unread += 1
         due = self._loop.time() + self._weather.delay_s(self._rng, self.source, self.target)
-        self._due = due = max(due, self._due)
+        # An end comes a little later: who waits for messages has read those before it.
+        least = self._due if isinstance(item, bytes) else self._due + LOW_S
+        self._due = due = max(due, least)
         self._loop.call_at(due, self._arrive, item, context=self._loop.world)
 
     async def room(self) -> None:
@@ -162,12 +164,6 @@ class Pipe:
                 self.inbox.clear()
             self.shut()
             self.on_end()
-
-    def lose_power(self) -> None:
-        """The receiver is no more; the sender goes on until its window is full."""
-        self.end = GONE
-        if self._reader is not None:
-            _wake(self._reader)
 
     def shut(self) -> None:
         """Nobody takes what arrives from now on; what has arrived may still be read."""

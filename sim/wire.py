@@ -163,7 +163,8 @@ class Wire:
             connection.break_both()
 
     def vanish(self, place: str) -> None:
-        """Its power is lost: the others hear nothing more, and nobody can dial it, until something there listens or dials."""
+        """Its power is lost: the others hear nothing more, and nobody can dial it, until something there listens or dials. The
+        caller kills its processes, after this: before, their connections would be reset."""
         self._off[place] = None
         now = self._loop.time()
         for connection in self._of(place):

@@ -99,6 +99,29 @@ def test_freeing_what_was_killed_runs_nothing_of_it(loop: VirtualLoop) -> None:
     assert said == []
 
 
+@pytest.mark.parametrize(("killed", "said"), [(True, []), (False, ["closed"])])
+def test_a_generator_in_a_circle_is_closed_unless_its_process_is_dead(loop: VirtualLoop, killed: bool, said: list[str]) -> None:
+    process, heard = Process(loop, "a"), list[str]()
+
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            heard.append("closed")
+
+    async def main() -> None:
+        generator = numbers()
+        await anext(generator)
+        circle: list[Any] = [generator]
+        circle.append(circle)
+        del generator, circle
+        await asyncio.sleep(1000)
+
+    process.spawn(main())
+    run(loop, (1, process.kill if killed else process.pause), (2, gc.collect), (3, process.resume), until=4)
+    assert heard == said
+
+
 def test_paused_it_goes_on_later_with_what_was_due_in_order(loop: VirtualLoop) -> None:
     process, ran = Process(loop, "a"), list[tuple[str, float]]()
 

@@ -204,6 +204,22 @@ def test_what_is_sent_over_a_cut_way_arrives_after_it(net: Net, mended: float, a
     assert all(low <= at <= high for _, at in net.heard)
 
 
+def test_what_is_sent_after_mending_does_not_overtake_what_is_resent(net: Net) -> None:
+    async def session(stream: ControllerStream) -> object:
+        await asyncio.sleep(2 - net.loop.time())
+        await say(stream, 1, 2)
+        await asyncio.sleep(3 - net.loop.time())
+        await say(stream, 3, 99)
+        return await answers(stream, 4)
+
+    net.talk(session)
+    net.at(1, net.wire.cut, "n1", "c1")
+    net.at(2.9, net.wire.mend, "n1", "c1")
+    net.run()
+    assert net.results == [[1, 2, 3, 99]]
+    assert net.heard[0][1] > 3.2
+
+
 def test_one_way_is_not_the_other(net: Net) -> None:
     async def session(stream: ControllerStream) -> object:
         await say(stream, 1)
@@ -272,6 +288,30 @@ def test_a_killed_agent_is_noticed(net: Net) -> None:
     assert net.results == []
 
 
+def test_what_is_on_the_way_arrives_when_its_sender_is_killed(net: Net) -> None:
+    async def session(stream: ControllerStream) -> None:
+        await say(stream, 1)
+        net.agent.kill()
+
+    net.talk(session)
+    net.run()
+    assert [number for number, _ in net.heard] == [1]
+    assert [how for how, _ in net.ends] == ["cancelled"]
+
+
+def test_a_reset_loses_what_was_not_read(net: Net) -> None:
+    async def session(stream: ControllerStream) -> object:
+        await say(stream, 1, 2)
+        await asyncio.sleep(5)
+        return await answers(stream, 2)
+
+    net.talk(session)
+    net.at(2, net.wire.reset, "n1")
+    net.run()
+    assert [number for number, _ in net.heard] == [1, 2]
+    assert net.results == ["broken: cannot be reached (connection reset)"]
+
+
 def test_a_killed_controller_is_noticed(net: Net) -> None:
     net.talk(listen_on)
     net.at(5, net.controller.kill)
@@ -288,6 +328,41 @@ def test_a_vanished_node_is_silent(net: Net) -> None:
     assert net.ends == []
     net.run(20)
     assert net.ends == [("cancelled", 5 + KEEPALIVE_S)]
+
+
+@pytest.mark.parametrize("place", ["n1", "c1"])
+def test_writing_to_somebody_who_vanished_stops_when_the_window_is_full(net: Net, place: str) -> None:
+    written: list[int] = []
+
+    async def write(stream: ControllerStream | NodeStream) -> None:
+        await asyncio.sleep(2)
+        for number in range(2 * WINDOW):
+            await (stream.write(beat(number)) if place == "c1" else stream.write(beat_back(number)))  # type: ignore[arg-type]
+            written.append(number)
+
+    async def wait(_: ControllerStream | NodeStream) -> None:
+        await asyncio.sleep(1000)
+
+    net.wire.listen(ADDRESS, "c1", net.controller, write if place == "n1" else wait)
+    net.talk(write if place == "c1" else wait)
+    net.at(1, net.wire.vanish, place)
+    net.at(1, (net.agent if place == "n1" else net.controller).kill)
+    net.run(5)
+    assert len(written) == WINDOW - 1
+    net.at(6, net.agent.kill)
+    net.run(50)
+
+
+def test_a_paused_controller_drops_nobody_before_it_goes_on(net: Net) -> None:
+    net.talk(listen_on)
+    net.at(5, net.wire.cut, "n1", "c1")
+    net.at(6, net.controller.pause)
+    net.at(40, net.wire.mend, "n1", "c1")
+    net.at(50, net.controller.resume)
+    net.run(60)
+    assert net.ends == []
+    net.at(60, net.agent.kill)
+    net.run(1)
 
 
 def test_a_vanished_controller_is_silent_and_answers_nobody_until_it_is_back(net: Net) -> None:
