@@ -2,20 +2,23 @@
 
 Rules: nodes of one KIND differ in nothing a filter looks at but their names; nodes of one CLASS are of one kind and have the
 same left. A shelf holds the classes of one kind whose free amounts are about the same, in rank order. A class that moves
-takes its list of nodes with it; where two meet, the smaller joins the larger.
+takes its list of nodes with it; where two meet, the smaller joins the larger. It leaves its entry behind on the shelf, which
+is put in order when somebody asks.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import insort
 from collections.abc import Collection, Iterator
-from heapq import heapify, heappop, heappush
-from itertools import chain, count
+from heapq import heappop, heappush
+from itertools import count
 from typing import Final
 
 from scheduler.types import Group, NodeFacts
 
 SHARE: Final = 1_000_000
+_FEW: Final = 8
+"""So many new entries of a shelf are put in one by one; more, and all are sorted."""
 
 State = tuple[int, int, int, int, int]
 """Of a class: kind, replicas, and what is left of cpus, memory and pids."""
@@ -26,7 +29,7 @@ class Alike:
 
     __slots__ = ("cpus", "entry", "kind", "members", "memory", "pids", "replicas", "shelf", "size")
     entry: Entry
-    shelf: list[Entry]
+    shelf: Shelf
 
     def __init__(self, state: State, members: list[int]) -> None:
         self.kind, self.replicas, self.cpus, self.memory, self.pids = state
@@ -35,7 +38,44 @@ class Alike:
 
 
 Entry = tuple[int, int, int, Alike]
-"""Replicas in all, minus the free share: the smaller is filled first. The third only keeps entries apart."""
+"""Replicas in all, minus the free share: the smaller is filled first. The third only keeps entries apart. It holds as long as
+it is its class's `entry`."""
+
+GONE: Final[Entry] = (0, 0, -1, Alike((-1, 0, 0, 0, 0), []))
+"""The entry of a class that is not on a shelf."""
+
+
+class Shelf:
+    """Classes of one kind with at least these amounts left, and not much more."""
+
+    __slots__ = ("cpus", "entries", "fresh", "gone", "memory")
+
+    def __init__(self, cpus: int, memory: int) -> None:
+        self.cpus, self.memory = lowest(cpus), lowest(memory)
+        self.entries: list[Entry] = []
+        self.fresh: list[Entry] = []
+        self.gone = 0
+        """So many entries hold no more."""
+
+    def __bool__(self) -> bool:
+        return len(self.entries) + len(self.fresh) > self.gone
+
+    def ordered(self) -> list[Entry]:
+        """The entries in rank order; some of them may hold no more."""
+        fresh = self.fresh
+        if self.gone * 2 > len(self.entries) + len(fresh):
+            self.entries = [entry for entry in self.entries if entry[3].entry is entry]
+            self.gone = 0
+            fresh = [entry for entry in fresh if entry[3].entry is entry]
+        if len(fresh) <= _FEW:
+            for entry in fresh:
+                insort(self.entries, entry)
+        else:
+            self.entries += fresh
+            self.entries.sort()
+        if fresh or self.fresh:
+            self.fresh = []
+        return self.entries
 
 
 class Classes:
@@ -45,43 +85,53 @@ class Classes:
         self.where: list[Alike] = []
         """The class of each node."""
         self._states: dict[State, Alike] = {}
-        self._shelves: dict[tuple[int, int, int], list[Entry]] = {}
+        self._shelves: dict[tuple[int, int, int], Shelf] = {}
         self._serial = count()
 
-    def _settle(self, alike: Alike) -> None:
-        """Put a class where its state belongs; into the class that is there already."""
-        kind, cpus, memory = alike.kind, alike.cpus, alike.memory
-        state = (kind, alike.replicas, cpus, memory, alike.pids)
+    def _settle(self, alike: Alike, shelf: Shelf | None = None) -> None:
+        """Put a class where its state belongs; into the class that is there already. `shelf`: of more left, maybe its own."""
+        cpus, memory = alike.cpus, alike.memory
+        state = (alike.kind, alike.replicas, cpus, memory, alike.pids)
         twin = self._states.get(state)
-        if twin is None:
-            self._states[state] = alike
-            where = (kind, size_of(cpus), size_of(memory))
+        if twin is not None:
+            alike = self._joined(alike, twin)
+            if alike is twin:
+                return
+            shelf, twin.entry = twin.shelf, GONE
+            shelf.gone += 1
+        self._states[state] = alike
+        if shelf is None or cpus < shelf.cpus or memory < shelf.memory:
+            where = (alike.kind, size_of(cpus), size_of(memory))
             shelf = self._shelves.get(where)
             if shelf is None:
-                shelf = self._shelves[where] = []
-            alike.shelf = shelf
-            alike.entry = (alike.replicas, -self.share(alike), next(self._serial), alike)
-            insort(shelf, alike.entry)
-            return
+                shelf = self._shelves[where] = Shelf(cpus, memory)
+        total = self.kinds[alike.kind].total
+        one = cpus * SHARE // total.cpus if total.cpus else 0
+        other = memory * SHARE // total.memory if total.memory else 0
+        alike.shelf = shelf
+        alike.entry = entry = (alike.replicas, -min(one, other), next(self._serial), alike)
+        shelf.fresh.append(entry)
+
+    def _joined(self, alike: Alike, twin: Alike) -> Alike:
+        """The larger, with the nodes of the smaller."""
         if twin.size < alike.size:
-            self._states[state] = alike
-            alike.shelf, alike.entry = twin.shelf, (*twin.entry[:3], alike)
-            twin.shelf[bisect_left(twin.shelf, twin.entry[:3])] = alike.entry
             alike, twin = twin, alike
-        moved = self.all_of(alike)
+        moved, where = self.all_of(alike), self.where
         for i in moved:
-            self.where[i] = twin
+            where[i] = twin
         if len(moved) * 8 > twin.size:
             twin.members += moved
-            heapify(twin.members)
+            twin.members.sort()
         else:
             for i in moved:
                 heappush(twin.members, i)
         twin.size += len(moved)
+        return twin
 
     def _unshelve(self, alike: Alike) -> None:
         del self._states[alike.kind, alike.replicas, alike.cpus, alike.memory, alike.pids]
-        del alike.shelf[bisect_left(alike.shelf, alike.entry)]
+        alike.entry = GONE
+        alike.shelf.gone += 1
 
     def _leave(self, alike: Alike, gone: int) -> None:
         alike.size -= gone
@@ -126,6 +176,7 @@ class Classes:
             return alike
         state = (alike.kind, alike.replicas, alike.cpus, alike.memory, alike.pids)
         part = Alike(state, sorted(some))
+        part.shelf = alike.shelf
         for i in some:
             self.where[i] = part
         alike.size -= len(some)
@@ -144,7 +195,7 @@ class Classes:
         return min(other, one)
 
     def classes(self) -> Iterator[Alike]:
-        return (entry[3] for entry in chain.from_iterable(self._shelves.values()))
+        return iter(self._states.values())
 
 
 def size_of(amount: int) -> int:
@@ -153,3 +204,11 @@ def size_of(amount: int) -> int:
         return 0
     bits = amount.bit_length()
     return bits << 2 | (amount >> (bits - 3) & 3)
+
+
+def lowest(amount: int) -> int:
+    """The smallest amount of this size."""
+    if amount < 8:
+        return -(1 << 200)
+    few = amount.bit_length() - 3
+    return amount >> few << few

@@ -13,7 +13,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Final, NamedTuple
 
-from scheduler.classes import Alike
+from scheduler.classes import Alike, Entry
 from scheduler.pool import Part, Pool
 from scheduler.types import Group
 
@@ -89,7 +89,14 @@ class Field:
         `again`: more will be asked."""
         if not count:
             return []
-        rows: list[Row] = []
+        rows: list[Row]
+        if not self.apart and self.named is None and not again and not self.group.ports:
+            firsts, left = self._firsts(count)
+            if left <= 0:
+                return self._one_each(firsts, count)
+            rows = [Row(entry[0], entry[1], 0, self._room(entry[3], 0), entry[3].size, entry[3], None) for entry in firsts]
+            return self.give(rows, water_level(rows, count), count, self._rank_after)
+        rows = []
         left = count
         for row in self._fresh():
             if left <= 0 and row[:2] != rows[-1][:2]:
@@ -99,6 +106,40 @@ class Field:
         if left > 0:
             rows += self._grouped(self.had.items())
         return self.give(rows, water_level(rows, count) if left > 0 else 0, count, self._rank_after, again=again)
+
+    def _firsts(self, count: int) -> tuple[list[Entry], int]:
+        """The classes of the first ranks that have `count` nodes together, and how many are missing (0 or less: none)."""
+        firsts: list[Entry] = []
+        left, replicas, minus_share = count, -1, 0
+        for entry in self.pool.walk(self.group, self.kinds):
+            if left <= 0 and (entry[0] != replicas or entry[1] != minus_share):
+                break
+            replicas, minus_share, _, alike = entry
+            firsts.append(entry)
+            left -= alike.size
+        return firsts, left
+
+    def _one_each(self, entries: list[Entry], count: int) -> list[int]:
+        """The plain case, nearly every time: one replica for each node of these classes, the last rank by name."""
+        order: list[int] = []
+        parts: list[Part] = []
+        pool = self.pool
+        for _, equal in groupby(entries, itemgetter(0, 1)):
+            bucket = [entry[3] for entry in equal]
+            left = count - len(order)
+            if sum(alike.size for alike in bucket) > left:
+                found = sorted((i, k) for k, alike in enumerate(bucket) for i in pool.first_of(alike, left, ()))[:left]
+                some: list[list[int]] = [[] for _ in bucket]
+                for i, k in found:
+                    some[k].append(i)
+                order += [i for i, _ in found]
+                parts += [(alike, nodes, 1) for alike, nodes in zip(bucket, some, strict=True) if nodes]
+            else:
+                whole = [i for alike in bucket for i in pool.all_of(alike)]
+                order += whole if len(bucket) == 1 else sorted(whole)
+                parts += [(alike, None, 1) for alike in bucket]
+        pool.take(parts, self.group)
+        return order
 
     def give(self, rows: list[Row], top: int, count: int, rank: Rank, *, again: bool = False) -> list[int]:
         """Take `count` replicas from the pool: all nodes up to the level `top`, what is left by rank, one more for each."""

@@ -16,9 +16,7 @@ from scheduler.filters import crowded, reason, static_reason, summary
 from scheduler.fit import best_fit, on_target
 from scheduler.pool import Pool
 from scheduler.target import Weights, aim, by_size, packs
-from scheduler.types import ClusterView, Group, Placement, Refusal
-
-Pair = tuple[int, str]
+from scheduler.types import ClusterView, Group, Pairs, Placement, Refusal
 
 
 def place(cluster: ClusterView, groups: Sequence[Group]) -> Placement:
@@ -34,7 +32,7 @@ def place_in(pool: Pool, groups: Sequence[Group]) -> Placement:
     held = dict(pool.volumes)
     filled = fill_in(pool, groups)
     refused = [explain_in(pool, rest) if rest else None for _, rest in filled]
-    return Placement(tuple(tuple(pairs) for pairs, _ in filled), tuple(refused), bound_since(pool, held))
+    return Placement(tuple(pairs for pairs, _ in filled), tuple(refused), bound_since(pool, held))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,7 @@ class Short:
     existing: Mapping[int, int]
 
 
-def fill_in(pool: Pool, groups: Sequence[Group]) -> list[tuple[list[Pair], Short | None]]:
+def fill_in(pool: Pool, groups: Sequence[Group]) -> list[tuple[Pairs, Short | None]]:
     """Each group as far as it goes: its pairs, and what is left of it. May be asked again in the same pass.
 
     Groups that pack are placed by size and on a target; when so not all have room, as they come, by best fit.
@@ -60,7 +58,7 @@ def fill_in(pool: Pool, groups: Sequence[Group]) -> list[tuple[list[Pair], Short
     pool.reunite()
     if any(rest and not rest.group.everywhere for _, rest in filled) and (weights or order != sorted(order)):
         for k in reversed(order):
-            pool.take_back(Counter(pool.at[name] for _, name in filled[k][0]), groups[k])
+            pool.take_back(Counter(map(pool.at.__getitem__, filled[k][0].nodes)), groups[k])
         pool.volumes, pool.full = before
         filled = _in_order(pool, groups, range(len(groups)), None)
     return filled
@@ -68,9 +66,9 @@ def fill_in(pool: Pool, groups: Sequence[Group]) -> list[tuple[list[Pair], Short
 
 def _in_order(
     pool: Pool, groups: Sequence[Group], order: Sequence[int], weights: Weights | None
-) -> list[tuple[list[Pair], Short | None]]:
+) -> list[tuple[Pairs, Short | None]]:
     """In the groups' order what each got."""
-    done: dict[int, tuple[list[Pair], Short | None]] = {}
+    done: dict[int, tuple[Pairs, Short | None]] = {}
     for k in order:
         group = groups[k]
         done[k] = _everywhere(pool, group) if group.everywhere else _place_group(pool, group, weights)
@@ -87,14 +85,14 @@ def bound_since(pool: Pool, held: Mapping[str, tuple[str, ...]]) -> dict[str, tu
     return {name: nodes for name, nodes in pool.volumes.items() if held.get(name) != nodes}
 
 
-def _everywhere(pool: Pool, group: Group) -> tuple[list[Pair], Short | None]:
+def _everywhere(pool: Pool, group: Group) -> tuple[Pairs, Short | None]:
     """One replica on every node that passes. Only nodes that it should run on but cannot are refusals."""
     existing = {pool.at[name]: 1 for name in group.existing if name in pool.at}
     single = replace(group, max_per_node=1)
     order = sorted(_field(pool, single, existing).fill(len(pool.nodes)))
-    pairs = [(0, pool.nodes[i].name) for i in order]
+    pairs = Pairs([0] * len(order), [pool.names[i] for i in order])
     for volume in group.volumes if order else ():
-        pool.volumes[volume] = tuple(sorted({*pool.volumes.get(volume, ()), *(name for _, name in pairs)}))
+        pool.volumes[volume] = tuple(sorted({*pool.volumes.get(volume, ()), *pairs.nodes}))
     should = pool.eligible(replace(group, shun=()))
     if len(should) == len(order):
         return pairs, None
@@ -103,20 +101,23 @@ def _everywhere(pool: Pool, group: Group) -> tuple[list[Pair], Short | None]:
     return pairs, Short(group, (0,), without) if without else None
 
 
-def _place_group(pool: Pool, group: Group, weights: Weights | None) -> tuple[list[Pair], Short | None]:
+def _place_group(pool: Pool, group: Group, weights: Weights | None) -> tuple[Pairs, Short | None]:
     existing = {pool.at[name]: count for name, count in group.existing.items() if count and name in pool.at}
     pinned = group
     if group.volumes:
         tied = _tie(pool, group, existing)
         if tied is None:
-            return [], Short(group, group.slots, existing)
+            return Pairs(), Short(group, group.slots, existing)
         pinned = tied
-    pairs, slots = _take_preferred(pool, pinned, existing)
+    preferred, slots = _take_preferred(pool, pinned, existing)
     shape = _shape(pinned)
     if slots and not pinned.max_per_node and shape in pool.full:
-        return pairs, Short(group, slots, existing)
+        return Pairs(*preferred), Short(group, slots, existing)
     order = _fill(pool, pinned, existing, len(slots), weights) if slots else []
-    pairs += zip(slots, map(pool.names.__getitem__, order), strict=False)
+    names = list(map(pool.names.__getitem__, order))
+    pairs = Pairs(slots[: len(order)], names)
+    if preferred[0]:
+        pairs = Pairs([*preferred[0], *pairs.slots], preferred[1] + names)
     if len(order) == len(slots):
         return pairs, None
     for i in order:
@@ -171,21 +172,23 @@ def _field(pool: Pool, group: Group, existing: dict[int, int]) -> Field:
     return Field(pool, group, existing, pool.kinds_for(group), pool.named(group))
 
 
-def _take_preferred(pool: Pool, group: Group, existing: dict[int, int]) -> tuple[list[Pair], Sequence[int]]:
-    """The slots whose preferred node passes, and the other slots."""
+def _take_preferred(pool: Pool, group: Group, existing: dict[int, int]) -> tuple[tuple[list[int], list[str]], Sequence[int]]:
+    """The slots whose preferred node passes with these nodes, and the other slots."""
+    slots: list[int] = []
+    nodes: list[str] = []
     if not any(group.prefer):
-        return [], group.slots
-    pairs: list[Pair] = []
+        return (slots, nodes), group.slots
     others: list[int] = []
     for slot, name in zip(group.slots, group.prefer, strict=True):
         i = pool.at.get(name, -1)
         if i >= 0 and not reason(pool, i, group, existing.get(i, 0)):
             pool.take_one(i, group)
             existing[i] = existing.get(i, 0) + 1
-            pairs.append((slot, name))
+            slots.append(slot)
+            nodes.append(name)
         else:
             others.append(slot)
-    return pairs, others
+    return (slots, nodes), others
 
 
 def _held(pool: Pool, group: Group) -> tuple[list[tuple[str, tuple[str, ...]]], list[str]]:

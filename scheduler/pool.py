@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from heapq import heappush, merge
+from itertools import chain
 from typing import Final
 
 from scheduler.classes import Alike, Classes, Entry, State, size_of
@@ -20,6 +21,8 @@ from scheduler.types import NODE_REPLICAS_MAX, ClusterView, Group, Load, NodeFac
 PLENTY: Final = 1 << 60
 """Room without a limit."""
 _NONE: Final = Load()
+_SORTED_MAX: Final = 500
+"""So many classes are sorted at once; of more only those that are asked for are."""
 _SHELVES_MAX: Final = 1_000
 _ANSWERS_MAX: Final = 1_000
 
@@ -135,7 +138,10 @@ class Pool(Classes):
         """Give replicas of the group. A class that is in several parts comes with its rest (None) last."""
         cpus, memory, pids = group.reserve
         moved: list[Alike] = []
+        touched = set() if self._touched is None else self._touched
+        downwards = True
         for alike, some, give in parts:
+            downwards = downwards and give > 0
             moving = self._detached(alike, some)
             moving.replicas += give
             moving.cpus -= cpus * give
@@ -143,13 +149,12 @@ class Pool(Classes):
             if moving.pids != PLENTY:
                 moving.pids -= pids * give
             moved.append(moving)
-            if self._touched is not None:
-                self._touched.update(moving.members)
+            touched.update(moving.members)
             if group.ports:
                 for i in moving.members:
                     self._hold(i, group.ports)
         for alike in moved:
-            self._settle(alike)
+            self._settle(alike, alike.shelf if downwards else None)
 
     def take_one(self, i: int, group: Group) -> None:
         self.take(((self.where[i], [i], 1),), group)
@@ -249,12 +254,17 @@ class Pool(Classes):
         cpus, memory, pids = group.reserve
         least, less = size_of(cpus), size_of(memory)
         shelves = [
-            shelf for (kind, c, m), shelf in self._shelves.items() if shelf and c >= least and m >= less and kind in kinds
+            shelf.ordered() for (k, c, m), shelf in self._shelves.items() if c >= least and m >= less and k in kinds and shelf
         ]
-        for entry in shelves[0] if len(shelves) == 1 else merge(*shelves):
+        entries: Iterable[Entry]
+        if sum(map(len, shelves)) <= _SORTED_MAX:
+            entries = sorted(chain.from_iterable(shelves)) if len(shelves) > 1 else chain.from_iterable(shelves)
+        else:
+            entries = merge(*shelves)
+        for entry in entries:
             alike = entry[3]
             if (
-                (not cpus or alike.cpus >= cpus) and (not memory or alike.memory >= memory)
+                alike.entry is entry and (not cpus or alike.cpus >= cpus) and (not memory or alike.memory >= memory)
                 and (not pids or alike.pids >= pids) and alike.replicas < NODE_REPLICAS_MAX
             ):  # fmt: skip
                 yield entry

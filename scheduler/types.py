@@ -6,9 +6,9 @@ is given more than it has" is exact. Sequences and mappings here are never chang
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, overload
 
 from model.constraints import Constraint
 from scheduler.ports import PortClaim
@@ -103,6 +103,36 @@ class Group:
     ports: tuple[PortClaim, ...] = ()
 
 
+class Pairs(Sequence[tuple[int, str]]):
+    """(slot, node name) pairs as two columns: a million pairs of their own would cost more than to find them."""
+
+    __slots__ = ("nodes", "slots")
+
+    def __init__(self, slots: Sequence[int] = (), nodes: Sequence[str] = ()) -> None:
+        self.slots, self.nodes = slots, nodes
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def __iter__(self) -> Iterator[tuple[int, str]]:
+        return zip(self.slots, self.nodes, strict=True)
+
+    @overload
+    def __getitem__(self, at: int) -> tuple[int, str]: ...
+    @overload
+    def __getitem__(self, at: slice) -> Pairs: ...
+    def __getitem__(self, at: int | slice) -> tuple[int, str] | Pairs:
+        return Pairs(self.slots[at], self.nodes[at]) if isinstance(at, slice) else (self.slots[at], self.nodes[at])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Pairs | tuple | list) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr(tuple(self))
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Slots that got no node, and why in one phrase: `2 nodes: not enough memory; 1 node: drained`."""
@@ -118,6 +148,6 @@ class Placement:
     `volumes`: volumes that got their node by this placement.
     """
 
-    assigned: tuple[tuple[tuple[int, str], ...], ...]
+    assigned: tuple[Sequence[tuple[int, str]], ...]
     refused: tuple[Refusal | None, ...]
     volumes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
