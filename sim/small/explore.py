@@ -32,7 +32,7 @@ class State(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """`states` different ones, `steps` between them, `rests` of them at rest. `path` leads to the violation, if there is one."""
+    """`states` different ones, `steps` between them, `rests` of them at rest. `path` leads to the violation, if any."""
 
     states: int
     steps: int
