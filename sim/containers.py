@@ -60,7 +60,7 @@ class SimRuntime(MemoryRuntime):
         self._rng = rng
         self._on_start = started
         self._on_end = ended
-        self._asked: dict[str, None] = {}
+        self._asked: dict[str, float] = {}
 
     def orders(self) -> list[ContainerOrder]:
         """Of all containers that are there, in the order they were made."""
@@ -69,6 +69,10 @@ class SimRuntime(MemoryRuntime):
     def started_at(self, container_id: str) -> float:
         """Unix time; 0: not yet."""
         return self._containers[container_id].started_at
+
+    def asked_at(self, container_id: str) -> float:
+        """When the agent asked it to stop; Unix time, 0: not yet."""
+        return self._asked.get(container_id, 0.0)
 
     def running(self, container_id: str) -> bool:
         container = self._containers.get(container_id)
@@ -109,7 +113,7 @@ class SimRuntime(MemoryRuntime):
         await self._troubles.takes(0.0, 0.01)
         if not self.running(container_id):
             return
-        self._asked[container_id] = None
+        self._asked.setdefault(container_id, self._now())
         if signal == SIGKILL:
             self.end(container_id, 128 + SIGKILL)
         elif container_id not in self._troubles.hang:
@@ -120,7 +124,7 @@ class SimRuntime(MemoryRuntime):
 
     async def delete(self, container_id: str) -> None:
         await self._troubles.takes(0.01, 0.05)
-        self._asked[container_id] = None
+        self._asked.setdefault(container_id, self._now())
         await super().delete(container_id)
         self._asked.pop(container_id, None)
         await self._troubles.takes(0.0, 0.02)

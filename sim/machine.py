@@ -40,7 +40,8 @@ CONNECTION_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """One container. `addresses`: (network, address) it had when it was started; `ports` of mode host as (`80/tcp`,
+    """One container. `asked_at`: when its agent asked it to stop (Unix time; 0: it did not); a drain may have come before.
+    `addresses`: (network, address) it had when it was started; `ports` of mode host as (`80/tcp`,
     `0.0.0.0:32768`); `cpus` and `memory_bytes`: what its service reserves for it."""
 
     id: str
@@ -54,6 +55,7 @@ class Box:
     cpus: float = 0.0
     memory_bytes: int = 0
     ports: Pairs = ()
+    asked_at: float = 0.0
 
 
 class Hooks(Protocol):
@@ -112,11 +114,16 @@ class Machine:
         self._boxes: dict[str, Box] = {}
         self._connections: dict[str, float] = {}
         self.runtime = SimRuntime(self, loop, self._rng, clock.now, self._started, self._ended)
-        self.images = MemoryImages(self._registry)
-        self.volumes = MemoryVolumes(lambda: self._runner.volume_users() if self._runner else {}, clock.now)
-        self.journal = MemoryJournal()
+        self.wipe()
         self.tables = Tables()
         self.network = self._new_network()
+
+    def wipe(self) -> None:
+        """A new disk, after `power_off`."""
+        self.images = MemoryImages(self._registry)
+        self.volumes = MemoryVolumes(lambda: self._runner.volume_users() if self._runner else {}, self._clock.now)
+        self.journal = MemoryJournal()
+        self.disk_full = self._disk_full
 
     def _new_network(self) -> SimNetwork:
         return SimNetwork(self, lambda network, address: self._forgotten(network, address), lambda: self.balance)
@@ -200,7 +207,7 @@ class Machine:
         self._tell(lambda: self._hooks.container_started(self.name, box))
 
     def _ended(self, order: ContainerOrder, code: int | None, why: Why) -> None:
-        was = replace(self._boxes.pop(order.id), running=False)
+        was = replace(self._boxes.pop(order.id), running=False, asked_at=self.runtime.asked_at(order.id))
         self._note(f"{why}, code {code}", order)
         self._tell(lambda: self._hooks.container_ended(self.name, was, code, why))
 

@@ -27,8 +27,8 @@ from sim.wire import Wire
 
 
 class SimNode:
-    """`removed`: the cluster said so, and the agent has taken everything away and ended. `crashed(name, error)` is told of an
-    agent that ended by an exception."""
+    """`removed`: the cluster said so and the agent has taken everything away, or its owner has. `crashed(name, error)`
+    is told of an agent that ended by an exception."""
 
     def __init__(
         self,
@@ -132,10 +132,20 @@ class SimNode:
         self.start()
 
     def rejoin(self, serial: str, node_id: str) -> None:
-        """It has joined again: as another node by the same name. Not before it has left."""
-        assert self.removed, self.name
+        """It has joined again: as another node by the same name. An agent that still runs (the node was removed while it was
+        away, and nobody but its owner tells it) is stopped first."""
+        self.kill()
         self.serial, self.node_id, self.removed = serial, node_id, False
         self.start()
+
+    def retire(self) -> None:
+        """Its owner stops the agent and everything that runs, and wipes the disk; what a removed node is told to do whose
+        machine is not used again."""
+        self._trace.add("machine", f"node/{self.name}", "is retired")
+        self.process.kill()
+        self.machine.power_off()
+        self.machine.wipe()
+        self.removed = True
 
 
 class _Telling(Reporter):

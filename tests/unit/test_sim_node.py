@@ -304,6 +304,22 @@ def test_a_removed_node_leaves_and_may_join_again(world: World) -> None:
     world.run(body)
 
 
+def test_a_node_whose_owner_acts_instead_of_the_agent(world: World) -> None:
+    async def body(world: World) -> None:
+        world.desk.want(2)
+        world.node.start()
+        await world.until(lambda: world.running() == [1, 2])
+        world.desk.want(1, version=2)
+        world.node.rejoin("02", "id-again")
+        await world.until(lambda: [(box.slot, box.version) for box in world.machine.containers()] == [(1, 2)])
+        world.node.retire()
+        world.node.start()
+        assert (world.node.alive, world.node.removed, world.machine.containers()) == (False, True, [])
+        assert world.machine.journal.load() == []
+
+    world.run(body)
+
+
 def test_an_address_is_given_again_only_when_every_node_has_forgotten_it(world: World) -> None:
     async def body(world: World) -> None:
         world.desk.want(1)
