@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-ROLES = {"agent": "agent.main", "controller": "controller.main"}
+ROLES = {"agent": "agent.main", "controller": "controller.main", "sim": "sim.main"}
 
 
 def app_root(package_folder: str) -> str:

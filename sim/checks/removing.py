@@ -37,6 +37,8 @@ class Removing(Checker):
         documents = self.facts.recently("services", row.service, step.at_s)
         if documents[0] is None or any(self._says_go(document, row, slots_before) for document in documents if document):
             return
+        if self._makes_room(step, row):
+            return
         specs = [document.spec for document in documents if document is not None]
         for node in self.facts.recently("nodes", row.node, step.at_s):
             if node is None or node.availability == "drain" or not all(matched(node, spec) for spec in specs):
@@ -47,6 +49,16 @@ class Removing(Checker):
         if document.id != row.service_id or document.version != row.version or document.spec.auto_remove:
             return True
         return document.spec.mode not in GLOBAL and slots_before > document.scale
+
+    def _makes_room(self, step: Step, row: Row) -> bool:
+        """Something of higher priority takes its place."""
+        mine = self._priority(row)
+        return any(other.node == row.node and self._priority(other) > mine for other in step.added)
+
+    def _priority(self, row: Row) -> int:
+        document = self.facts.service(row.service_id)
+        priority: int = getattr(document.spec, "priority", 0) if document is not None else 0
+        return priority
 
     def _has_successor(self, step: Step, row: Row) -> None:
         holders = self.facts.holders.get(row.service_id, {}).get(row.slot, {})

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from model.documents import DecisionDoc, NodeDoc, ReplicaStatus, ServiceDoc, StatusDoc
 from model.spec import ServiceSpec
 from model.states import COMPLETE
 from sim.checks.facts import Box, Facts, Row
 from sim.checks.placing import GLOBAL, SHARED, matched, volumes_of
+
+ENDING: Final = ("job", "fail")
+"""First words of the commands that end by themselves (sim/containers.py)."""
 
 
 class Missing(NamedTuple):
@@ -110,12 +113,19 @@ def _row(end: End, document: ServiceDoc, row: Row, running: Runs, paused: bool) 
     if (row.service_id, row.slot, row.created_ms, row.version) in running.get(row.node, set()):
         return
     status = _status(end, row)
-    if status is not None and status.state == COMPLETE:
+    if status is not None and (status.state == COMPLETE or _ends_by_itself(end, row)):
         return
     if paused and row.version == document.version:
         return
     said = f"{status.state}: {status.message or 'no message'}" if status else "never reported"
     yield Missing("spec not reached", about, f"{row} does not run ({said})")
+
+
+def _ends_by_itself(end: End, row: Row) -> bool:
+    """Its program ends, whatever the agent does: it need not run at the moment it is looked at."""
+    spec = end.facts.specs.get((row.service_id, row.version))
+    command = (spec.container.command or ()) if spec else ()
+    return bool(command) and command[0] in ENDING
 
 
 def _status(end: End, row: Row) -> ReplicaStatus | None:

@@ -1,0 +1,228 @@
+"""The whole simulated cluster: controllers, nodes, store, wire, people, faults and checkers on one virtual loop.
+
+Rules: `run` once. Faults begin and end, and people act, until `scenario.faults_until_s`; then everything must be as it should
+within `scenario.bound_s`, and the run ends as soon as it is. What the world does to processes runs in the world's own context.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from controller.decide.types import Settings
+from controller.store.memory import MemoryStore
+from model import codec
+from model.documents import NodeDoc, StatusDoc, key, prefix
+from model.store_port import Op, Put
+from sim.chance import Chance
+from sim.checks.facts import Box
+from sim.checks.settled import End, Missing, not_up, unfinished
+from sim.checks.watch import Checks
+from sim.clock import EPOCH_S, SimClock
+from sim.controller import SimController
+from sim.faults import Fault
+from sim.inject import Injector
+from sim.loop import VirtualLoop
+from sim.machine import Machine
+from sim.node import SimNode
+from sim.people import People
+from sim.scenario import Scenario
+from sim.trace import Trace
+from sim.wire import Wire
+
+UP_WITHIN_S: Final = 60.0
+LOOK_S: Final = 1.0
+LOOK_S_MAX: Final = 8.0
+STILL_S: Final = 3.0
+"""What is finished must still be finished so much later."""
+SIZES: Final = ((2.0, 4 << 30), (4.0, 8 << 30), (8.0, 16 << 30))
+
+
+class World:
+    """`run()`; then `checks.violations`, `trace`, `injected`."""
+
+    def __init__(self, scenario: Scenario, faults: Sequence[Fault]) -> None:
+        self.scenario = scenario
+        self.faults = tuple(faults)
+        self.injected = 0
+        self._broken: Exception | None = None
+        self.loop = VirtualLoop()
+        self.chance = Chance(scenario.seed)
+        self.trace = Trace(self.loop)
+        self.wire = Wire(self.loop, self.chance, self.trace)
+        self.store = MemoryStore(now=self.loop.time)
+        self.clocks: dict[str, SimClock] = {}
+        self.injector = Injector(self)
+        self.checks = Checks(self.loop.time, self.injector.trouble.calm_since_s)
+        self.store.on_write.append(self._wrote)
+        settings = Settings(node_timeout_ms=round(scenario.node_timeout_s * 1000))
+        self.controllers = {name: self._controller(name, settings) for name in scenario.controller_names()}
+        self.nodes = {name: self._node(name) for name in scenario.node_names()}
+        self.people = People(self, self.chance.stream("people"))
+
+    # ---- made
+
+    def _controller(self, name: str, settings: Settings) -> SimController:
+        made = SimController(
+            name, self.store, self.loop, self.wire, self.chance, self.trace, settings, self.scenario.node_timeout_s
+        )
+        made.crashed = lambda place, error: self._crashed(f"controller/{place}", error)
+        return made
+
+    def _node(self, name: str) -> SimNode:
+        self.clocks[name] = clock = SimClock(self.loop)
+        rng = self.chance.stream("machines")
+        cpus, memory_bytes = SIZES[rng.randrange(len(SIZES))]
+        self.checks.node_joined(name, cpus, memory_bytes)
+        number = len(self.clocks)
+        address = f"10.{250 + number // 60_000}.{number // 250 % 250}.{number % 250 + 1}"
+        machine = Machine(name, self.loop, clock, self.chance, self.trace, self, cpus, memory_bytes, address)
+        where = [controller.address for controller in self.controllers.values()]
+        made = SimNode(
+            name, machine, self.loop, self.wire, clock, self.chance, self.trace, where, _serial(name), _id(name)
+        )
+        made.crashed = lambda place, error: self._crashed(f"node/{place}", error)
+        self.checks.ground.believes[name] = lambda network, address: machine.tables.believes(network, address)
+        return made
+
+    # ---- told
+
+    def _wrote(self, by: str, ops: Sequence[Op], revision: int) -> None:
+        with self._watched():
+            self.checks.wrote(by, ops, revision)
+
+    def container_started(self, node: str, box: Box) -> None:
+        with self._watched():
+            self.checks.container_started(node, box)
+
+    def container_ended(self, node: str, box: Box, code: int | None, why: str) -> None:
+        with self._watched():
+            self.checks.container_ended(node, box, code, why)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """A checker that fails must not look like a store or a machine that does: it ends the run, later."""
+        try:
+            yield
+        except Exception as error:
+            self._broken = self._broken or error
+
+    def _crashed(self, about: str, error: BaseException) -> None:
+        self.checks.bad("crashed", about, f"{type(error).__name__}: {error}")
+
+    # ---- running
+
+    def run(self) -> None:
+        """From nothing to the end of the quiet time."""
+        watch = LogWatch(self)
+        logging.getLogger().addHandler(watch)
+        try:
+            self.loop.run_until_complete(self._live())
+        finally:
+            logging.getLogger().removeHandler(watch)
+            self.loop.close()
+        if self._broken is not None:
+            raise self._broken
+
+    async def _live(self) -> None:
+        await self._boot()
+        scenario = self.scenario
+        for fault in self.faults:
+            self.loop.call_at(fault.at_s, self._begin, fault, context=self.loop.world)
+        acting = asyncio.ensure_future(self._people(scenario.faults_until_s))
+        await asyncio.sleep(max(0.0, scenario.faults_until_s - self.loop.time()))
+        await acting
+        await self._settle()
+
+    async def _boot(self) -> None:
+        puts = [
+            Put(key("nodes", name), codec.encode(NodeDoc(name, _id(name), _serial(name), joined_ms=round(EPOCH_S * 1000))))
+            for name in self.nodes
+        ]
+        for start in range(0, len(puts), 100):
+            await self.store.txn([], puts[start : start + 100])
+        for controller in self.controllers.values():
+            controller.start()
+        for node in self.nodes.values():
+            node.start()
+        until_s = self.loop.time() + UP_WITHIN_S
+        while not_up(self.checks.facts):
+            if self.loop.time() > until_s:
+                self.checks.bad("not up", "controller/*", f"no leader or not all nodes ready within {UP_WITHIN_S:g} s")
+                return
+            await asyncio.sleep(LOOK_S)
+
+    def _begin(self, fault: Fault) -> None:
+        self.injected += 1
+        self.injector.begin(fault)
+        if fault.for_s:
+            self.loop.call_later(fault.for_s, self.injector.end, fault, context=self.loop.world)
+
+    async def _people(self, until_s: float) -> None:
+        rng = self.chance.stream("people's pace")
+        pace_s = 5.0
+        while self.loop.time() < until_s:
+            await self.people.act()
+            await asyncio.sleep(rng.expovariate(1 / pace_s))
+
+    # ---- the end
+
+    async def _settle(self) -> None:
+        """Until nothing is missing, and still is not a little later; what is missing when the time is over is a violation."""
+        began_s, look_s = self.loop.time(), LOOK_S
+        missing: list[Missing] = []
+        while self.loop.time() - began_s < self.scenario.bound_s:
+            missing = await self._missing()
+            if not missing:
+                await asyncio.sleep(STILL_S)
+                if not (missing := await self._missing()):
+                    self.trace.add("settled", "world", f"{self.loop.time() - began_s:.1f} s after the last fault")
+                    return
+            await asyncio.sleep(look_s)
+            look_s = min(LOOK_S_MAX, look_s * 1.5)
+        for row in missing:
+            self.checks.bad(row.rule, row.about, f"{self.scenario.bound_s:g} s after the last fault: {row.text}")
+
+    async def _missing(self) -> list[Missing]:
+        docs = self.checks.facts.docs
+        loose = [name for name, document in docs["networks"].items() if not document.spec.stack]
+        broken = self.people.wanted.unmet(docs["services"], loose, docs["nodes"])
+        return [*(Missing("lost update", about, text) for about, text in broken), *unfinished(await self._end())]
+
+    async def _end(self) -> End:
+        boxes = {name: node.machine.containers() for name, node in self.nodes.items()}
+        sends = {
+            name: [(row.network, row.address, row.service_id) for rows in node.machine.tables.sends.values() for row in rows]
+            for name, node in self.nodes.items() if not node.removed
+        }  # fmt: skip
+        return End(self.checks.facts, boxes, await self._statuses(), len(self.store.leases()), sends)
+
+    async def _statuses(self) -> dict[str, StatusDoc]:
+        begin = prefix("status")
+        entries = (await self.store.list(begin)).entries
+        return {entry.key[len(begin) :]: codec.decode(StatusDoc, entry.value) for entry in entries}
+
+
+def _id(node: str) -> str:
+    return f"id-{node}"
+
+
+def _serial(node: str) -> str:
+    return f"serial-{node}"
+
+
+class LogWatch(logging.Handler):
+    """An error with a trace in a daemon's log is a fault of ours, wherever it was caught."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(logging.ERROR)
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and record.exc_info[1] is not None:
+            error = record.exc_info[1]
+            text = f"{record.name}: {record.getMessage()}: {type(error).__name__}: {error}"
+            self._world.checks.bad("error logged", f"log/{record.name}", text.replace("\n", " ")[:500])
