@@ -8,7 +8,7 @@ else in `ServiceSpec` (replicas, placement, update policy, labels) does not rest
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 Pairs = tuple[tuple[str, str], ...]
 Mode = Literal["replicated", "global", "replicated-job", "global-job"]
@@ -168,6 +168,10 @@ class ContainerSpec:
     platform: str = ""
 
 
+PRIORITY_MAX: Final = 1_000
+"""Priorities are from minus this to this."""
+
+
 @dataclass(frozen=True, slots=True)
 class Placement:
     """`constraints` as written (`node.labels.zone==a`); `spread` holds label paths (`node.labels.zone`)."""
@@ -212,6 +216,8 @@ class ServiceSpec:
     auto_remove: bool = False
     extensions: Pairs = ()
     """`x-` keys as (name, JSON text)."""
+    priority: int = 0
+    """`x-priority`: who has more gets room first, and where there is none, that of replicas of those who have less."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from model.constraints import parse_constraint, parse_spread
 from model.documents import INGRESS
 from model.errors import BadInput
 from model.image_ref import parse_image_ref
-from model.spec import Attachment, Mount, NetworkSpec, Port, Resources, ServiceSpec
+from model.spec import PRIORITY_MAX, Attachment, Mount, NetworkSpec, Port, Resources, ServiceSpec
 
 REPLICAS_MAX: Final = 1_000_000
 NAME_RULE: Final = "use 1 to 128 of letters, digits, '_', '.' and '-', beginning with a letter or digit"
@@ -53,6 +53,8 @@ def _problems(spec: ServiceSpec) -> Iterator[str]:
     yield from _placement(spec)
     if not 0 <= spec.replicas <= REPLICAS_MAX:
         yield f"replicas {spec.replicas}: expected a number from 0 to {REPLICAS_MAX:,}"
+    if not -PRIORITY_MAX <= spec.priority <= PRIORITY_MAX:
+        yield f"priority {spec.priority}: expected a number from -{PRIORITY_MAX:,} to {PRIORITY_MAX:,}"
     if spec.single and (spec.mode != "replicated" or spec.replicas != 1):
         yield "a single container is replicated, with one replica"
     yield from _amounts("reservations", spec.reservations)

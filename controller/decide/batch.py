@@ -13,7 +13,7 @@ from controller.decide.index import index_of
 from controller.decide.nets import Nets
 from controller.decide.ports import own_ports
 from controller.decide.svcplans import ServicePlans
-from controller.decide.types import Plan, Settings, View
+from controller.decide.types import Plan, Preempted, Settings, View
 from model.documents import DecisionDoc, Event, key
 from scheduler import ClusterView, Load, NodeFacts, Pool, PortClaim
 
@@ -35,6 +35,7 @@ class Batch:
         self._decisions: dict[str, DecisionDoc] = {}
         self._deletes: set[str] = set()
         self._wakes: dict[str, int] = {}
+        self.preempted: list[Preempted] = []
         self.gone = self._bury_gone_nodes()
 
     def names(self, dirty: Collection[str] | None) -> list[str]:
@@ -84,7 +85,7 @@ class Batch:
 
     def ports(self, wanted: Iterable[PortClaim], without: str = "", on: str = "") -> dict[str, list[PortClaim]]:
         """By node who stands there in the way of `wanted`, shoal itself too; `without` one service, `on` one node."""
-        taken = {node: list(self._own_ports().get(node, ())) for node in ([on] if on else self.view.nodes)}
+        taken = {node: list(self.own_ports().get(node, ())) for node in ([on] if on else self.view.nodes)}
         asked = self.index.taken(self.view).asked
         rivals = dict.fromkeys(name for port in wanted for name in asked.get((port.protocol, port.number), ()))
         for service in rivals:
@@ -96,7 +97,7 @@ class Batch:
                     taken[node] += claims
         return taken
 
-    def _own_ports(self) -> dict[str, list[PortClaim]]:
+    def own_ports(self) -> dict[str, list[PortClaim]]:
         """Shoal's, by node."""
         if self._own is None:
             self._own = {}
@@ -151,6 +152,7 @@ class Batch:
             wake_at_ms=min(self._wakes.values(), default=None),
             wakes=tuple(sorted(self._wakes.items())),
             sentence="; ".join(event.sentence for event in self.events[:3]),
+            preempted=tuple(self.preempted),
         )
 
     def _bury_gone_nodes(self) -> set[str]:

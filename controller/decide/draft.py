@@ -32,7 +32,18 @@ class Draft:
         return bool(self._dropped)
 
     def drop(self, node: str, service: str, replica: Assigned) -> None:
-        self._dropped.setdefault(node, {}).setdefault(service, set()).add(replica)
+        """Take it away, from the documents or from what this pass has added."""
+        _, added = self._added.get(node, {}).get(service, ("", []))
+        if replica in added:
+            added.remove(replica)
+        else:
+            self._dropped.setdefault(node, {}).setdefault(service, set()).add(replica)
+
+    def on(self, node: str, entry: AssignedService) -> list[Assigned]:
+        """The service's replicas on the node after what was added and dropped; `entry` as the document says."""
+        dropped = self._dropped.get(node, {}).get(entry.name, ())
+        _, added = self._added.get(node, {}).get(entry.name, ("", []))
+        return [replica for replica in entry.replicas if replica not in dropped] + added
 
     def standing(self, service: str, entries: Mapping[str, AssignedService]) -> dict[str, int]:
         """Replicas of the service per node after what was added and dropped; `entries` as the documents say."""
@@ -88,7 +99,7 @@ class Draft:
             kept = [replica for replica in entry.replicas if not gone or replica not in gone]
             if kept or new:
                 services.append(AssignedService(new_id, entry.name, _ordered(kept + new)))
-        services += [AssignedService(new_id, name, _ordered(new)) for name, (new_id, new) in added.items()]
+        services += [AssignedService(new_id, name, _ordered(new)) for name, (new_id, new) in added.items() if new]
         after = tuple(services)
         return AssignmentDoc(node, before.generation + 1, after) if after != before.services else None
 

@@ -122,6 +122,7 @@ def _demands(spec: ServiceSpec) -> list[str]:
     rules = [*placement.constraints, *(f"spread over {label}" for label in placement.spread)]
     rules += [f"at most {placement.max_replicas_per_node} per node"] if placement.max_replicas_per_node else []
     rules += [f"only on {placement.node}"] if placement.node else []
+    lines += [f"priority {spec.priority}"] if spec.priority else []
     return [*lines, *([f"placement: {'; '.join(rules)}"] if rules else [])]
 
 

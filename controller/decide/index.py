@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from controller.decide.ports import host_claims
+from controller.decide.ranks import Ranks
 from controller.decide.taken import Taken
 from model.documents import (
     AssignedService,
@@ -60,6 +61,7 @@ class Index:
         self._pool_of: tuple[Mapping[str, object], ...] = ()
         self._moved: set[str] = set()
         """Nodes whose load is not what the pool says."""
+        self.ranks = Ranks(self)
 
     def refresh(self, view: View) -> Index:
         """Take in what changed since the last view."""
@@ -145,7 +147,9 @@ class Index:
                 self._reprice(name, amounts_of(doc.spec.reservations))
             if doc.spec.container.ports or name in self.claims:
                 self._claim(name, host_claims(doc))
+            self.ranks.know(name, doc)
         for name in before.keys() - services.keys():
+            self.ranks.know(name, None)
             self.claims.pop(name, None)
             if name not in self.placed:
                 self._amounts.pop(name, None)
@@ -163,8 +167,8 @@ class Index:
         if old != new:
             for node, entry in self.placed.get(name, {}).items():
                 count = len(entry.replicas)
-                self._add(node, -count, old)
-                self._add(node, count, new)
+                self._add(node, -count, old, name)
+                self._add(node, count, new, name)
 
     def _take_assignments(self, assignments: Mapping[str, AssignmentDoc]) -> None:
         before = self._assignments
@@ -187,16 +191,16 @@ class Index:
             if was is entry:
                 continue
             price = self._amounts.get(entry.name, Amounts())
-            self._add(node, len(entry.replicas) - (len(was.replicas) if was else 0), price)
+            self._add(node, len(entry.replicas) - (len(was.replicas) if was else 0), price, entry.name)
             self.placed.setdefault(entry.name, {})[node] = entry
         for name, was in gone.items():
-            self._add(node, -len(was.replicas), self._amounts.get(name, Amounts()))
+            self._add(node, -len(was.replicas), self._amounts.get(name, Amounts()), name)
             nodes = self.placed[name]
             nodes.pop(node, None)
             if not nodes:
                 del self.placed[name]
 
-    def _add(self, node: str, count: int, price: Amounts) -> None:
+    def _add(self, node: str, count: int, price: Amounts, service: str) -> None:
         load = self.loads.get(node) or Load()
         self._moved.add(node)
         self.loads[node] = Load(
@@ -205,6 +209,8 @@ class Index:
             load.memory + count * price.memory,
             load.pids + count * price.pids,
         )
+        if self.ranks.counted:
+            self.ranks.add(node, count, price, service)
 
 
 def index_of(view: View) -> Index:

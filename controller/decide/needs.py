@@ -33,6 +33,31 @@ def find(batch: Batch, work: Work) -> None:
     _fill_group(batch, work)
 
 
+def lose(batch: Batch, work: Work, node: str, replica: Assigned, by: str, service: str) -> None:
+    """Take away one holder, to make room for the replica `by` of `service`; a slot without another one needs a node again."""
+    batch.draft.drop(node, work.name, replica)
+    slot = work.standing.slots.get(replica.slot)
+    if slot is None or work.everywhere:
+        return
+    rolled = replica.slot in work.rolled
+    gone = [held for held in slot.holders if held.node == node and (rolled or held.replica.created_ms == replica.created_ms)]
+    slot.holders = [held for held in slot.holders if held not in gone]
+    for waiting in (work.moves, work.swaps):
+        if waiting.get(replica.slot) in gone:
+            del waiting[replica.slot]
+    work.prefer.pop(replica.slot, None)
+    work.stopped[replica.slot] = f"{by} on {node}"
+    if slot.holders:
+        slot.primary = slot.holders[0]
+        return
+    del work.standing.slots[replica.slot]
+    if not work.doc.stopped:
+        work.lost_on[replica.slot] = f"stopped for {service}"
+        work.waiting.clear()
+        _number_missing(batch, work)
+        _fill_group(batch, work)
+
+
 def _evict(batch: Batch, work: Work) -> None:
     """What cannot be started elsewhere first leaves a drained (or, global, no longer fitting) node at once."""
     if not (work.tied or work.everywhere):
@@ -158,7 +183,7 @@ def _fits_in_place(batch: Batch, work: Work, held: Held) -> bool:
 
 
 def _number_missing(batch: Batch, work: Work) -> None:
-    """Which slots have no holder: the lost and evicted ones first, then the lowest free numbers."""
+    """Which slots have no holder: the lost, the evicted and those that wait first, then the lowest free numbers."""
     if work.everywhere:
         return
     slots = work.standing.slots
@@ -169,7 +194,9 @@ def _number_missing(batch: Batch, work: Work) -> None:
         work.lost_on.setdefault(slot, f"{node} is down")
     for slot, where in work.lost_on.items():
         work.lost_on[slot] = f"{where} was removed" if where in batch.gone else where
-    vacant = [slot for slot in sorted(work.lost_on) if slot not in slots][:want]
+    before = batch.view.decisions.get(work.name)
+    named = {*work.lost_on, *(slot for slot, _ in (before.waiting if before else ()))}
+    vacant = [slot for slot in sorted(named) if slot not in slots][:want]
     taken = {*slots, *vacant}
     fresh = (number for number in numbers(1) if number not in taken)
     work.missing = sorted(vacant + [next(fresh) for _ in range(want - len(vacant))])
@@ -189,7 +216,7 @@ def _fill_group(batch: Batch, work: Work) -> None:
     for held in work.swaps.values():
         have[held.node] -= 1
     shun = tuple(row for network in work.networks if (row := batch.nets.shut_to(network)) is not None)
-    group = replace(work.group, slots=wanted, existing=dict(have), shun=(*work.group.shun, *shun))
+    group = replace(work.group, slots=wanted, existing=dict(have), shun=tuple(dict.fromkeys((*work.group.shun, *shun))))
     if any(slot in work.prefer for slot in wanted):
         group = replace(group, prefer=tuple(work.prefer.get(slot, "") for slot in wanted))
     work.group = group

@@ -13,8 +13,8 @@ from controller.decide.index import index_of
 from controller.decide.ports import published
 from controller.decide.services import decide_services
 from controller.decide.stacks import StackChanges
-from controller.decide.types import Plan, Settings, View
-from controller.decide.wording import replica_name
+from controller.decide.types import Plan, Preempted, Settings, View
+from controller.decide.wording import listed, replica_name
 from model.documents import PREFIX, AssignedService, ServiceDoc
 
 
@@ -59,7 +59,7 @@ def changed_view(view: View, changes: StackChanges) -> View:
 
 
 def preview(view: View, changes: StackChanges, settings: Settings, now_ms: int) -> Preview:
-    """Where the changed services' replicas would go, and which would wait."""
+    """Where the changed services' replicas would go, and which would wait; and the same of those that are stopped for them."""
     after = changed_view(view, changes)
     names = [doc.spec.name for doc in changes.services]
     gone = [name for name in view.services if name not in after.services]
@@ -70,7 +70,7 @@ def preview(view: View, changes: StackChanges, settings: Settings, now_ms: int) 
     for doc in sorted(changes.services, key=lambda doc: doc.spec.name):
         before = before_index.placed.get(doc.spec.name, {})
         now = {**before, **planned.get(doc.spec.name, {})}
-        placements += _placements(view, doc, before, now)
+        placements += _placements(view, doc, before, now, _made_room(plan))
     decisions = {row.name: row for row in plan.decisions}
     waits = []
     for name in sorted(names):
@@ -79,7 +79,32 @@ def preview(view: View, changes: StackChanges, settings: Settings, now_ms: int) 
         for slot, reason in decision.waiting if decision else ():
             waits.append(Waits(replica_name(name, slot, single=spec.single) if slot else name, reason))
         waits += [Waits(name, note) for note in (decision.notes if decision else ())]
+    for row in plan.preempted:
+        if row.service not in names:
+            where = _moved_to(row, planned.get(row.service, {}), before_index.placed.get(row.service, {}))
+            told = dict(decisions[row.service].waiting) if row.service in decisions else {}
+            if where:
+                placements.append(Placed(row.replica, where, f"stopped on {row.node} for {row.by}"))
+            elif row.slot in told:
+                waits.append(Waits(row.replica, told[row.slot]))
     return Preview(tuple(placements), tuple(waits), _published(view, plan, names))
+
+
+def _made_room(plan: Plan) -> dict[str, list[str]]:
+    """By replica who is stopped for it."""
+    found: dict[str, list[str]] = {}
+    for row in plan.preempted:
+        found.setdefault(row.by, []).append(row.replica)
+    return found
+
+
+def _moved_to(row: Preempted, after: dict[str, AssignedService], before: dict[str, AssignedService]) -> str:
+    """The node where a stopped replica is started again; empty: nowhere."""
+    for node, entry in after.items():
+        had = before[node].replicas if node in before else ()
+        if any(replica.slot == row.slot and replica not in had for replica in entry.replicas):
+            return node
+    return ""
 
 
 def _published(view: View, plan: Plan, names: list[str]) -> tuple[tuple[str, str], ...]:
@@ -104,8 +129,9 @@ def _planned(view: View, plan: Plan) -> dict[str, dict[str, AssignedService]]:
 
 
 def _placements(
-    view: View, doc: ServiceDoc, before: dict[str, AssignedService], after: dict[str, AssignedService]
-) -> list[Placed]:
+    view: View, doc: ServiceDoc, before: dict[str, AssignedService], after: dict[str, AssignedService],
+    room: dict[str, list[str]],
+) -> list[Placed]:  # fmt: skip
     rows = []
     everywhere = doc.spec.mode.startswith("global")
     held = {(node, replica.slot) for node, entry in before.items() for replica in entry.replicas}
@@ -123,8 +149,9 @@ def _placements(
             else:
                 continue
             rows.append((replica.slot, node, reason))
-    name = doc.spec.name
-    return [
-        Placed(replica_name(name, slot, node, everywhere=everywhere, single=doc.spec.single), node, reason)
-        for slot, node, reason in sorted(rows)
-    ]
+    name, placed = doc.spec.name, []
+    for slot, node, reason in sorted(rows):
+        called = replica_name(name, slot, node, everywhere=everywhere, single=doc.spec.single)
+        losers = f"; stopped for it: {listed(room[called])}" if called in room else ""
+        placed.append(Placed(called, node, reason + losers))
+    return placed

@@ -8,6 +8,7 @@ Rules:
 - Drained nodes and nodes that no longer fit: the new one is started first, the old one goes when it runs. What is tied (volume,
   fixed node, job) cannot run twice: drained away at once, it waits for its node.
 - A new version is rolled out in place (rollout.py). `stopped` services keep their assignments as they are.
+- Who has more priority gets room first, and may take that of others (placing.py).
 - One event and one sentence for each service and pass, never one for each replica.
 """
 
@@ -21,14 +22,15 @@ from typing import Final
 from controller.decide import needs
 from controller.decide.batch import Batch
 from controller.decide.fixed import place_fixed
+from controller.decide.placing import place
+from controller.decide.preempting import bare
 from controller.decide.rollout import credible
-from controller.decide.standing import Held, has_ended
+from controller.decide.standing import has_ended
 from controller.decide.types import Plan, Settings, View
-from controller.decide.wording import counted, listed, placed
+from controller.decide.wording import counted, listed
 from controller.decide.work import Work, begin
-from model.documents import Assigned, ServiceDoc
+from model.documents import ServiceDoc
 from model.states import REJECTED
-from scheduler import Refusal, place_in
 
 AUTO_REMOVE_MS: Final = 3_000
 """So long the exit code of a finished `--rm` container can still be read."""
@@ -42,17 +44,29 @@ def decide_services(view: View, dirty: Collection[str] | None, settings: Setting
     batch = Batch(view, settings, now_ms)
     names = batch.names(dirty)
     works = _prepared(batch, names)
-    if dirty is not None and (batch.draft.frees or batch.answers.frees):
+    if dirty is not None and (batch.draft.frees or batch.answers.frees or _may_preempt(batch, works)):
         others = sorted(set(batch.waiting_names()) - set(names))
         works += _prepared(batch, others)
-    _place(batch, works)
+    place(batch, works, lambda names: _prepared(batch, names))
     for work in works:
+        work.waiting.sort()
         if work.fixed:
             place_fixed(batch, work)
         batch.say(work.name, _parts(batch, work), tuple(work.waiting), tuple(dict.fromkeys(work.notes)))
     if dirty is None:
         _drop_places(batch)
     return batch.plan()
+
+
+def _may_preempt(batch: Batch, works: list[Work]) -> bool:
+    """Whether somebody may be stopped to make room for another one, or has just come to be of less priority than who waits."""
+    if not batch.index.ranks.several:
+        return False
+    if any(work.asks and batch.index.ranks.any_below(work.priority) for work in works):
+        return True
+    lowest = min((work.priority for work in works if work.standing.slots), default=None)
+    docs = [doc for name in batch.waiting_names() if (doc := batch.view.services.get(name))] if lowest is not None else []
+    return any(doc.spec.priority > lowest for doc in docs if lowest is not None)
 
 
 def _prepared(batch: Batch, names: list[str]) -> list[Work]:
@@ -124,89 +138,11 @@ def _trim(batch: Batch, work: Work) -> None:
         work.parts.append(("moved", f"{listed([work.named(held) for held in left])} removed: the successor runs"))
 
 
-def _place(batch: Batch, works: list[Work]) -> None:
-    asking = [work for work in works if work.group.slots or (work.everywhere and not work.blocked and not work.doc.stopped)]
-    asking.sort(key=lambda work: not work.everywhere)
-    if not asking:
-        return
-    volumes = dict.fromkeys(name for work in asking for name in work.group.volumes)
-    ports = list(dict.fromkeys(port for work in asking for port in work.group.ports))
-    pool = batch.pool(volumes, ports)
-    try:
-        result = place_in(pool, [work.group for work in asking])
-    finally:
-        pool.restore()
-    for work, pairs, refusal in zip(asking, result.assigned, result.refused, strict=True):
-        _take(batch, work, pairs, refusal)
-    for volume, nodes in result.volumes.items():
-        _say_emptied(batch, works, volume, nodes)
-        batch.draft.bind(volume, nodes)
-
-
-def _say_emptied(batch: Batch, works: list[Work], volume: str, nodes: tuple[str, ...]) -> None:
-    """A volume whose node was removed begins anew on another one: nobody may overlook that."""
-    place = batch.view.places.get(volume)
-    if place is None or not place.nodes or batch.draft.nodes_of(volume):
-        return
-    text = f"volume {volume} was on {' and '.join(place.nodes)}, which was removed: it begins empty on {' and '.join(nodes)}"
-    for work in works:
-        if volume in work.volumes:
-            work.parts.append(("volume", text))
-
-
-def _take(batch: Batch, work: Work, pairs: tuple[tuple[int, str], ...], refusal: Refusal | None) -> None:
-    """Put what the scheduler found into the draft; remember what it refused."""
-    fresh: list[tuple[int, str]] = []
-    for slot, node in pairs:
-        why = needs.wire(batch, work, node)
-        if why:
-            _refuse(work, slot, why)
-            continue
-        batch.draft.add(node, work.name, work.doc.id, Assigned(slot, work.doc.version, work.created_ms))
-        old = work.swaps.get(slot)
-        if old is not None:
-            batch.draft.drop(old.node, work.name, old.replica)
-        fresh.append((slot, node))
-    for slot in refusal.slots if refusal is not None else ():
-        _refuse(work, slot, refusal.reason if refusal else "")
-    _tell_placed(work, fresh)
-
-
-def _refuse(work: Work, slot: int, reason: str) -> None:
-    """A slot without a node waits; one that has a holder stays with it."""
-    held = work.moves.get(slot) or work.swaps.get(slot)
-    if held is None:
-        work.waiting.append((slot, reason))
-    else:
-        name = work.replica(slot)
-        work.notes.append(f"{name} stays on {held.node} ({held.leaving or f'version {held.replica.version}'}): {reason}")
-
-
-def _tell_placed(work: Work, fresh: list[tuple[int, str]]) -> None:
-    """One part for each cause: a lost node, a drained one, a new version, or simply wanted."""
-    causes: dict[tuple[str, str], list[tuple[int, str]]] = {}
-    for slot, node in fresh:
-        held: Held | None = work.moves.get(slot) or work.swaps.get(slot)
-        if held is not None and held.leaving:
-            cause = ("moved", f"{held.leaving}: ")
-        elif held is not None:
-            cause = ("updated", f"update to version {work.doc.version}: ")
-        elif slot in work.lost_on and not work.everywhere:
-            cause = ("moved", f"{work.lost_on[slot]}: ")
-        else:
-            cause = ("placed", "")
-        causes.setdefault(cause, []).append((slot, node))
-    for (kind, why), pairs in causes.items():
-        nodes = [node for _, node in pairs]
-        verb = "started" if why else "placed"
-        work.parts.append((kind, why + placed([work.replica(slot, node) for slot, node in pairs], nodes, verb)))
-
-
 def _parts(batch: Batch, work: Work) -> list[tuple[str, str]]:
     """What is said of the pass: with why replicas wait, when that is new."""
     before = batch.view.decisions.get(work.name)
-    known = {*before.notes, *(reason for _, reason in before.waiting)} if before else set()
-    counts = Counter(reason for _, reason in work.waiting)
+    known = {*before.notes, *(bare(reason) for _, reason in before.waiting)} if before else set()
+    counts = Counter(bare(reason) for _, reason in work.waiting)
     if any(reason not in known for reason in counts):
         texts = [f"{counted(count)} {'wait' if count > 1 else 'waits'}: {why}" for why, count in list(counts.items())[:3]]
         work.parts.append(("waiting", " | ".join(texts)))

@@ -78,6 +78,19 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
+class Preempted:
+    """A replica (its name, service and slot) that is stopped on `node` to make room for the replica `by`; `why`: what the node
+    lacked for that."""
+
+    replica: str
+    service: str
+    slot: int
+    node: str
+    by: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What a decision wants written, said, and when it wants to be asked again (`wake_at_ms` None: only on a change)."""
 
@@ -94,6 +107,8 @@ class Plan:
     wakes: tuple[tuple[str, int], ...] = ()
     """(service, Unix ms): which services want to be decided again, and when; the earliest is `wake_at_ms`."""
     sentence: str = ""
+    preempted: tuple[Preempted, ...] = ()
+    """What is said in `events` and done in `assignments`, once more as a list."""
 
     def empty(self) -> bool:
         """Nothing to write."""

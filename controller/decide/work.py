@@ -50,6 +50,19 @@ class Work:
     waiting: list[tuple[int, str]] = field(default_factory=list)
     """Slots without any holder."""
     notes: list[str] = field(default_factory=list)
+    stopped: dict[int, str] = field(default_factory=dict)
+    """Slots that had to make room in this pass, and for whom: `shop_web.1 on n2`."""
+    placed: list[tuple[int, str]] = field(default_factory=list)
+    """What the scheduler found in this pass: (slot, node)."""
+
+    @property
+    def priority(self) -> int:
+        return self.doc.spec.priority
+
+    @property
+    def asks(self) -> bool:
+        """Whether it wants something of the scheduler."""
+        return bool(self.group.slots) or (self.everywhere and not self.blocked and not self.doc.stopped)
 
     @property
     def name(self) -> str:

@@ -20,6 +20,7 @@ from model.compose.fields import TOP
 from model.compose.finish import RESOURCES, names_used
 from model.compose.kinds import Field, ListOf, MapOf, Obj, Or
 from model.compose.parts import MOUNT, MOUNT_OBJ
+from model.compose.priority import check_priority
 from model.compose.problems import Mark, Report, near, show
 from model.compose.tree import Map, mark_of
 from model.constraints import parse_constraint, parse_spread
@@ -51,6 +52,7 @@ def check_project(
         _mount_targets(service, at, report)
         _readable(service, at, report, complete)
         check_ingress(service, at, report)
+        check_priority(service, at, report)
     _circle(services, report)
     _resources(project, report, complete)
     for read, text, path, mark in network_texts(project):

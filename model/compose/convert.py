@@ -15,6 +15,7 @@ from model.compose.convert_container import container_spec, number, pairs, size
 from model.compose.loader import validate_resolved
 from model.compose.names import Names
 from model.compose.portwords import subnet_version
+from model.compose.priority import PRIORITY, priority_of
 from model.compose.problems import ComposeError
 from model.compose.scalars import duration_s
 from model.spec import (
@@ -64,6 +65,7 @@ def service_spec(names: Names, name: str, service: _Json) -> ServiceSpec:
         labels=pairs(deploy.get("labels")),
         endpoint_mode=deploy.get("endpoint_mode") or "vip",
         extensions=_extensions(service, deploy),
+        priority=priority_of(service),
     )
 
 
@@ -96,7 +98,8 @@ def _update(config: _Json) -> UpdateConfig:
 
 
 def _extensions(service: _Json, deploy: _Json) -> tuple[tuple[str, str], ...]:
-    found = {key: value for part in (deploy, service) for key, value in part.items() if key.startswith("x-")}
+    rows = (row for part in (deploy, service) for row in part.items())
+    found = {key: value for key, value in rows if key.startswith("x-") and key != PRIORITY}
     return tuple((key, json.dumps(value, sort_keys=True, separators=(",", ":"))) for key, value in sorted(found.items()))
 
 

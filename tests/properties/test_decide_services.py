@@ -27,8 +27,11 @@ Draw = Callable[[Any], Any]
 NAMES = [f"n{number}" for number in range(1, 7)]
 
 
+PRIORITIES = (0, 0, 0, -3, 5, 10)
+
+
 @st.composite
-def clusters(draw: st.DrawFn) -> ModelCluster:
+def clusters(draw: st.DrawFn, priorities: tuple[int, ...] = (0,)) -> ModelCluster:
     """Some nodes, networks and services of all kinds; nothing placed yet."""
     cluster = ModelCluster()
     for name in NAMES[: draw(st.integers(1, 6))]:
@@ -38,33 +41,35 @@ def clusters(draw: st.DrawFn) -> ModelCluster:
     cluster.network("net")
     cluster.network("small", "10.9.0.0/27")
     for number in range(draw(st.integers(0, 4))):
-        add_service(draw, cluster, f"s{number}")
+        add_service(draw, cluster, f"s{number}", priorities)
     return cluster
 
 
-def add_service(draw: Draw, cluster: ModelCluster, name: str) -> None:
+def add_service(draw: Draw, cluster: ModelCluster, name: str, priorities: tuple[int, ...] = (0,)) -> None:
     volume = draw(st.sampled_from(["", "", "", "v1", "v2"]))
     ports = draw(st.sampled_from([(), (), (), (Port(80),), (Port(80, 8080),), (Port(80, 9000, published_end=9002), Port(81))]))
     ports += draw(st.sampled_from([(), (), (), (Port(53, 53, "udp", "host"),)]))
     container = ContainerSpec("x", mounts=(Mount("volume", "/data", volume),) if volume else (), ports=ports)
+    modes = ["replicated"] * 4 + ["global"] * (not volume or len(priorities) == 1)  # its copies come after others
     cluster.service(
         name, draw(st.integers(0, 7)), container=container, cpus=draw(st.sampled_from([0.0, 0.5, 1.0])),
         memory=draw(st.integers(0, 2)), pids=draw(st.integers(0, 2)),
-        mode=draw(st.sampled_from(["replicated"] * 4 + ["global"])),
+        mode=draw(st.sampled_from(modes)),
         networks=draw(st.sampled_from([(), ("net",), ("small",), ("net", "small")])),
         placement=Placement(
             constraints=draw(st.sampled_from([(), (), ("node.labels.zone==a",)])),
             spread=draw(st.sampled_from([(), ("node.labels.zone",)])), max_replicas_per_node=draw(st.sampled_from([0, 0, 2])),
         ),
         update=UpdateConfig(draw(st.integers(0, 3)), order=draw(st.sampled_from(["stop-first", "start-first"]))),
+        priority=draw(st.sampled_from(priorities)),
     )  # fmt: skip
 
 
-def disturb(draw: Draw, cluster: ModelCluster) -> None:
+def disturb(draw: Draw, cluster: ModelCluster, priorities: tuple[int, ...] = (0,)) -> None:
     """One thing that happens to clusters."""
     what = draw(
         st.sampled_from(
-            ["scale", "version", "lose", "cut", "back", "drain", "active", "remove", "add", "delete", "stop", "connect"]
+            ["scale", "version", "lose", "cut", "back", "drain", "active", "remove", "add", "delete", "stop", "connect", "rank"]
         )
     )
     services, nodes = sorted(cluster.docs["services"]), sorted(cluster.docs["nodes"])
@@ -81,8 +86,11 @@ def disturb(draw: Draw, cluster: ModelCluster) -> None:
         del cluster.docs["services"][service]
     elif service and what == "stop":
         cluster.change(service, stopped=draw(st.booleans()))
+    elif service and what == "rank":
+        spec = replace(cluster.docs["services"][service].spec, priority=draw(st.sampled_from(priorities)))
+        cluster.change(service, spec=spec)
     elif what == "add" and "extra" not in services:
-        add_service(draw, cluster, "extra")
+        add_service(draw, cluster, "extra", priorities)
     elif node:
         disturb_node(what, cluster, node)
 
@@ -147,8 +155,8 @@ def check_ports(cluster: ModelCluster) -> None:
         assert all(count == 1 for count in taken.values()) or cluster.docs["health"][node].state == "down"
 
 
-@given(clusters())
-@settings(max_examples=150, deadline=None)
+@given(st.sampled_from([(0,), PRIORITIES]).flatmap(clusters))
+@settings(max_examples=200, deadline=None)
 def test_one_pass_reaches_the_spec_a_second_does_nothing(cluster: ModelCluster) -> None:
     cluster.decide()
     assert cluster.decide().empty()
@@ -161,9 +169,10 @@ def test_one_pass_reaches_the_spec_a_second_does_nothing(cluster: ModelCluster) 
 @given(st.data())
 @settings(max_examples=300, deadline=None)
 def test_whatever_happens_the_cluster_settles_and_no_node_is_given_more_than_it_has(data: st.DataObject) -> None:
-    cluster = data.draw(clusters())
+    priorities = data.draw(st.sampled_from([(0,), PRIORITIES]))
+    cluster = data.draw(clusters(priorities))
     for _ in range(data.draw(st.integers(1, 6))):
-        disturb(data.draw, cluster)
+        disturb(data.draw, cluster, priorities)
         cluster.decide()
         if data.draw(st.booleans()):
             cluster.agents()
@@ -231,7 +240,7 @@ def test_the_rollout_never_makes_more_than_parallelism_unavailable(cluster: Mode
         cluster.pass_time(1_000)
 
 
-@given(clusters())
+@given(clusters(PRIORITIES))
 @settings(max_examples=60, deadline=None)
 def test_the_index_changes_no_answer(cluster: ModelCluster) -> None:
     cluster.converge()

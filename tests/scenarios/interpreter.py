@@ -4,7 +4,7 @@ A scenario is text: blocks of commands, then `----`, then what they printed, the
 
     node NAME... [cpus=4 memory=8G label=zone=a availability=drain]     joined, heard and ready
     service NAME [scale=3 cpus=1 memory=1G global job single rm constraint=.. spread=.. max=2 pin=n1 volume=v network=n
-                  parallelism=1 order=start-first version=2 stopped port=8080:80 address=network:10.9.0.9]
+                  parallelism=1 order=start-first version=2 stopped port=8080:80 address=network:10.9.0.9 priority=10]
                              put as written; what is not said has its default. port: 80 (the cluster chooses), 8080:80,
                              8080-8089:80, host:8080:80
     connect SERVICE NETWORK...   what its containers are attached to now
@@ -82,7 +82,7 @@ class Player:
             name, int(options.pop("scale", 1)), container=container, mode=mode, update=update,
             placement=placement, networks=networks, cpus=float(options.pop("cpus", 0)),
             memory=_amount(options.pop("memory", "0")), version=int(options.pop("version", 1)),
-            single="single" in flags, auto_remove="rm" in flags,
+            single="single" in flags, auto_remove="rm" in flags, priority=int(options.pop("priority", 0)),
         )  # fmt: skip
         if options:
             raise ValueError(f"service {name}: unknown options {sorted(options)}")

@@ -315,3 +315,13 @@ def test_what_cannot_run_is_refused() -> None:
     with pytest.raises(ComposeError) as caught:
         to_stack(project | {"services": {}}, stack="No Good")
     assert "expected a project name" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "priority"),
+    [("", 0), ("x-priority: 10", 10), ("deploy: {x-priority: -3}", -3), ("x-priority: '${NONE:-7}'", 7)],
+)
+def test_priority(text: str, priority: int) -> None:
+    service = one(text)
+    assert service.priority == priority
+    assert service.extensions == ()

@@ -256,3 +256,13 @@ def test_validate_resolved_survives_depth() -> None:
     for _ in range(100_000):
         deep = [deep]
     assert "deeper than" in str(validate_resolved({"name": "a", "x-a": deep})[0])
+
+
+def test_a_priority_is_a_number_within_its_range_and_said_once() -> None:
+    (line,) = faults("services: {a: {image: x, x-priority: high}}")
+    assert "services.a.x-priority: found 'high', expected a whole number from -1000 to 1000" in line
+    (line,) = faults("services: {a: {image: x, deploy: {x-priority: 1001}}}")
+    assert "services.a.deploy.x-priority: found the number 1001" in line
+    (line,) = faults("services: {a: {image: x, x-priority: 1, deploy: {x-priority: 2}}}")
+    assert "services.a.x-priority: found 1, but deploy.x-priority says 2" in line
+    assert not ids(load("services: {a: {image: x, x-priority: 2, deploy: {x-priority: 2}}}"))

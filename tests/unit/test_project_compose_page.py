@@ -48,7 +48,9 @@ load the union of both. Drawn from `model/compose/fields.py`; see CONTRIBUTING.m
 - `shoal config` prints what shoal understood.
 - What shoal adds: `x-ingress: local` on a service or on one of its ports (long form). Then only nodes with a replica answer on
   the published port, and the client's address is kept; [networks.md](networks.md) has more. A published range for one port
-  (`8000-8010:80`) gives the first port of it that is free.
+  (`8000-8010:80`) gives the first port of it that is free. `x-priority: 10` on a service or below its `deploy`, from -1000 to
+  1000, 0 when it is not said: who has more gets room first, and may take that of replicas of those who have less;
+  [scheduling.md](scheduling.md) has more.
 """
 
 

@@ -32,6 +32,7 @@ def test_a_good_service_has_no_problem() -> None:
         ({"replicas": 10**7}, "replicas 10000000: expected"),
         ({"single": True, "replicas": 2}, "single container"),
         ({"single": True, "mode": "global"}, "single container"),
+        ({"priority": 1001}, "priority 1001: expected a number from -1,000 to 1,000"),
         ({"placement": Placement(("node.rol==x",))}, "unknown key 'node.rol'"),
         ({"placement": Placement((), ("zone",))}, "spread preference 'zone'"),
         ({"placement": Placement(max_replicas_per_node=-1)}, "max_replicas_per_node -1"),
