@@ -154,7 +154,7 @@ def _service(row: AssignedService, document: ServiceDoc | None) -> WantedService
     if document is None or document.id != row.service_id:
         return WantedService(row, False, ())
     mounts = document.spec.container.mounts
-    volumes = tuple(sorted({mount.source for mount in mounts if mount.type == "volume" and mount.source}))
+    volumes = tuple(sorted({mount.source for mount in mounts if mount.type == "volume" and mount.source})) if mounts else ()
     return WantedService(row, document.stopped, volumes, document.networks)
 
 

@@ -9,11 +9,12 @@ from controller.dispatch.books import Books
 from controller.dispatch.followers import Followers
 from controller.dispatch.session import NodeSession
 from controller.dispatch.stream import NodeStream
+from controller.dispatch.turns import Turns
 from protos import node_pb2 as pb
 
 
 async def write_session(
-    session: NodeSession, stream: NodeStream, welcome: pb.Welcome, books: Books, followers: Followers
+    session: NodeSession, stream: NodeStream, welcome: pb.Welcome, books: Books, followers: Followers, turns: Turns
 ) -> None:
     """Until its farewell is said."""
     await stream.write(pb.ToNode(welcome=welcome))
@@ -31,8 +32,9 @@ async def write_session(
         if guarded is not None:
             await stream.write(pb.ToNode(guarded=guarded))
         if session.stale:
-            session.stale = False
-            desired = books.desired(session)
+            async with turns:
+                session.stale = False
+                desired = books.desired(session)
             if desired is not None:
                 session.sent_whole = desired.whole
                 await stream.write(pb.ToNode(desired=desired))

@@ -28,6 +28,7 @@ from controller.dispatch.session import NodeSession, goodbye, redirect
 from controller.dispatch.status import NodeStatus
 from controller.dispatch.status_writer import StatusWriter
 from controller.dispatch.stream import NodeStream, Refusal
+from controller.dispatch.turns import Turns
 from controller.election import Reign
 from controller.loops.picture import Change, Picture
 from model.documents import Event, NodeDoc, StatusDoc
@@ -67,6 +68,7 @@ class Dispatch:
         """The last facts of nodes whose session broke: their silence counts from the last word, not from the break."""
         self._reign: Reign | None = None
         self._books = Books(picture, guarded)
+        self._turns = Turns()
         self._followers = Followers(clock, lambda: self._books.number, late_s)
         self.writer = StatusWriter(picture, clock, self._status_of)
         picture.subscribe(self._on_changes)
@@ -182,7 +184,7 @@ class Dispatch:
         self._on_facts(session.node)
         reading = asyncio.ensure_future(self._read(session, stream))
         try:
-            await write_session(session, stream, self._welcome(), self._books, self._followers)
+            await write_session(session, stream, self._welcome(), self._books, self._followers, self._turns)
         finally:
             reading.cancel()
             self._followers.gone(session)
@@ -228,9 +230,16 @@ class Dispatch:
                 message = await stream.read()
                 if message is None:
                     break
-                if self._sessions.get(session.node) is not session:
-                    return
-                self._take(session, message)
+                if message.WhichOneof("kind") != "status":
+                    if self._sessions.get(session.node) is not session:
+                        return
+                    self._take(session, message)
+                    continue
+                session.last_heard_ms = self._now_ms()  # it may have to wait for its turn
+                async with self._turns:
+                    if self._sessions.get(session.node) is not session:
+                        return
+                    self._take(session, message)
             session.end(goodbye("the node has closed its side"))
         except Exception as error:  # whatever it is, a session that is no longer read must not stay open
             log.warning("node %s: %s: %s", session.node, type(error).__name__, error)

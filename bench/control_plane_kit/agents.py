@@ -1,0 +1,314 @@
+"""Light agents, many in one process: `python -m bench.control_plane_kit.agents FILE`. Commands on stdin, answers on stdout.
+
+Rules: each has its own connection, certificate and session (gRPC, mutual TLS) and says what a real agent says: Hello, a whole
+status, Ack for every Desired, EndpointsAck, heartbeats, and the state of its replicas; only the containers are missing. One
+container takes START_S to start, one after the other on its node, and all that start together are told in one status. Commands:
+`stats` (one JSON object), `reset` (counts from here on), `lose N` (the first N go silent for good: their connections are cut).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import grpc
+from grpc import aio
+
+from bench.control_plane_kit.wire import replica_bytes, status_bytes
+from model.pki_names import CONTROLLER_SERVER_NAME
+from protos import node_pb2 as pb
+
+START_S: Final = 0.04
+"""The CPU one started container costs a node of one core."""
+COALESCE_S: Final = 0.05
+OPEN_PER_S: Final = 125
+"""Sessions begun per second and process at first; after a change of leader they come as they come."""
+OPTIONS: Final = (
+    ("grpc.ssl_target_name_override", CONTROLLER_SERVER_NAME),
+    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+INFO: Final = json.dumps({"cpus": 64.0, "memory_bytes": 256 << 30, "pids": 100_000, "arch": "x86_64"}).encode()
+ENDED: Final = (aio.AioRpcError, asyncio.InvalidStateError, aio.UsageError)
+Slot = tuple[int, int, int]
+"""slot, version, created_ms"""
+
+
+@dataclass(slots=True)
+class Stats:
+    """Of all agents here. Times in seconds of the monotonic clock, which all processes share."""
+
+    sessions: int = 0
+    epochs: dict[int, int] = field(default_factory=dict)
+    """Sessions by the epoch of their leader."""
+    settled: int = 0
+    """Of these, how many have taken a Desired in it."""
+    replicas: int = 0
+    """Assigned and acknowledged, on nodes that are not lost."""
+    running: int = 0
+    """Of these, reported as running."""
+    added: int = 0
+    removed: int = 0
+    last_ack: float = 0.0
+    last_running: float = 0.0
+    last_settled: float = 0.0
+    opened: int = 0
+    """Sessions tried, since the beginning."""
+    bytes_in: int = 0
+    bytes_out: int = 0
+    messages_in: int = 0
+    messages_out: int = 0
+
+
+class Fleet:
+    """What the agents of this process share."""
+
+    def __init__(self, ca: bytes, controllers: Sequence[str], seed: int) -> None:
+        self.ca = ca
+        self.controllers = tuple(controllers)
+        self.random = Random(seed)
+        self.stats = Stats()
+        self.heartbeat_s = 2.5
+
+
+class LightAgent:
+    """One node. `run()` keeps a session open until it is lost."""
+
+    def __init__(self, fleet: Fleet, name: str, certificate: bytes, key: bytes) -> None:
+        self._fleet = fleet
+        self.name = name
+        self._credentials = grpc.ssl_channel_credentials(fleet.ca, key, certificate)
+        self._services: dict[str, frozenset[Slot]] = {}
+        self._specs: dict[tuple[str, int], None] = {}
+        self._running: dict[str, frozenset[Slot]] = {}
+        self._generation = 0
+        self._epoch = 0
+        self._call: Any = None
+        self._outbox: list[bytes] = []
+        self._writing: asyncio.Task[None] | None = None
+        self._starting: asyncio.TimerHandle | None = None
+        self._beat_number = 0
+        self._next = ""
+        self._controllers = fleet.controllers
+
+    async def run(self, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        failures = turn = 0
+        while True:
+            address, self._next = self._next or self._controllers[turn % len(self._controllers)], ""
+            turn += 1
+            epoch = self._epoch
+            with contextlib.suppress(*ENDED, TimeoutError):
+                await self._session(address)
+            failures = 0 if self._epoch != epoch else failures + 1
+            if not self._next:
+                limit = min(3.0, 0.1 * 2.0 ** min(failures, 6))
+                await asyncio.sleep(self._fleet.random.uniform(0.1, max(limit, 0.2)))
+
+    async def _session(self, address: str) -> None:
+        self._fleet.stats.opened += 1
+        async with aio.secure_channel(address, self._credentials, options=OPTIONS) as channel:
+            call: Any = channel.stream_stream("/shoal.node.v1.Dispatch/Session")()
+            self._call = call
+            open_epoch = 0
+            try:
+                known = [pb.SpecKey(service_id=sid, version=version) for sid, version in self._specs]
+                hello = pb.Hello(node=self.name, info=INFO, generation=self._generation, known_specs=known)
+                await self._write(call, pb.FromNode(hello=hello).SerializeToString())
+                async with asyncio.timeout(5.0):
+                    first = await self._read(call)
+                if first is None or first.WhichOneof("kind") != "welcome":
+                    self._next = first.redirect.dispatch if first is not None else ""
+                    return
+                open_epoch = self._welcomed(first.welcome)
+                await self._talk(call)
+            finally:
+                self._closed(open_epoch)
+                call.cancel()
+
+    def _welcomed(self, welcome: pb.Welcome) -> int:
+        self._epoch, self._controllers = welcome.epoch, tuple(welcome.controllers)
+        self._fleet.heartbeat_s = welcome.heartbeat_s
+        stats = self._fleet.stats
+        stats.sessions += 1
+        stats.epochs[welcome.epoch] = stats.epochs.get(welcome.epoch, 0) + 1
+        self._say(status_bytes(True, [row for sid, slots in self._running.items() for row in replica_bytes(sid, slots)], []))
+        return welcome.epoch
+
+    def _closed(self, epoch: int) -> None:
+        self._call = None
+        self._outbox.clear()
+        if epoch:
+            stats = self._fleet.stats
+            stats.sessions -= 1
+            stats.epochs[epoch] -= 1
+            if not stats.epochs[epoch]:
+                del stats.epochs[epoch]
+
+    async def _talk(self, call: Any) -> None:
+        settled = False
+        while True:
+            async with asyncio.timeout(max(1.0, 3 * self._fleet.heartbeat_s)):
+                message = await self._read(call)
+            kind = message.WhichOneof("kind") if message is not None else "goodbye"
+            if message is None or kind == "goodbye":
+                return
+            if kind == "redirect":
+                self._next = message.redirect.dispatch
+                return
+            if kind == "endpoints":
+                self._say(pb.FromNode(endpoints_ack=pb.EndpointsAck(number=message.endpoints.number)).SerializeToString())
+            elif kind == "desired":
+                self._take(message.desired)
+                if not settled:
+                    settled = True
+                    self._fleet.stats.settled += 1
+                    self._fleet.stats.last_settled = time.monotonic()
+
+    def _take(self, desired: pb.Desired) -> None:
+        """As the agent does: whole replaces everything, else what it names."""
+        services = {} if desired.whole else dict(self._services)
+        for row in desired.services:
+            for spec in row.specs:
+                self._specs[row.service_id, spec.version] = None
+            services[row.service_id] = frozenset((slot.slot, slot.version, slot.created_ms) for slot in row.slots)
+        for gone in desired.removed_services:
+            services.pop(gone, None)
+        added = removed = 0
+        for sid in services.keys() | self._services.keys():
+            now, before = services.get(sid, frozenset()), self._services.get(sid, frozenset())
+            if now is not before:
+                added += len(now - before)
+                removed += len(before - now)
+        self._services, self._generation = services, desired.generation
+        self._say(pb.FromNode(ack=pb.Ack(generation=desired.generation)).SerializeToString())
+        stats = self._fleet.stats
+        stats.added += added
+        stats.removed += removed
+        stats.replicas += added - removed
+        stats.last_ack = time.monotonic()
+        if added or removed:
+            self._start(added)
+
+    def _start(self, count: int) -> None:
+        """When the new ones run they are told, with those that are gone."""
+        if self._starting is not None:
+            self._starting.cancel()
+        delay_s = COALESCE_S + count * START_S * self._fleet.random.uniform(0.9, 1.1)
+        self._starting = asyncio.get_running_loop().call_later(delay_s, self._report)
+
+    def _report(self) -> None:
+        self._starting = None
+        before, self._running = self._running, self._services
+        rows: list[bytes] = []
+        gone: list[tuple[str, Slot]] = []
+        for sid in sorted(before.keys() | self._running.keys()):
+            was, now = before.get(sid, frozenset()), self._running.get(sid, frozenset())
+            if was is now:
+                continue
+            rows += replica_bytes(sid, now - was)
+            gone += [(sid, slot) for slot in was - now]
+        stats = self._fleet.stats
+        stats.running += len(rows) - len(gone)
+        stats.last_running = time.monotonic()
+        if self._call is not None:
+            self._say(status_bytes(False, rows, gone))
+
+    def beat(self) -> None:
+        if self._call is not None and self._epoch:
+            self._beat_number += 1
+            self._say(pb.FromNode(heartbeat=pb.Heartbeat(sequence=self._beat_number)).SerializeToString())
+
+    def lose(self) -> None:
+        """Counts no more: its node is gone."""
+        stats = self._fleet.stats
+        stats.replicas -= sum(map(len, self._services.values()))
+        stats.running -= sum(map(len, self._running.values()))
+        self._services, self._running = {}, {}
+        if self._starting is not None:
+            self._starting.cancel()
+
+    # ---- the wire
+
+    def _say(self, data: bytes) -> None:
+        """gRPC takes one write at a time."""
+        self._outbox.append(data)
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.ensure_future(self._drain())
+
+    async def _drain(self) -> None:
+        call = self._call
+        with contextlib.suppress(*ENDED):
+            while call is not None and call is self._call and self._outbox:
+                await self._write(call, self._outbox.pop(0))
+
+    async def _write(self, call: Any, data: bytes) -> None:
+        await call.write(data)
+        self._fleet.stats.messages_out += 1
+        self._fleet.stats.bytes_out += len(data)
+
+    async def _read(self, call: Any) -> pb.ToNode | None:
+        data = await call.read()
+        if not isinstance(data, bytes):
+            return None
+        self._fleet.stats.messages_in += 1
+        self._fleet.stats.bytes_in += len(data)
+        return pb.ToNode.FromString(data)
+
+
+async def _beat_all(fleet: Fleet, agents: list[LightAgent]) -> None:
+    """Spread evenly over the interval."""
+    at = 0.0
+    while True:
+        step_s = 0.05
+        await asyncio.sleep(step_s)
+        until = at + len(agents) * step_s / fleet.heartbeat_s
+        for number in range(int(at), int(until)):
+            agents[number % len(agents)].beat()
+        at = until
+
+
+async def _serve(fleet: Fleet, agents: list[LightAgent]) -> None:
+    """Until stdin ends."""
+    sessions = {agent: asyncio.ensure_future(agent.run(number / OPEN_PER_S)) for number, agent in enumerate(agents)}
+    beating = asyncio.ensure_future(_beat_all(fleet, agents))
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)
+    while words := (await reader.readline()).decode().split():
+        if words[0] == "reset":
+            for name in ("added", "removed", "settled", "bytes_in", "bytes_out", "messages_in", "messages_out"):
+                setattr(fleet.stats, name, 0)
+        elif words[0] == "lose":
+            for agent in agents[: int(words[1])]:
+                agent.lose()
+                sessions.pop(agent).cancel()
+            del agents[: int(words[1])]
+        print(json.dumps(asdict(fleet.stats) | {"cpu_s": time.process_time()}), flush=True)
+    beating.cancel()
+    for task in sessions.values():
+        task.cancel()
+    await asyncio.gather(beating, *sessions.values(), return_exceptions=True)
+
+
+async def main(path: Path) -> None:
+    """`path`: JSON with `ca`, `controllers`, `seed` and `agents` (name, certificate, key)."""
+    settings = json.loads(path.read_text())
+    fleet = Fleet(settings["ca"].encode(), settings["controllers"], settings["seed"])
+    rows = settings["agents"]
+    await _serve(fleet, [LightAgent(fleet, name, pem.encode(), key.encode()) for name, pem, key in rows])
+
+
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    asyncio.run(main(Path(sys.argv[1])))

@@ -1,0 +1,80 @@
+"""`python -m bench.control_plane_kit.profiled FILE ARGUMENTS`: a controller whose threads are looked at a hundred times per s,
+from one SIGUSR2 to the next. FILE says then where they were: by function, alone and with what it called.
+
+Rule: looking costs a thread of its own a percent or two; cProfile would make the loop so slow that the lease runs out.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from types import CodeType, FrameType
+
+from controller.main import main
+
+EVERY_S = 0.01
+ROWS = 45
+
+
+class Sampler(threading.Thread):
+    def __init__(self) -> None:
+        super().__init__(daemon=True, name="sampler")
+        self._alone: Counter[tuple[str, CodeType, int]] = Counter()
+        self._within: Counter[tuple[str, CodeType]] = Counter()
+        self._looks = 0
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        while not self._over.is_set():
+            time.sleep(EVERY_S)
+            self._looks += 1
+            names = {thread.ident: thread.name for thread in threading.enumerate()}
+            for number, frame in sys._current_frames().items():
+                if number != self.ident:
+                    self._take(names.get(number, "?"), frame)
+
+    def _take(self, name: str, frame: FrameType | None) -> None:
+        if frame is not None:
+            self._alone[name, frame.f_code, frame.f_lineno] += 1
+        codes: dict[CodeType, None] = {}
+        while frame is not None:
+            codes[frame.f_code] = None
+            frame = frame.f_back
+        self._within.update((name, code) for code in codes)
+
+    def result(self) -> str:
+        self._over.set()
+        self.join()
+        lines = [f"{self._looks} looks", "alone:"]
+        lines += [f"{count:6} {name:14} {_place(code)}:{line}" for (name, code, line), count in self._alone.most_common(ROWS)]
+        lines += ["with what it called:"]
+        lines += [f"{count:6} {name:14} {_place(code)}" for (name, code), count in self._within.most_common(ROWS)]
+        return "\n".join(lines) + "\n"
+
+
+def _place(code: CodeType) -> str:
+    return f"{'/'.join(Path(code.co_filename).parts[-3:])} {code.co_name}"
+
+
+def run(path: str, arguments: list[str]) -> int:
+    sampler: Sampler | None = None
+
+    def turn(*_: object) -> None:
+        nonlocal sampler
+        if sampler is None:
+            sampler = Sampler()
+            sampler.start()
+            return
+        Path(path).write_text(sampler.result())
+        sampler = None
+
+    signal.signal(signal.SIGUSR2, turn)
+    return main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1], sys.argv[2:]))
