@@ -5,12 +5,13 @@ Rules: only what carries the lab's name, tag or cgroup is counted, so that other
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
 from lab import cgroups, layout
 from tests.e2e import leaks_network
-from tests.e2e.harness import LabUnderTest
+from tests.e2e.harness import LabUnderTest, eventually
 
 
 def on_host(name: str) -> list[str]:
@@ -38,6 +39,19 @@ def _processes_naming(name: str) -> list[str]:
         if f"/labs/{name}/".encode() in words and int(entry.name) != os.getpid():
             found.append(f"process {entry.name}: {words[:80]!r}")
     return found
+
+
+def left_on(lab: LabUnderTest, node: str) -> list[str]:
+    """What the node still has when it has had its time; empty as soon as it has nothing."""
+    left: list[str] = []
+
+    def nothing() -> bool:
+        left[:] = on_node(lab, node)
+        return not left
+
+    with contextlib.suppress(AssertionError):
+        eventually(nothing, "an empty node", 40)
+    return left
 
 
 def on_node(lab: LabUnderTest, node: str) -> list[str]:

@@ -71,7 +71,7 @@ def test_fifty_cycles_with_random_kills_leave_nothing(tmp_path: Path) -> None:
                 cycle_once(lab, client, project, chance, gone=bool(cycle % 2))
             eventually(lambda: not client.get("/v1/replicas", all=True), "no replica left", 60)
         for node in ("n1", "n2"):
-            assert left_on(lab, node) == [], node
+            assert leaks.left_on(lab, node) == [], node
     finally:
         lab.down()
     assert leaks.on_host(lab.name) == []
@@ -93,19 +93,6 @@ def cycle_once(lab: LabUnderTest, client: Client, project: Any, chance: random.R
 
 def running(client: Client) -> int:
     return sum(row["state"] == "running" and row["service"] == "come_web" for row in client.get("/v1/replicas"))
-
-
-def left_on(lab: LabUnderTest, node: str) -> list[str]:
-    """What the node still has when it has had its time."""
-    left: list[str] = []
-
-    def nothing() -> bool:
-        left[:] = leaks.on_node(lab, node)
-        return not left
-
-    with contextlib.suppress(AssertionError):
-        eventually(nothing, "an empty node", 40)
-    return left
 
 
 @pytest.mark.parametrize("marker", ["lab.json", "controller/admin.json", "n1"])

@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 
+from cli.wait import until_running
+from lab.cluster import Lab
 from tests.e2e import leaks
 from tests.e2e.harness import LabUnderTest, addresses, eventually
+from tests.patience import PATIENCE
 
 NETWORKS = ("red", "green", "blue")
 REPLICAS = 10
@@ -71,16 +74,18 @@ def test_all_pairs_on_three_networks_and_five_hundred_comings_and_goings(five: L
     assert [len(rows[name]) for name in NETWORKS] == [REPLICAS] * 3
     vips = {name: vip(five, f"all_{name}") for name in NETWORKS}
     check_pairs(five, rows, vips)
-    for _ in range(ROUNDS):
-        five("service", "scale", "all_red=0")
-        five("service", "scale", f"all_red={REPLICAS}")
+    with Lab(five.name).client() as client:  # in this process: fifty commands are waited for
+        for _ in range(ROUNDS):
+            for number in (0, REPLICAS):
+                client.post("/v1/services/all_red/scale", {"replicas": number})
+                until_running(client, ["all_red"], timeout_s=60 * PATIENCE, quiet=True)
     rows["red"] = five.running("all_red")
     assert vip(five, "all_red") == vips["red"]
     check_pairs(five, rows, vips, asking=("red",))
     check_entries(five, rows)
     five("rm", "all")
     for node in five.node_states():
-        eventually(lambda node=node: leaks.on_node(five, node) == [], f"{node} empty: {leaks.on_node(five, node)}", 30)  # type: ignore[misc]
+        assert leaks.left_on(five, node) == [], node
 
 
 def check_pairs(
