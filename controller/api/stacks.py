@@ -1,33 +1,37 @@
 """Handlers about stacks: list, plan, apply, remove.
 
 Rules: what was sent is validated as if it came from a stranger. A stack is written in one transaction when it fits, else in
-several, each guarded. A volume's data goes only when it is asked for, and only after the replicas that use it are gone.
+several, each guarded; what is found to be as wanted is compared with the store before anybody is told so. A volume's data goes
+only when it is asked for, and only after the replicas that use it are gone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from controller.api import rows
 from controller.api.claims import Commit, claimed
-from controller.api.context import Api, Call
+from controller.api.context import Api, Call, Changed
 from controller.api.network_rows import network_row
 from controller.api.volumes import forget_volume, remove_data, volume_rows
 from controller.decide.preview import preview
 from controller.decide.stacks import StackChanges, diff_stack, remove_stack
+from controller.loops.picture import Snapshot
 from controller.loops.views import view_of
-from controller.loops.writer import guards, split
+from controller.loops.writer import OPS_MAX, guards, split
 from model import codec
 from model.compose import validate_resolved
 from model.compose.convert import to_stack
 from model.documents import StackDoc, key
 from model.errors import BadInput, NotFound, Unavailable
 from model.spec import StackSpec
-from model.store_port import Delete, Op, Put
+from model.store_port import Delete, Guard, Op, Put
 
 VOLUMES_WAIT_S: Final = 50.0
+CATCH_UP_S: Final = 2.0
 Row = dict[str, Any]
 
 
@@ -114,12 +118,28 @@ async def _write(api: Api, name: str, changes_now: Callable[[], StackChanges]) -
 
     async def write(commit: Commit) -> tuple[StackChanges, int]:
         snapshot, changes = api.snapshot(), changes_now()
+        await _compare(api, snapshot, name, changes)
         index = api.index(("stacks", "services", "networks", "volumes"))
         for run in split(_operations(changes)):
             index = await commit(guards(run, snapshot), run)
         return changes, index
 
     return await claimed(api, f"stack {name}", write)
+
+
+async def _compare(api: Api, snapshot: Snapshot, stack: str, changes: StackChanges) -> None:
+    """What is not written was as wanted in a picture that may be old: another controller may have changed it a moment ago.
+    Raises Changed, when it can once the picture has caught up."""
+    written = {op.key for op in _operations(changes) if isinstance(op, Put | Delete)}
+    names = dict.fromkeys([key("stacks", stack), *(key(f"{row.kind}s", row.name) for row in changes.changes)])
+    unwritten = [Guard(name, snapshot.revision(name)) for name in names if name not in written]
+    for start in range(0, len(unwritten), OPS_MAX):
+        result = await api.store.txn(unwritten[start : start + OPS_MAX], [])
+        if not result.ok:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CATCH_UP_S):
+                    await api.shown(result.revision)
+            raise Changed(f"stack {stack} changed meanwhile: look again and repeat")
 
 
 def _operations(changes: StackChanges) -> list[Op]:

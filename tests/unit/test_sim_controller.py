@@ -9,17 +9,19 @@ from typing import Any, TypeVar
 
 import pytest
 
-from controller.api import cluster, volumes
-from controller.api.context import Api, Call
-from controller.api.schemas import JoinBody
+from controller.api import cluster, services, stacks, volumes
+from controller.api.context import Api
+from controller.api.schemas import JoinBody, ScaleBody
 from controller.decide.types import Settings
 from controller.store.memory import MemoryStore
 from model import codec
-from model.documents import LeaderDoc, NodeDoc, NodeHealthDoc, NodeInfo, StatusDoc, key
+from model.documents import LeaderDoc, NodeDoc, NodeHealthDoc, NodeInfo, ServiceDoc, StatusDoc, key
 from model.errors import Conflict, NotFound, Unavailable
 from model.store_port import Put
+from sim import wishes
 from sim.chance import Chance
 from sim.controller import Gone, SimController
+from sim.deeds import call
 from sim.loop import VirtualLoop
 from sim.trace import Trace
 from sim.wire import Wire
@@ -175,8 +177,7 @@ def test_calls_to_agents_go_where_the_world_says() -> None:
         raise NotFound("no such volume")
 
     async def remove(api: Api) -> Any:
-        call = Call(None, None, {"name": "data"}, {"force": False})  # type: ignore[arg-type]
-        return await volumes.remove_volume(api, call)
+        return await call(volumes.remove_volume, None, {"force": False}, name="data")(api)
 
     asked: list[tuple[str, str, str, str]] = []
 
@@ -213,5 +214,29 @@ def test_a_name_that_lives_is_not_given_again() -> None:
         await asyncio.sleep(0.1)
         with pytest.raises(Conflict, match="ready"):
             await leader.ask(lambda api: cluster.joinable(api, "n1"))
+
+    play(story)
+
+
+def test_a_controller_that_hears_late_does_not_take_its_old_picture_for_the_truth() -> None:
+    """A stack is applied again after it was scaled elsewhere: "unchanged" would be a lost update."""
+
+    async def story(scene: Scene) -> None:
+        await scene.leader()
+        await asyncio.sleep(1.0)
+        first, second, _ = scene.all
+        project = wishes.first(3)
+        apply = call(stacks.apply, project, {"prune": True}, stack="base")
+        await first.ask(apply)
+        await asyncio.sleep(1.0)
+        second.faults.watch_late_s = 3.0
+        await first.ask(call(services.scale, ScaleBody(replicas=9), name="base_web"))
+        assert [row["action"] for row in (await second.ask(apply))["changes"]] == ["none", "scale"]
+        before = scene.store.revision
+        assert [row["action"] for row in (await first.ask(apply))["changes"]] == ["none", "none"]
+        entry = await scene.store.get(key("services", "base_web"))
+        assert entry is not None
+        assert codec.decode(ServiceDoc, entry.value).scale == 3
+        assert entry.mod_revision <= before
 
     play(story)
