@@ -10,57 +10,31 @@ each round of effects. c1 leads at first: which of the two makes no difference.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import replace
 from typing import Final
 
 from agent.core import wire
 from agent.plan.core import Core
 from agent.plan.desired import merge
 from agent.plan.records import Desired
-from controller.decide.nodes import decide_nodes
-from controller.decide.services import decide_services
-from controller.decide.types import Plan, Session, Settings, View
-from controller.dispatch.desired import Composer, PeerBook, SpecBook, wanted
+from controller.decide.types import Plan
 from controller.dispatch.status import NodeStatus
-from controller.loops.views import view_of
 from controller.loops.writer import guards, operations, split
 from model import codec
 from model.documents import LeaderDoc, NodeDoc, NodeInfo, ServiceDoc, StatusDoc, key
 from model.spec import ContainerSpec, ServiceSpec
 from model.store_port import Guard, Op, Put
 from protos import node_pb2 as pb
+from sim.small.control import Control, Reign, message, plan_of
 from sim.small.node import Place
 from sim.small.store import EMPTY, SmallStore
 
 START_MS: Final = 1_000_000
-SETTINGS: Final = Settings(node_timeout_ms=10_000)
 LEADER: Final = key("leader")
 NODES: Final = ("m1", "m2")
 CONTROLLERS: Final = ("c1", "c2")
 REPLICAS: Final = 2
 NEVER_MS: Final = 1_000_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Reign:
-    """What a controller believes. `revision` of the leader's key is the guard of all its writes."""
-
-    epoch: int
-    revision: int
-    started_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Control:
-    """One controller. `seen`: the store as it knows it; `whole`: nodes that have sent their whole status in its reign; `heard`:
-    when each of them was heard last, of those that are no longer. `deaf`: it will not hear how its next transaction ends."""
-
-    seen: SmallStore = EMPTY
-    reign: Reign | None = None
-    whole: tuple[str, ...] = ()
-    heard: tuple[tuple[str, int], ...] = ()
-    deaf: bool = False
 
 
 class Small:
@@ -212,14 +186,8 @@ class Small:
     def _plan(self, what: str, name: str, heard_ms: int = 0) -> Plan:
         """`heard_ms`: so much later than now those who are heard were heard."""
         row = self.controllers[name]
-        assert row.reign is not None
-        heard = {node: Session(False, at_ms, True) for node, at_ms in row.heard}
-        for node, place in self.places.items():
-            if place.session == name:
-                last_ms = heard[node].last_heard_ms if place.cut else self.now_ms + heard_ms
-                heard[node] = Session(not place.cut, last_ms, node in row.whole)
-        facts = (row.seen.contents(), tuple(sorted(heard.items())), row.reign.started_ms, self.now_ms)
-        return decided(what, _Facts(facts, view_of(row.seen.snapshot(), None, heard, row.reign.started_ms)))
+        open_ = {node: place.cut for node, place in self.places.items() if place.session == name}
+        return plan_of(what, row, row.sessions(open_, self.now_ms + heard_ms), self.now_ms)
 
     # ---- nodes
 
@@ -243,7 +211,7 @@ class Small:
         row, place = self._session(node), self.places[node]
         assert row is not None
         seen, before = row.seen, replace(place.core.desired, specs=())
-        return place.once("desired", seen, lambda: merge(before, wire.desired_message(_message(_Seen(seen), node))))
+        return place.once("desired", seen, lambda: merge(before, wire.desired_message(message(seen, node))))
 
     def _do_work(self, node: str) -> None:
         self._touched(node).work(self._now())
@@ -369,47 +337,3 @@ class Small:
             return f"at rest with {sorted(running)} running"
         left = [box for place in self.places.values() for box in place.containers.values() if box.state != "running"]
         return f"left over: {left}" if left else ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    """A view with what tells it from others."""
-
-    facts: object
-    view: View
-
-    def __hash__(self) -> int:
-        return hash(self.facts)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Facts) and self.facts == other.facts
-
-
-@lru_cache(maxsize=200_000)
-def decided(what: str, facts: _Facts) -> Plan:
-    now_ms = facts.facts[3]  # type: ignore[index]
-    if what == "nodes":
-        return decide_nodes(facts.view, SETTINGS, now_ms)
-    return decide_services(facts.view, None, SETTINGS, now_ms)
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    store: SmallStore
-
-    def __hash__(self) -> int:
-        return hash(self.store.contents())
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Seen) and self.store.contents() == other.store.contents()
-
-
-@lru_cache(maxsize=200_000)
-def _message(seen: _Seen, node: str) -> pb.Desired:
-    snapshot, specs = seen.store.snapshot(), SpecBook()
-    for service in snapshot.of("services").values():
-        specs.add(service)
-    peers = PeerBook()
-    message = Composer(specs, peers).message(node, None, wanted(snapshot, node, {}, peers), set(), snapshot)
-    assert message is not None
-    return message

@@ -55,15 +55,15 @@ BROKEN: dict[str, tuple[str, Callable[..., Any], str]] = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_promise_is_found(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    from sim.small import model
+    from sim.small import control
 
     target, broken, said = BROKEN[name]
     monkeypatch.setattr(target, broken)
-    model.decided.cache_clear()
+    control.decided.cache_clear()
     try:
         found = explore(Small(faults=1))
     finally:
-        model.decided.cache_clear()
+        control.decided.cache_clear()
     assert said in found.violation
     assert found.violation
     assert found.path
