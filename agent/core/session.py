@@ -26,6 +26,8 @@ from protos import node_pb2 as pb
 log = logging.getLogger(__name__)
 
 COALESCE_S = 0.05
+REDIRECTS_AT_ONCE = 1
+"""So many are followed without a pause: two controllers that each believe the other leads must not be asked in a circle."""
 BACKOFF_MIN_S = 0.1
 BACKOFF_MAX_S = 3.0
 WELCOME_S = 5.0
@@ -92,7 +94,7 @@ class SessionClient:
             except Exception:
                 log.exception("session with controller %s", address)
             failures = 0 if self._opened else failures + 1
-            if not self._next:
+            if not self._next or failures > REDIRECTS_AT_ONCE:
                 limit = min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2.0 ** min(failures, 6))
                 await self._clock.sleep(self._random.uniform(BACKOFF_MIN_S, max(limit, 2 * BACKOFF_MIN_S)))
 

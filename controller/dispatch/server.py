@@ -99,8 +99,9 @@ class Dispatch:
         return self._reign is not None
 
     def _leader_address(self) -> str:
+        """Of the other controller that leads; empty when there is none: one that has led may still stand in the document."""
         leader = self._picture.snapshot().one("leader")
-        return leader.dispatch if leader is not None and self._reign is None else ""
+        return leader.dispatch if leader is not None and self._reign is None and leader.dispatch != self.address else ""
 
     def _controllers(self) -> list[str]:
         """Where agents may try: here first, then every controller that ever registered."""
