@@ -19,8 +19,8 @@ from scheduler.pool import PLENTY, Pool
 from scheduler.ports import PortClaim, first_taken
 from scheduler.types import NODE_REPLICAS_MAX, Amounts, Group, Load
 
-LOOKS_MAX: Final = 64
-"""So many nodes are looked at for one slot when one has been found."""
+LOOKS_MAX: Final = 256
+"""So many nodes are looked at for one group, to find better victims than those that were found."""
 _NOBODY: Final = -(1 << 40)
 """The priority of no victim at all."""
 
@@ -53,8 +53,8 @@ class Tenancy(Protocol):
         """By priority, the lowest first, what the replicas of lower priority have there; rather too much than too little."""
         ...
 
-    def biggest(self) -> Amounts:
-        """The most that one replica of lower priority has of each resource."""
+    def biggest(self, priority: int) -> Amounts:
+        """The most of each resource that one replica of this priority, or of a lower one, has."""
         ...
 
     def on(self, node: str) -> Sequence[Tenant]:
@@ -132,7 +132,8 @@ class _Search:
     def __init__(self, pool: Pool, group: Group, tenancy: Tenancy) -> None:
         self.pool, self.group, self.tenancy = pool, group, tenancy
         self.per_node = 1 if group.everywhere or group.ports else group.max_per_node
-        self.biggest = tenancy.biggest()
+        self.looks = 0
+        self.leasts: dict[tuple[Lack, int], int] = {}
         self.left: dict[int, _Left] = {}
         self.maybe: list[Key] = []
         self.sure: list[tuple[Key, tuple[Tenant, ...], str]] = []
@@ -141,10 +142,9 @@ class _Search:
 
     def next(self, slot: int) -> Eviction | None:
         """The best node for one more."""
-        looks = 0
-        while self.maybe and (not self.sure or (self.maybe[0][:2] < self.sure[0][0][:2] and looks < LOOKS_MAX)):
+        while self.maybe and (not self.sure or (self.maybe[0][:2] < self.sure[0][0][:2] and self.looks < LOOKS_MAX)):
             self._look(heappop(self.maybe)[-1])
-            looks += 1
+            self.looks += 1
         if not self.sure:
             return None
         key, tenants, why = heappop(self.sure)
@@ -183,12 +183,18 @@ class _Search:
                 max(missing[3] - load.pids, 0),
             )  # fmt: skip
         if missing == ENOUGH:
-            heappush(self.maybe, (ceiling, self._least(lack), *self.pool.rank(i)))
+            heappush(self.maybe, (ceiling, self._least(lack, ceiling), *self.pool.rank(i)))
 
-    def _least(self, lack: Lack) -> int:
-        """So many victims it takes at least."""
-        most = (1, *self.biggest)
-        return max(-(-need // each) for need, each in zip(lack, most, strict=True) if need) if lack != ENOUGH else 0
+    def _least(self, lack: Lack, ceiling: int) -> int:
+        """So many victims of up to this priority it takes at least."""
+        if lack == ENOUGH:
+            return 0
+        known = self.leasts.get((lack, ceiling))
+        if known is None:
+            most = (1, *self.tenancy.biggest(ceiling))
+            known = max(-(-need // each) for need, each in zip(lack, most, strict=True) if need)
+            self.leasts[lack, ceiling] = known
+        return known
 
     def _look(self, i: int) -> None:
         """Find the node's victims, if there are such that make room."""

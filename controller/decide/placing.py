@@ -101,17 +101,18 @@ class _Placing:
 
     def _take(self, work: Work, pairs: Sequence[tuple[int, str]]) -> None:
         """Put what the scheduler found into the draft."""
-        batch = self.batch
-        for slot, node in pairs:
+        batch, draft, doc, name = self.batch, self.batch.draft, work.doc, work.name
+        for pair in pairs:
+            slot, node = pair
             why = needs.wire(batch, work, node)
             if why:
                 _refuse(work, slot, why, "")
                 continue
-            batch.draft.add(node, work.name, work.doc.id, Assigned(slot, work.doc.version, work.created_ms))
+            draft.add(node, name, doc.id, Assigned(slot, doc.version, work.created_ms))
             old = work.swaps.get(slot)
             if old is not None:
-                batch.draft.drop(old.node, work.name, old.replica)
-            work.placed.append((slot, node))
+                draft.drop(old.node, name, old.replica)
+            work.placed.append(pair)
 
     # -- making room ---------------------------------------------------------------------------------------------
 

@@ -33,8 +33,8 @@ class Standing:
     def most(self, node: str) -> Sequence[tuple[int, Load]]:
         return [(rank, loads[node]) for rank, loads in self._below if node in loads]
 
-    def biggest(self) -> Amounts:
-        return self._batch.index.ranks.biggest_below(self._priority)
+    def biggest(self, priority: int) -> Amounts:
+        return self._batch.index.ranks.biggest(priority)
 
     def on(self, node: str) -> list[Tenant]:
         found: list[Tenant] = []

@@ -58,9 +58,9 @@ class Ranks:
         """Whether some service has less."""
         return bool(self._numbers) and min(self._numbers) < priority
 
-    def biggest_below(self, priority: int) -> Amounts:
-        """The most of each resource that one replica of a service with less reserves."""
-        found = [self._index.amounts(name) for name, rank in self._of.items() if rank < priority]
+    def biggest(self, priority: int) -> Amounts:
+        """The most of each resource that one replica of a service with this priority, or with less, reserves."""
+        found = [self._index.amounts(name) for name, rank in self._of.items() if rank <= priority]
         return Amounts(*(max(column) for column in zip(*found, strict=True))) if found else Amounts()
 
     def below(self, priority: int) -> list[tuple[int, dict[str, Load]]]:

@@ -50,8 +50,8 @@ class Town:
         ranks = sorted({row.priority for row in self.tenants[node] if row.priority < ASKS})
         return [(rank, self._load([row for row in self.tenants[node] if row.priority == rank])) for rank in ranks]
 
-    def biggest(self) -> Amounts:
-        rows = [row.reserve for some in self.tenants.values() for row in some if row.priority < ASKS]
+    def biggest(self, priority: int) -> Amounts:
+        rows = [row.reserve for some in self.tenants.values() for row in some if row.priority <= priority]
         return Amounts(*(max(column) for column in zip(*rows, strict=True))) if rows else Amounts()
 
     def on(self, node: str) -> list[Tenant]:
