@@ -17,8 +17,9 @@ from typing import Final
 from scheduler.types import Group, NodeFacts
 
 SHARE: Final = 1_000_000
-_FEW: Final = 8
-"""So many new entries of a shelf are put in one by one; more, and all are sorted."""
+_FEW: Final = 16
+"""New entries that are fewer than one to so many old ones are put in one by one; otherwise all are sorted. And so many entries
+that hold no more are passed over."""
 
 State = tuple[int, int, int, int, int]
 """Of a class: kind, replicas, and what is left of cpus, memory and pids."""
@@ -67,7 +68,9 @@ class Shelf:
             self.entries = [entry for entry in self.entries if entry[3].entry is entry]
             self.gone = 0
             fresh = [entry for entry in fresh if entry[3].entry is entry]
-        if len(fresh) <= _FEW:
+        elif self.gone:
+            self._trim()
+        if len(fresh) * _FEW <= len(self.entries):
             for entry in fresh:
                 insort(self.entries, entry)
         else:
@@ -76,6 +79,15 @@ class Shelf:
         if fresh or self.fresh:
             self.fresh = []
         return self.entries
+
+    def _trim(self) -> None:
+        """Most entries that hold no more are the first ones. Shifting a long list costs more than to pass a few over."""
+        entries, first = self.entries, 0
+        while first < len(entries) and entries[first][3].entry is not entries[first]:
+            first += 1
+        if first > _FEW or first * _FEW > len(entries):
+            del entries[:first]
+            self.gone -= first
 
 
 class Classes:
@@ -105,9 +117,9 @@ class Classes:
             shelf = self._shelves.get(where)
             if shelf is None:
                 shelf = self._shelves[where] = Shelf(cpus, memory)
-        total = self.kinds[alike.kind].total
-        one = cpus * SHARE // total.cpus if total.cpus else 0
-        other = memory * SHARE // total.memory if total.memory else 0
+        of_cpus, of_memory, _ = self.kinds[alike.kind].total
+        one = cpus * SHARE // of_cpus if of_cpus else 0
+        other = memory * SHARE // of_memory if of_memory else 0
         alike.shelf = shelf
         alike.entry = entry = (alike.replicas, -min(one, other), next(self._serial), alike)
         shelf.fresh.append(entry)
@@ -171,9 +183,12 @@ class Classes:
 
     def _detached(self, alike: Alike, some: list[int] | None) -> Alike:
         if some is None or len(some) == alike.size:
-            self.all_of(alike)
             self._unshelve(alike)
             return alike
+        return self._part(alike, some)
+
+    def _part(self, alike: Alike, some: list[int]) -> Alike:
+        """A class of its own, not yet on a shelf, of some nodes of a class."""
         state = (alike.kind, alike.replicas, alike.cpus, alike.memory, alike.pids)
         part = Alike(state, sorted(some))
         part.shelf = alike.shelf

@@ -13,7 +13,7 @@ from heapq import heappush, merge
 from itertools import chain
 from typing import Final
 
-from scheduler.classes import Alike, Classes, Entry, State, size_of
+from scheduler.classes import GONE, Alike, Classes, Entry, State, size_of
 from scheduler.filters import BY_NAME, static_passes
 from scheduler.ports import PortClaim, first_taken
 from scheduler.types import NODE_REPLICAS_MAX, ClusterView, Group, Load, NodeFacts
@@ -21,7 +21,7 @@ from scheduler.types import NODE_REPLICAS_MAX, ClusterView, Group, Load, NodeFac
 PLENTY: Final = 1 << 60
 """Room without a limit."""
 _NONE: Final = Load()
-_SORTED_MAX: Final = 500
+_SORTED_MAX: Final = 1_000
 """So many classes are sorted at once; of more only those that are asked for are."""
 _SHELVES_MAX: Final = 1_000
 _ANSWERS_MAX: Final = 1_000
@@ -138,20 +138,26 @@ class Pool(Classes):
         """Give replicas of the group. A class that is in several parts comes with its rest (None) last."""
         cpus, memory, pids = group.reserve
         moved: list[Alike] = []
-        touched = set() if self._touched is None else self._touched
+        states, touched = self._states, set() if self._touched is None else self._touched
         downwards = True
         for alike, some, give in parts:
-            downwards = downwards and give > 0
-            moving = self._detached(alike, some)
+            if some is None or len(some) == alike.size:
+                moving = alike
+                del states[alike.kind, alike.replicas, alike.cpus, alike.memory, alike.pids]
+                alike.entry = GONE
+                alike.shelf.gone += 1
+            else:
+                moving = self._part(alike, some)
+            touched.update(moving.members)  # those that have left it do no harm there
             moving.replicas += give
             moving.cpus -= cpus * give
             moving.memory -= memory * give
             if moving.pids != PLENTY:
                 moving.pids -= pids * give
             moved.append(moving)
-            touched.update(moving.members)
+            downwards = downwards and give > 0
             if group.ports:
-                for i in moving.members:
+                for i in self.all_of(moving):
                     self._hold(i, group.ports)
         for alike in moved:
             self._settle(alike, alike.shelf if downwards else None)
