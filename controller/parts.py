@@ -41,7 +41,9 @@ class Parts:
     ) -> None:
         self.store, self.clock, self.random, self.settings = store, clock, random, settings
         self.picture = Picture(get_running_loop().call_soon)
-        self.mirror = Mirror(store, PREFIX, clock, self.picture.from_mirror, keep_values=False)
+        self.mirror = Mirror(
+            store, PREFIX, clock, self.picture.from_mirror, keep_values=False, on_listed=self.picture.listed
+        )
         self.picture.mirror_revision = lambda: self.mirror.revision
         self.leadership = Leadership(
             store, self.picture, clock, settings, self.mirror.wait_for, _refresher(store, self.mirror)

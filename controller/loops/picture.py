@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -113,12 +114,14 @@ class Picture:
         self._revisions: dict[str, int] = {}
         self._shared: set[str] = set()
         self._own: dict[str, int] = {}
+        self._writing: dict[str, tuple[bytes, Any]] = {}
         self._listeners: list[Listener] = []
         self._untold: list[Change] = []
         self._waiters: dict[asyncio.Future[None], None] = {}
         self._defer = defer
         self._snapshot: Snapshot | None = None
         self.mirror_revision: Callable[[], int] = lambda: 0
+        self._listed = 0
         self.index = 0
         self.changed_at: dict[str, int] = dict.fromkeys(KINDS, 0)
 
@@ -134,17 +137,29 @@ class Picture:
         return self._snapshot
 
     def from_mirror(self, key: str, entry: Entry | None) -> None:
-        """What the mirror saw. A delete carries no revision: while an own put of the key is on its way `_tell` judges it."""
+        """What the mirror saw. A delete carries no revision: while an own put of the key is on its way a listing judges it."""
         if entry is None:
             if key not in self._own:
                 self._apply(key, None, self.index)
-            else:
-                self._defer(self._tell)
             return
         if entry.mod_revision >= self._own.get(key, 0):
             self._own.pop(key, None)
         if entry.mod_revision > self._revisions.get(key, 0):
-            self._apply(key, entry.value, entry.mod_revision)
+            value, document = self._writing.get(key, (b"", None))
+            own = value == entry.value
+            self._apply(key, entry.value, entry.mod_revision, own=own, document=document if own else None)
+
+    @contextmanager
+    def writing(self, puts: Iterable[tuple[str, bytes]], known: Mapping[str, Any]) -> Iterator[None]:
+        """While a transaction with these puts is on its way: the watch may show them before its answer is here, and they are our
+        own all the same. `known`: what some of them were made from, by key."""
+        rows = {key: (value, known.get(key)) for key, value in puts}
+        self._writing.update(rows)
+        try:
+            yield
+        finally:
+            for key in rows:
+                self._writing.pop(key, None)
 
     def from_own_puts(
         self, puts: Iterable[tuple[str, bytes]], revision: int, known: Mapping[str, Any] | None = None
@@ -156,6 +171,15 @@ class Picture:
             if revision > self._revisions.get(key, 0):
                 self._own[key] = revision
                 self._apply(key, value, revision, own=True, document=documents.get(key))
+        if revision <= self._listed and self._own:
+            self._defer(self._bury_own)
+
+    def listed(self, revision: int) -> None:
+        """The mirror holds what a listing of that revision said. An own put that it must have shown and did not was deleted by
+        somebody else. A watch proves nothing: what it lost must not look deleted."""
+        self._listed = max(self._listed, revision)
+        if self._own:
+            self._defer(self._bury_own)
 
     async def changed(self) -> None:
         """Returns after the next change of anything."""
@@ -181,7 +205,6 @@ class Picture:
 
     def _tell(self) -> None:
         revision = self.mirror_revision()  # of a delete: known now that its batch is in
-        self._bury_own(revision)
         changes, self._untold = self._untold, []
         if not changes:
             return
@@ -196,11 +219,10 @@ class Picture:
             if not waiter.done():
                 waiter.set_result(None)
 
-    def _bury_own(self, revision: int) -> None:
-        """An own put that the mirror has passed without showing it was deleted by somebody else meanwhile."""
-        for key in [key for key, written in self._own.items() if written <= revision]:
+    def _bury_own(self) -> None:
+        for key in [key for key, written in self._own.items() if written <= self._listed]:
             del self._own[key]
-            self._apply(key, None, revision)
+            self._apply(key, None, self._listed)
 
     def _keep(self, kind: str, key: str, name: str, new: Any, revision: int) -> None:
         documents, revisions = self._unshared(kind), self._unshared_revisions()

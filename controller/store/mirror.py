@@ -38,7 +38,7 @@ class Mirror:
     """`run()` keeps it fresh (its errors come in an ExceptionGroup); the rest reads.
 
     `healed` counts changes that the watch lost and a compare found. `keep_values` False: `get` and `items` have no values, for
-    who decodes and keeps what `on_change` tells.
+    who decodes and keeps what `on_change` tells. `on_listed(revision)`: all that a listing said was told.
     """
 
     def __init__(
@@ -50,12 +50,14 @@ class Mirror:
         *,
         compare_every_s: float = COMPARE_EVERY_S,
         keep_values: bool = True,
+        on_listed: Callable[[int], None] = lambda revision: None,
     ) -> None:
         self._store = store
         self._prefix = prefix
         self._clock = clock
         self._compare_every_s = compare_every_s
         self._table = Table(on_change, keep_values)
+        self._on_listed = on_listed
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._tickets = 0
         self._batches = 0
@@ -156,4 +158,5 @@ class Mirror:
 
     def _refreshed(self) -> None:
         self.fresh_at = self._clock.now()
+        self._on_listed(self._table.floor)
         self._wake()

@@ -28,6 +28,11 @@ class Table:
         self._deleted_since: dict[str, int] | None = None
         """While a compare is on its way: the deletes that arrived meanwhile, with their revisions."""
 
+    @property
+    def floor(self) -> int:
+        """Of the newest listing that was taken in."""
+        return self._floor
+
     def get(self, key: str) -> Entry | None:
         return self._entries.get(key)
 

@@ -29,7 +29,7 @@ async def controllers(count: int) -> AsyncIterator[list[Api]]:
         apis, tasks = [], []
         for number in range(count):
             picture = Picture(asyncio.get_running_loop().call_soon)
-            mirror = Mirror(store, PREFIX, RealClock(), picture.from_mirror)
+            mirror = Mirror(store, PREFIX, RealClock(), picture.from_mirror, on_listed=picture.listed)
             picture.mirror_revision = partial(getattr, mirror, "revision")
             tasks.append(group.create_task(mirror.run()))
             await mirror.wait_for(1)
