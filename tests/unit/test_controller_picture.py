@@ -117,6 +117,7 @@ def test_an_own_put_that_somebody_deleted_before_the_mirror_showed_it_does_not_s
     soon.run()
     assert "n1" in picture.snapshot().of("health")
     picture.listed(12)
+    soon.run()  # it is judged when everything the listing says was told
     soon.run()
     assert picture.snapshot().of("health") == {}
     assert told[-1].new is None
