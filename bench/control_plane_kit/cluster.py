@@ -40,7 +40,7 @@ from model.store_port import Put
 ROOT: Final = Path(__file__).resolve().parents[2]
 BOUND: Final = ("/usr/bin/setpriv", "--pdeathsig", "KILL")
 TXN_NODES: Final = 100
-DEADLINE_S: Final = 300.0
+DEADLINE_S: Final = 120.0
 Row = tuple[str, str, str]
 """name, certificate, key of a node"""
 

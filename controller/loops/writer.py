@@ -91,9 +91,11 @@ class PlanWriter:
     async def commit(self, wanted: Sequence[Guard], ops: Sequence[Op], known: Mapping[str, Any] | None = None) -> int:
         """One transaction under the leader's key. `known`: documents by key: the picture need not decode them."""
         self._reign.check()
-        with STORE_SECONDS.labels("txn").time():
+        puts = [(op.key, op.value) for op in ops if isinstance(op, Put)]
+        with self._picture.writing(puts, known or {}), STORE_SECONDS.labels("txn").time():
             result = await self._store.txn([*wanted, self._reign.guard], ops)
+            if result.ok:
+                self._picture.from_own_puts(puts, result.revision, known)
         if not result.ok:
             raise PlanConflict("the plan's facts changed while it was made: deciding again")
-        self._picture.from_own_puts(((op.key, op.value) for op in ops if isinstance(op, Put)), result.revision, known)
         return result.revision

@@ -142,9 +142,7 @@ async def test_whoever_gives_up_waiting_leaves_nothing() -> None:
 
 
 def test_what_the_watch_shows_before_the_transactions_answer_is_our_own_and_is_not_decoded_again() -> None:
-    changes: list[Change] = []
-    picture = Picture(lambda tell: tell())
-    picture.subscribe(changes.extend)
+    picture, soon, changes = made()
     mine, theirs = entry("ready", 7), entry("down", 8)
     document = NodeHealthDoc("n1", "ready")
     with picture.writing([(KEY, mine.value)], {KEY: document}):
@@ -152,6 +150,7 @@ def test_what_the_watch_shows_before_the_transactions_answer_is_our_own_and_is_n
         picture.from_mirror(KEY, theirs)
         picture.from_own_puts([(KEY, mine.value)], 7, {KEY: document})
     picture.from_mirror(KEY, entry("ready", 9))
+    soon.run()
     assert [(change.revision, change.own) for change in changes] == [(7, True), (8, False), (9, False)]
     assert changes[0].new is document
     assert changes[2].new is not document
