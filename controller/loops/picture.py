@@ -115,7 +115,6 @@ class Picture:
         self._shared: set[str] = set()
         self._own: dict[str, int] = {}
         self._writing: dict[str, tuple[bytes, Any]] = {}
-        self._writing: dict[str, tuple[bytes, Any]] = {}
         self._listeners: list[Listener] = []
         self._untold: list[Change] = []
         self._waiters: dict[asyncio.Future[None], None] = {}
@@ -149,18 +148,6 @@ class Picture:
             value, document = self._writing.get(key, (b"", None))
             own = value == entry.value
             self._apply(key, entry.value, entry.mod_revision, own=own, document=document if own else None)
-
-    @contextmanager
-    def writing(self, puts: Iterable[tuple[str, bytes]], known: Mapping[str, Any]) -> Iterator[None]:
-        """While a transaction with these puts is on its way: the watch may show them before its answer is here, and they are our
-        own all the same. `known`: what some of them were made from, by key."""
-        rows = {key: (value, known.get(key)) for key, value in puts}
-        self._writing.update(rows)
-        try:
-            yield
-        finally:
-            for key in rows:
-                self._writing.pop(key, None)
 
     @contextmanager
     def writing(self, puts: Iterable[tuple[str, bytes]], known: Mapping[str, Any]) -> Iterator[None]:
