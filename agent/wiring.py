@@ -23,6 +23,7 @@ from agent.core.capacity import Capacity, detect, node_info
 from agent.core.clock import RealClock, RealRandom
 from agent.core.dialling import dialling
 from agent.core.journal import Journal
+from agent.core.leaving import leave
 from agent.core.ports import Ports
 from agent.core.report import Reporter
 from agent.core.runner import Runner
@@ -38,7 +39,6 @@ from model.documents import Event, NodeInfo
 from model.errors import BadInput, Conflict, Unavailable
 
 log = logging.getLogger(__name__)
-REMOVED_STOP_S = 60.0
 _NOT_JOINED = "this node is in no cluster yet: start it with --join https://CONTROLLER:7443 --token TOKEN"
 
 
@@ -186,18 +186,9 @@ async def _first_end(*tasks: asyncio.Future[None]) -> None:
 
 
 async def _leave(settings: Settings, runner: Runner, journal: Journal, ports: Ports, reason: str) -> None:
-    """The node was removed: everything of the cluster goes, the images and named volumes stay."""
-    log.warning("removed from the cluster (%s): stopping %d replicas", reason, len(runner.core.lives))
-    runner.leave()
-    try:
-        async with asyncio.timeout(REMOVED_STOP_S):
-            await runner.idle()
-    except TimeoutError:
-        log.error("%d replicas did not stop in %g s", len(runner.core.lives), REMOVED_STOP_S)
-    await ports.balance.close(remove=True)
-    await ports.network.close(remove=True)
+    """The node was removed."""
+    await leave(runner, journal, ports, reason)
     _remove_empty_cgroups(settings.cgroup_parent)
-    journal.wipe()
     wipe_identity(settings.data_dir)
     log.warning("left the cluster: key and name are deleted; join again with a token")
 
