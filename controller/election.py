@@ -67,12 +67,15 @@ Lead = Callable[[Reign], Awaitable[None]]
 class Election:
     """`run(lead)`: for ever; `lead(reign)` runs while this controller leads and is cancelled when the reign ends."""
 
-    def __init__(self, store: Store, picture: Picture, clock: Clock, random: Random, me: LeaderDoc) -> None:
+    def __init__(
+        self, store: Store, picture: Picture, clock: Clock, random: Random, me: LeaderDoc, ttl_s: int = TTL_S
+    ) -> None:
         self._store = store
         self._picture = picture
         self._clock = clock
         self._random = random
         self._me = me
+        self._ttl_s = ttl_s
         self._changed = asyncio.Event()
         self.reign: Reign | None = None
 
@@ -115,7 +118,7 @@ class Election:
             cluster = codec.decode(ClusterDoc, cluster_entry.value)
         cluster = replace(cluster, epoch=cluster.epoch + 1)
         asked_at = self._clock.monotonic()
-        lease = await self._store.lease_grant(TTL_S)
+        lease = await self._store.lease_grant(self._ttl_s)
         me = replace(self._me, epoch=cluster.epoch, since_ms=now_ms)
         held = [
             Guard(LEADER_KEY, entry.mod_revision if entry else 0),
@@ -128,7 +131,7 @@ class Election:
             return None
         self._picture.from_own_puts([(put.key, put.value) for put in puts], result.revision)
         guard = Guard(LEADER_KEY, result.revision)
-        return Reign(guard, cluster.epoch, cluster.id, lease, now_ms, self._clock.monotonic, asked_at + TTL_S)
+        return Reign(guard, cluster.epoch, cluster.id, lease, now_ms, self._clock.monotonic, asked_at + self._ttl_s)
 
     async def _reign(self, reign: Reign, lead: Lead) -> None:
         self.reign = reign
@@ -165,7 +168,7 @@ class Election:
             except (StoreError, TimeoutError) as error:
                 log.warning("election: lease not renewed: %s", str(error) or "no answer in time")
             else:
-                reign.good_until = asked_at + min(ttl_s, TTL_S)
+                reign.good_until = asked_at + min(ttl_s, self._ttl_s)
 
     async def _release(self, reign: Reign) -> None:
         with contextlib.suppress(StoreError, TimeoutError):

@@ -14,7 +14,7 @@ from controller.api.gone import GoneServices
 from controller.decide.types import Settings
 from controller.dispatch.floor import LATE_S
 from controller.dispatch.server import Dispatch
-from controller.election import LEADER_KEY, Election
+from controller.election import LEADER_KEY, TTL_S, Election
 from controller.lead import Leadership
 from controller.loops.picture import Picture
 from controller.store.mirror import Mirror
@@ -58,7 +58,7 @@ class Parts:
 
     def election(self, me: LeaderDoc) -> Election:
         """`me`: how others reach this controller; run it with `leadership.lead`."""
-        return Election(self.store, self.picture, self.clock, self.random, me)
+        return Election(self.store, self.picture, self.clock, self.random, me, lease_s(self.settings.node_timeout_ms / 1000))
 
     def close(self) -> None:
         self.leadership.close()
@@ -67,6 +67,12 @@ class Parts:
 def heartbeat_s(node_timeout_s: float) -> float:
     """How often a node says that it lives. A short timeout leaves less room for a late one, a long one is for many nodes."""
     return node_timeout_s / (6 if node_timeout_s <= 5 else 4)
+
+
+def lease_s(node_timeout_s: float) -> int:
+    """How long the leader may be silent. A controller with many thousand sessions has seconds in which it gets nothing else
+    done, and losing the lead then costs far more than waiting: a long node timeout, which is for many nodes, lengthens it."""
+    return max(TTL_S, int(node_timeout_s / 3))
 
 
 def _node_reader(store: Store) -> Callable[[str], Awaitable[NodeDoc | None]]:
