@@ -21,6 +21,9 @@ _FEW: Final = 16
 """New entries that are fewer than one to so many old ones are put in one by one; otherwise all are sorted. And so many entries
 that hold no more are passed over."""
 
+_YOUNG_MAX: Final = 2_000
+"""A shelf of more classes keeps the last ones apart, up to so many."""
+
 State = tuple[int, int, int, int, int]
 """Of a class: kind, replicas, and what is left of cpus, memory and pids."""
 
@@ -49,45 +52,51 @@ GONE: Final[Entry] = (0, 0, -1, Alike((-1, 0, 0, 0, 0), []))
 class Shelf:
     """Classes of one kind with at least these amounts left, and not much more."""
 
-    __slots__ = ("cpus", "entries", "fresh", "gone", "memory")
+    __slots__ = ("cpus", "fresh", "gone", "memory", "old", "young")
 
     def __init__(self, cpus: int, memory: int) -> None:
         self.cpus, self.memory = lowest(cpus), lowest(memory)
-        self.entries: list[Entry] = []
+        self.old: list[Entry] = []
+        self.young: list[Entry] = []
+        """The same for what came last, so that no long list is shifted for one entry."""
         self.fresh: list[Entry] = []
         self.gone = 0
         """So many entries hold no more."""
 
     def __bool__(self) -> bool:
-        return len(self.entries) + len(self.fresh) > self.gone
+        return len(self.old) + len(self.young) + len(self.fresh) > self.gone
 
-    def ordered(self) -> list[Entry]:
-        """The entries in rank order; some of them may hold no more."""
-        fresh = self.fresh
-        if self.gone * 2 > len(self.entries) + len(fresh):
-            self.entries = [entry for entry in self.entries if entry[3].entry is entry]
-            self.gone = 0
-            fresh = [entry for entry in fresh if entry[3].entry is entry]
-        elif self.gone:
-            self._trim()
-        if len(fresh) * _FEW <= len(self.entries):
-            for entry in fresh:
-                insort(self.entries, entry)
-        else:
-            self.entries += fresh
-            self.entries.sort()
-        if fresh or self.fresh:
+    def ordered(self) -> list[list[Entry]]:
+        """The entries, each list in rank order; some of them may hold no more."""
+        fresh, young = self.fresh, self.young
+        if self.gone * 2 > len(self.old) + len(young) + len(fresh) or len(young) > _YOUNG_MAX:
+            self.old = sorted(entry for entries in (self.old, young, fresh) for entry in entries if entry[3].entry is entry)
+            self.gone, self.young, self.fresh = 0, [], []
+            return [self.old]
+        if self.gone:
+            self.gone -= _trim(self.old) + _trim(young)
+        if fresh:
+            if len(self.old) <= _YOUNG_MAX:
+                young = self.old
+            if len(fresh) * _FEW <= len(young):
+                for entry in fresh:
+                    insort(young, entry)
+            else:
+                young += fresh
+                young.sort()
             self.fresh = []
-        return self.entries
+        return [self.old, self.young] if self.young else [self.old]
 
-    def _trim(self) -> None:
-        """Most entries that hold no more are the first ones. Shifting a long list costs more than to pass a few over."""
-        entries, first = self.entries, 0
-        while first < len(entries) and entries[first][3].entry is not entries[first]:
-            first += 1
-        if first > _FEW or first * _FEW > len(entries):
-            del entries[:first]
-            self.gone -= first
+
+def _trim(entries: list[Entry]) -> int:
+    """Most entries that hold no more are the first ones. Shifting a long list costs more than to pass a few over."""
+    first = 0
+    while first < len(entries) and entries[first][3].entry is not entries[first]:
+        first += 1
+    if first <= _FEW and first * _FEW <= len(entries):
+        return 0
+    del entries[:first]
+    return first
 
 
 class Classes:

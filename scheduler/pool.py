@@ -260,14 +260,17 @@ class Pool(Classes):
         cpus, memory, pids = group.reserve
         least, less = size_of(cpus), size_of(memory)
         shelves = [
-            shelf.ordered() for (k, c, m), shelf in self._shelves.items() if c >= least and m >= less and k in kinds and shelf
+            entries
+            for (kind, c, m), shelf in self._shelves.items()
+            if c >= least and m >= less and kind in kinds and shelf
+            for entries in shelf.ordered()
         ]
-        entries: Iterable[Entry]
+        found: Iterable[Entry]
         if sum(map(len, shelves)) <= _SORTED_MAX:
-            entries = sorted(chain.from_iterable(shelves)) if len(shelves) > 1 else chain.from_iterable(shelves)
+            found = sorted(chain.from_iterable(shelves)) if len(shelves) > 1 else chain.from_iterable(shelves)
         else:
-            entries = merge(*shelves)
-        for entry in entries:
+            found = merge(*shelves)
+        for entry in found:
             alike = entry[3]
             if (
                 alike.entry is entry and (not cpus or alike.cpus >= cpus) and (not memory or alike.memory >= memory)
