@@ -7,6 +7,7 @@ replacement on the same node changes no load, so it is done here without asking,
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import count as numbers
 
@@ -14,12 +15,12 @@ from controller.decide import victims
 from controller.decide.batch import Batch
 from controller.decide.fixed import address_problem
 from controller.decide.rollout import next_step
-from controller.decide.standing import Held, Key
+from controller.decide.standing import Held, Key, Slot
 from controller.decide.wording import counted, listed
 from controller.decide.work import Work
 from model.documents import Assigned
 from scheduler import Load
-from scheduler.filters import static_passes
+from scheduler.filters import static_passes, static_reason
 from scheduler.ports import first_taken
 
 
@@ -139,7 +140,7 @@ def _roll(batch: Batch, work: Work) -> None:
     for key, slot in slots.items():
         if slot.primary.leaving and isinstance(key, int) and not slot.primary.frozen:
             work.moves[key] = slot.primary
-    step = next_step(work.doc, slots, batch.now_ms)
+    step = next_step(work.doc, _replaceable(batch, work), batch.now_ms)
     batch.wake(work.name, step.wake_at_ms)
     if step.paused:
         work.notes.append(step.paused)
@@ -161,6 +162,23 @@ def _roll(batch: Batch, work: Work) -> None:
         left = sum(not slot.primary.current for slot in slots.values()) - len(work.rolled)
         names = listed([work.named(slots[key].primary) for key in work.rolled])
         work.parts.append(("updated", f"update to version {work.doc.version}: replaced {names}; {counted(left)} left"))
+
+
+def _replaceable(batch: Batch, work: Work) -> Mapping[Key, Slot]:
+    """Without the outdated replicas of a global service on nodes that take nothing now (paused, or drained and the job there
+    done): they can be replaced nowhere else, and the rollout goes on without them."""
+    slots = work.standing.slots
+    if not work.everywhere or all(slot.primary.current for slot in slots.values()):
+        return slots
+    found: dict[Key, Slot] = {}
+    for key, slot in slots.items():
+        held = slot.primary
+        why = "" if held.current or held.frozen or held.leaving else static_reason(batch.facts(held.node), work.group)
+        if why:
+            work.notes.append(f"{work.named(held)} stays at version {held.replica.version}: {why}")
+        else:
+            found[key] = slot
+    return found
 
 
 def _fits_in_place(batch: Batch, work: Work, held: Held) -> bool:

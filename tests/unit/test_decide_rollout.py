@@ -180,3 +180,26 @@ def test_one_that_is_not_healthy_is_replaced_before_those_that_are(cluster: Mode
     cluster.service("web", 3, version=2)
     plan = cluster.decide()
     assert [doc.node for doc in plan.assignments] == ["n3"]
+
+
+@pytest.mark.parametrize("availability", ["pause", "drain"])
+def test_a_global_replica_that_cannot_be_replaced_does_not_hold_the_others_up(cluster: ModelCluster, availability: str) -> None:
+    """Its node is paused, or drained while its job there is done: it stays as it is, says why, and the rest is updated."""
+    cluster.service("job", mode="global-job")
+    cluster.decide()
+    cluster.agents()
+    cluster.finish("job")
+    cluster.agents()
+    cluster.docs["nodes"]["n1"] = replace(cluster.docs["nodes"]["n1"], availability=availability)
+    cluster.change("job", version=2)
+    for _ in range(12):
+        cluster.decide()
+        cluster.agents()
+        cluster.finish("job")
+        cluster.agents()
+        cluster.pass_time(2_000)
+    assert versions(cluster) == [1, 2, 2]
+    assert any("stays at version 1" in note for note in cluster.docs["decisions"]["job"].notes)
+    cluster.docs["nodes"]["n1"] = replace(cluster.docs["nodes"]["n1"], availability="active")
+    cluster.decide()
+    assert versions(cluster) == [2, 2, 2]
