@@ -131,7 +131,7 @@ class Bench:
         leader = self.controllers[0]
         self.stats("reset")
         leader.forget_peak()
-        before, cpu = self.etcd.counters(), leader.cpu_s()
+        before, cpu = self.etcd.counters(), {controller: controller.cpu_s() for controller in self.controllers}
         self._turn_profile(leader)
         began = time.monotonic()
         act()
@@ -146,7 +146,7 @@ class Bench:
         found: Answer = until(probe, name)
         after = self.etcd.counters()
         row = {
-            "s": found[last] - began, "asked_s": asked, "cpu_s": leader.cpu_s() - (cpu if leader.cpu_s() >= cpu else 0.0),
+            "s": found[last] - began, "asked_s": asked, "cpu_s": leader.cpu_s() - cpu[leader],
             "peak_mb": leader.rss_mb(peak=True), "txns": after["txns"] - before["txns"],
             "etcd_bytes": after["bytes"] - before["bytes"], "bytes": found["bytes_in"] + found["bytes_out"],
             "to_agents_bytes": found["bytes_in"], "acked": found["replicas"], "added": found["added"],
@@ -184,11 +184,12 @@ class Bench:
         time.sleep(self.size.quiet_s)
         until(idle, f"{name}: idle", self.size.quiet_s)
         self.figures[f"{name}_running"] = found["running"]
-        self.figures[f"{name}_running_s"] = round(found["last_running"] - began, 3)
+        told_s = max(0.0, found["last_running"] - began)
+        self.figures[f"{name}_running_s"] = round(told_s, 3)
         self.figures[f"{name}_settled_mb"] = round(leader.rss_mb(), 1)
         self.figures[f"{name}_settled_peak_mb"] = round(leader.rss_mb(peak=True), 1)
         self._say(
-            f"  all told as running after {found['last_running'] - began:.1f} s more, leader idle after "
+            f"  all told as running after {told_s:.1f} s more, leader idle after "
             f"{time.monotonic() - began:.1f} s; {leader.rss_mb():.0f} MB now, {leader.rss_mb(peak=True):.0f} MB at most"
         )
 
