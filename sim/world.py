@@ -19,6 +19,7 @@ from model.documents import NodeDoc, StatusDoc, key, prefix
 from model.store_port import Op, Put
 from sim.chance import Chance
 from sim.checks.facts import Box
+from sim.checks.kept import kept
 from sim.checks.settled import End, Missing, not_up, unfinished
 from sim.checks.watch import Checks
 from sim.clock import EPOCH_S, SimClock
@@ -174,6 +175,7 @@ class World:
         """Until nothing is missing, and still is not a little later; what is missing when the time is over is a violation."""
         began_s, look_s = self.loop.time(), LOOK_S
         missing: list[Missing] = []
+        self._retire()
         while self.loop.time() - began_s < self.scenario.bound_s:
             missing = await self._missing()
             if not missing:
@@ -185,6 +187,14 @@ class World:
             look_s = min(LOOK_S_MAX, look_s * 1.5)
         for row in missing:
             self.checks.bad(row.rule, row.about, f"{self.scenario.bound_s:g} s after the last fault: {row.text}")
+
+    def _retire(self) -> None:
+        """Of a node that was removed while it was away nobody tells its agent: it is not let in. That is its owner's to end."""
+        for name, node in self.nodes.items():
+            lives = node.runner.core.lives.values() if node.runner is not None else ()
+            told = any(life.goal == "remove" for life in lives)
+            if name not in self.checks.facts.docs["nodes"] and not node.removed and not told:
+                node.retire()
 
     async def _missing(self) -> list[Missing]:
         docs = self.checks.facts.docs
@@ -198,7 +208,8 @@ class World:
             name: [(row.network, row.address, row.service_id) for rows in node.machine.tables.sends.values() for row in rows]
             for name, node in self.nodes.items() if not node.removed
         }  # fmt: skip
-        return End(self.checks.facts, boxes, await self._statuses(), len(self.store.leases()), sends)
+        leftovers = {name: kept(node) for name, node in self.nodes.items() if not node.removed}
+        return End(self.checks.facts, boxes, await self._statuses(), len(self.store.leases()), sends, leftovers)
 
     async def _statuses(self) -> dict[str, StatusDoc]:
         begin = prefix("status")

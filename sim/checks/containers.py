@@ -47,8 +47,8 @@ class Containers(Checker):
         for other in self.facts.by_slot[now.box.service_id, now.box.slot].values():
             if other.node != now.node or other.box.id == now.box.id:
                 continue
-            twice = self.facts.row(other.node, other.box) == row  # beside another version only when both are wanted
-            if twice or not (self.facts.assigned(other.node, other.box) and self.facts.assigned(now.node, now.box)):
+            old = self.facts.row(other.node, other.box)
+            if old == row or not self.facts.together(old, row):
                 text = f"{row} runs twice on the node: containers {other.box.id[:12]} and {now.box.id[:12]}"
                 self.bad(now.since_s, "runs twice", f"service/{row.service}", text)
 

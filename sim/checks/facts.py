@@ -40,6 +40,7 @@ LAG_S: Final = 6.0
 """So old a picture may be when nothing is wrong with the store."""
 OLD_LAG_S: Final = 90.0
 """And so old when it is: the mirror compares itself once a minute."""
+NEVER: Final = 1 << 62
 CUT_OPS: Final = 90
 """A transaction of so many operations may be a part of a plan: what it lacks comes with the next one."""
 
@@ -128,6 +129,9 @@ class Facts:
         self.specs: dict[tuple[str, int], ServiceSpec] = {}
         self.dropped: dict[Row, float] = {}
         """When an assignment went."""
+        self.given: dict[Row, int] = {}
+        self.taken: dict[Row, int] = {}
+        """At which revision an assignment came, and went."""
         self.running: dict[tuple[str, str], Running] = {}
         """(node, container id) -> what runs"""
         self.by_slot: dict[tuple[str, int], dict[tuple[str, str], Running]] = {}
@@ -195,6 +199,13 @@ class Facts:
     def assigned(self, node: str, box: Box) -> bool:
         """Whether the node has to run this replica now."""
         return (box.slot, box.created_ms, box.version) in self.rows.get(node, {}).get(box.service_id, {})
+
+    def together(self, one: Row, other: Row) -> bool:
+        """Whether there was a moment at which both were assigned."""
+        if one not in self.given or other not in self.given:
+            return False
+        end = min(self.taken.get(one, NEVER), self.taken.get(other, NEVER))
+        return max(self.given[one], self.given[other]) < end
 
     def row(self, node: str, box: Box) -> Row:
         service = self.names.get(box.service_id, box.service_id)
@@ -280,6 +291,7 @@ class Facts:
     def _gone(self, step: Step, row: Row) -> None:
         step.removed.append(row)
         self.dropped[row] = step.at_s
+        self.taken[row] = step.revision
         slots = self.holders[row.service_id]
         rows = slots[row.slot]
         del rows[row]
@@ -291,6 +303,8 @@ class Facts:
     def _came(self, step: Step, row: Row) -> None:
         step.added.append(row)
         self.dropped.pop(row, None)
+        self.taken.pop(row, None)
+        self.given[row] = step.revision
         self.holders.setdefault(row.service_id, {}).setdefault(row.slot, {})[row] = None
 
 

@@ -108,7 +108,9 @@ def _service(end: End, document: ServiceDoc, running: Runs) -> Iterator[Missing]
 
 def _row(end: End, document: ServiceDoc, row: Row, running: Runs, paused: bool) -> Iterator[Missing]:
     about = f"service/{row.service}"
-    if row.version != document.version and not paused:
+    node = end.facts.docs["nodes"].get(row.node)
+    stays = document.spec.mode in GLOBAL and (node is None or not _eligible(end, node, document.spec))
+    if row.version != document.version and not paused and not stays:
         yield Missing("spec not reached", about, f"{row}: the service is at version {document.version}")
     if (row.service_id, row.slot, row.created_ms, row.version) in running.get(row.node, set()):
         return

@@ -8,17 +8,21 @@ from model.store_port import Op
 from sim.checks.addresses import Addresses
 from sim.checks.capacity import Capacity
 from sim.checks.containers import Containers
+from sim.checks.draining import Draining
 from sim.checks.endpoints import Endpoints
 from sim.checks.facts import Box, Facts, Step
 from sim.checks.ground import Checker, Ground
+from sim.checks.jobs import Jobs
 from sim.checks.leaders import Leaders
 from sim.checks.placing import Placing
 from sim.checks.removing import Removing
+from sim.checks.silence import Silence
+from sim.checks.updating import Updating
 from sim.checks.verdicts import Violation
 from sim.checks.volumes import Volumes
 
 CHECKERS: tuple[type[Checker], ...] = (
-    Leaders, Capacity, Placing, Volumes, Removing, Containers, Addresses, Endpoints,
+    Leaders, Silence, Capacity, Placing, Volumes, Removing, Updating, Containers, Jobs, Addresses, Endpoints, Draining,
 )  # fmt: skip
 
 
