@@ -109,15 +109,7 @@ class SessionClient:
             await self._talk(stream, address)
 
     async def _talk(self, stream: ControllerStream, address: str) -> None:
-        async with asyncio.timeout(WELCOME_S) as limit:
-            try:
-                info = codec.encode(self._info())
-                known = self._runner.prune_specs()
-                await stream.write(wire.hello(self._identity.name, self._identity.id, info, known))
-                welcome = self._welcome(await stream.read())
-            except TimeoutError:
-                raise Closed("no answer") from None
-            limit.reschedule(None)
+        welcome = await self._begin(stream)
         log.info("session with controller %s, epoch %d", address, welcome.epoch)
         self._opened, self._problem = True, ""
         lock = asyncio.Lock()
@@ -134,6 +126,15 @@ class SessionClient:
             if ends is None or others is not None:
                 raise
             raise _first(ends) from None
+
+    async def _begin(self, stream: ControllerStream) -> pb.Welcome:
+        info, known = codec.encode(self._info()), self._runner.prune_specs()
+        try:
+            async with asyncio.timeout(WELCOME_S):
+                await stream.write(wire.hello(self._identity.name, self._identity.id, info, known))
+                return self._welcome(await stream.read())
+        except TimeoutError:
+            raise Closed("no answer") from None
 
     def _welcome(self, first: pb.ToNode | None) -> pb.Welcome:
         if first is None:
