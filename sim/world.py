@@ -54,6 +54,7 @@ class World:
         self.chance = Chance(scenario.seed)
         self.trace = Trace(self.loop)
         self.wire = Wire(self.loop, self.chance, self.trace)
+        self.wire.failed = self._session_failed
         self.store = MemoryStore(now=self.loop.time)
         self.clocks: dict[str, SimClock] = {}
         self.injector = Injector(self)
@@ -110,6 +111,10 @@ class World:
             yield
         except Exception as error:
             self._broken = self._broken or error
+
+    def _session_failed(self, controller: str, error: BaseException) -> None:
+        if not self.loop.over:
+            self.checks.bad("session failed", f"controller/{controller}", f"{type(error).__name__}: {error}")
 
     def _crashed(self, about: str, error: BaseException) -> None:
         self.checks.bad("crashed", about, f"{type(error).__name__}: {error}")

@@ -66,10 +66,12 @@ class Containers(Checker):
         if why != "stopped" or not self.facts.assigned(was.node, was.box):
             return
         row = self.facts.row(was.node, was.box)
-        documents = self.facts.recently("services", row.service, at_s)
-        if any(document is None or document.id != row.service_id or document.stopped for document in documents):
+        documents = [one for one in self.facts.recently("services", row.service, at_s) if one is not None]
+        if self.facts.service(row.service_id) is None or any(one.stopped for one in documents):
             return
-        if any(node is None for node in self.facts.recently("nodes", was.node, at_s)):
-            return
+        node = self.facts.docs["nodes"].get(was.node)
+        known = [one for one in self.facts.recently("nodes", was.node, at_s) if one is not None]
+        if node is None or any(one.id != node.id for one in known):
+            return  # it is leaving the cluster, or has just joined again
         text = f"{row} ran for {at_s - was.since_s:.1f} s, was wanted, and was stopped by its agent"
         self.bad(at_s, "stopped without reason", f"service/{row.service}", text)

@@ -92,6 +92,11 @@ class History:
     def remove(self, kind: str, name: str) -> None:
         self.write(Delete(key(kind, name)))
 
+    def lose(self, node: str) -> None:
+        """Something is wrong with it, and it is down."""
+        self.trouble.add(node)
+        self.put("health", node, NodeHealthDoc(node, "down"))
+
     def assign(self, place: str = "c1", /, **nodes: str) -> None:
         """`n1="web.1 web.2 db.1@2"`: what the node has from now on; `@`: the version, `/`: created_ms."""
         documents = [_document(node, text) for node, text in nodes.items()]

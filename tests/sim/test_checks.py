@@ -87,10 +87,10 @@ def test_two_holders_of_a_slot_are_a_move_and_three_are_not(seen: History) -> No
 def test_holders_on_nodes_that_are_down_do_not_count(seen: History) -> None:
     seen.service("web")
     seen.assign(n1="web.1")
-    seen.put("health", "n1", NodeHealthDoc("n1", "down"))
+    seen.lose("n1")
     seen.assign(n2="web.1/2")
     seen.later(30)
-    seen.put("health", "n2", NodeHealthDoc("n2", "down"))
+    seen.lose("n2")
     seen.assign(n3="web.1/3")
     assert seen.rules == []
 
@@ -154,6 +154,8 @@ def test_a_port_of_a_node_given_twice_is_seen(seen: History) -> None:
 def test_a_node_that_may_not_be_used_is_seen(seen: History, kind: str, document: Any, text: str) -> None:
     seen.put("nodes", "n1", NodeDoc("n1", "id-n1", labels=(("zone", "a"),)))
     seen.service("web", placement=Placement(constraints=("node.labels.zone==a",)))
+    if kind == "health":
+        seen.trouble.add("n1")
     seen.put(kind, "n1", document)
     seen.later(1)
     seen.assign(n1="web.1")
@@ -234,7 +236,7 @@ def test_the_surplus_of_a_node_that_came_back_may_go(seen: History) -> None:
     seen.service("web")
     seen.assign(n1="web.1")
     seen.start("n1", "web.1")
-    seen.put("health", "n1", NodeHealthDoc("n1", "down"))
+    seen.lose("n1")
     seen.assign(n2="web.1/2")
     seen.start("n2", "web.1/2")
     seen.later(60)
@@ -322,6 +324,14 @@ def test_a_healthy_container_that_is_stopped_is_seen(seen: History) -> None:
     seen.trouble.add("n1")
     seen.end("n1", box)
     assert seen.rules == ["stopped without reason"], "no trouble excuses it"
+
+
+def test_a_new_services_container_is_no_less_safe(seen: History) -> None:
+    seen.service("web")
+    seen.assign(n1="web.1")
+    seen.later(1)
+    seen.end("n1", seen.start("n1", "web.1"))
+    assert seen.rules == ["stopped without reason"]
 
 
 @pytest.mark.parametrize("why", ["crashed", "power"])
