@@ -1,7 +1,8 @@
 """What the leader does while it leads: the loops, the sessions, the writers; all of it ends with the reign.
 
-Rules: a reign begins with a picture at least as new as the leader's key, and with every service and node dirty. Whatever fails
-here ends the reign and, unless it is the store, the process: half a leader is worse than none.
+Rules: a reign begins with a picture at least as new as the leader's key and compared with the store (after a watch that lost
+something nodes would be told an older state), and with every service and node dirty. Whatever fails here ends the reign and,
+unless it is the store, the process: half a leader is worse than none.
 """
 
 from __future__ import annotations
@@ -38,13 +39,14 @@ class Leadership:
         settings: Settings,
         shown: Callable[[int], Awaitable[None]],
         refresh: Callable[[], Awaitable[None]],
+        compared: Callable[[], Awaitable[None]],
     ) -> None:
         self._store = store
         self._picture = picture
         self._clock = clock
         self._settings = settings
         self._shown = shown
-        self._refresh = refresh
+        self._compared = compared
         self._events = EventLog()
         self._thread = ThreadPoolExecutor(1, "decide")
         self._reign: Reign | None = None
@@ -74,6 +76,7 @@ class Leadership:
         dispatch = self.dispatch
         assert dispatch is not None, "the dispatch server is made before the first reign"
         await self._shown(reign.guard.mod_revision)
+        await self._compared()
         self._reign = reign
         self._index = Index()
         writer = PlanWriter(self._store, self._picture, reign)

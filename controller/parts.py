@@ -46,8 +46,9 @@ class Parts:
         )
         self.picture.mirror_revision = lambda: self.mirror.revision
         self.leadership = Leadership(
-            store, self.picture, clock, settings, self.mirror.wait_for, _refresher(store, self.mirror)
-        )
+            store, self.picture, clock, settings, self.mirror.wait_for, _refresher(store, self.mirror),
+            self.mirror.compared,
+        )  # fmt: skip
         self.dispatch = Dispatch(
             self.picture, clock, heartbeat_s(settings.node_timeout_ms / 1000), _node_reader(store),
             self.leadership.node_facts_changed, self.leadership.say, guarded, late_s,

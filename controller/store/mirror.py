@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Final, Protocol
 
 from controller.store.mirror_table import Table
@@ -61,6 +61,7 @@ class Mirror:
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._tickets = 0
         self._batches = 0
+        self._looking = asyncio.Lock()
         self.fresh_at = float("-inf")
         """When the store was last listed with success (by the clock)."""
 
@@ -98,13 +99,19 @@ class Mirror:
             if not waiter.done():
                 waiter.set_result(None)
 
+    async def compared(self) -> None:
+        """Compares now: what the watch lost until this call is here then."""
+        with suppress(_Stale):  # the next compare by itself finds that too
+            await self._look()
+
     # ---- keeping fresh
 
     async def run(self) -> None:
         """For ever. Cancel it to end it."""
         while True:
-            self._table.replace(await self._list())
-            self._refreshed()
+            async with self._looking:
+                self._table.replace(await self._list())
+                self._refreshed()
             try:
                 async with asyncio.TaskGroup() as both:
                     both.create_task(self._watch())
@@ -131,19 +138,26 @@ class Mirror:
             pause_s = min(RETRY_S_MAX, 2 * pause_s)
 
     async def _compare(self) -> None:
-        before = self._batches
+        before, healed = self._batches, self.healed
         while True:
             await self._clock.sleep(self._compare_every_s)
-            known, healed, batches = self.revision, self.healed, self._batches
+            batches = self._batches
+            changed = await self._look()
+            if self.healed > healed or (changed and self._batches == before == batches):
+                raise _Stale  # the watch loses changes, or gave nothing for a whole period while there were some: a new one
+            before = self._batches
+
+    async def _look(self) -> int:
+        """One compare; how many keys it put right."""
+        async with self._looking:
+            known = self.revision
             self._table.start_compare()
             listing = await self._list()
             if listing.revision < known:
                 raise _Stale  # the store was set back to an older copy of itself
             changed = self._table.compare(listing)
             self._refreshed()
-            if self.healed > healed or (changed and self._batches == before == batches):
-                raise _Stale  # the watch loses changes, or gave nothing for a whole period while there were some: a new one
-            before = self._batches
+        return changed
 
     async def _list(self) -> Listing:
         pause_s = RETRY_S

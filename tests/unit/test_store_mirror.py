@@ -122,6 +122,22 @@ async def test_a_lost_batch_is_healed_by_the_compare_and_the_watch_is_made_anew(
         assert store.watches == 2
 
 
+async def test_a_compare_that_is_asked_for_heals_at_once_and_the_next_one_makes_a_new_watch() -> None:
+    store, clock = LossyStore(), HandClock()
+    async with running(store, clock) as (mirror, _):
+        store.passes = lambda batch: False
+        await put(store, "a", b"lost")
+        await settle()
+        store.passes = lambda batch: True
+        await put(store, "b", b"seen")
+        await settle()
+        await mirror.compared()
+        assert values(mirror) == {P + "a": b"lost", P + "b": b"seen"}
+        assert (mirror.healed, store.watches) == (1, 1)
+        await clock.advance(60)
+        assert store.watches == 2
+
+
 async def test_a_watch_that_has_gone_deaf_is_replaced() -> None:
     store, clock = LossyStore(), HandClock()
     async with running(store, clock) as (mirror, _):
