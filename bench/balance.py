@@ -23,6 +23,7 @@ from agent.network.nfnl import Conntrack
 from agent.network.nft import Nft
 from agent.plan.names import EndpointName, EndpointsMessage, ServiceNames
 from agent.plan.network import LinkPlan
+from bench import figures
 from model.spec import Port
 
 NET = "shop_default"
@@ -84,7 +85,7 @@ async def beside(bench: Bench, others: int, rounds: int) -> None:
         found.setdefault("one replica replaced", []).append(await bench.told(service(number, first=1)))
         found.setdefault("one service less", []).append(await bench.told(removed=str(number)))
         await bench.told(network="ingress", removed=str(number))
-    report(found)
+    report(found, f", beside {others} services")
 
 
 async def thousand(bench: Bench, rounds: int) -> None:
@@ -99,12 +100,13 @@ async def thousand(bench: Bench, rounds: int) -> None:
     for turn in range(rounds):
         found.setdefault("one more", []).append(await bench.told(big()))
         found.setdefault("one less", []).append(await bench.told(big(turn)))
-    report(found)
+    report(found, ", of a service with 1,000 replicas")
     await bench.told(removed="big")
 
 
-def report(found: dict[str, list[float]]) -> None:
+def report(found: dict[str, list[float]], where: str) -> None:
     for name, values in found.items():
+        figures.add(f"{name}{where}", statistics.median(values), "ms")
         print(f"  {name:<34} {statistics.median(values):8.2f} ms  ({min(values):.2f} to {max(values):.2f})")
 
 
@@ -115,7 +117,7 @@ async def measure(few: int, many: int, rounds: int) -> None:
     await beside(bench, few, rounds)
     await beside(bench, many, rounds)
     await bench.balancer.repair()
-    found = {f"counts of {3 * many} replicas": [await timed(bench.balancer.traffic)]}
+    found = {"counts of all replicas": [await timed(bench.balancer.traffic)]}
     found["repair, nothing changed"] = [await timed(bench.balancer.repair) for _ in range(5)]
     await asyncio.to_thread(Nft().run, "add table inet bench-other")
     found["repair, others changed rules"] = [await timed(bench.balancer.repair)]
@@ -123,7 +125,7 @@ async def measure(few: int, many: int, rounds: int) -> None:
     again = Bench()
     found["restart: the table taken over"] = [await again.open()]
     print(f"with {many} services:")
-    report(found)
+    report(found, f", {many} services")
     await again.balancer.close(remove=True)
 
 
@@ -140,4 +142,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    figures.run(main)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from bench import figures
 from controller.decide.index import Index
 from controller.decide.services import decide_services
 from controller.decide.types import Plan, Settings, View
@@ -60,12 +61,14 @@ def _running(node: str, doc: AssignmentDoc) -> StatusDoc:
 def timed(what: str, work: Callable[[], Plan]) -> Plan:
     began = time.process_time()
     plan = work()
-    print(f"{what}: {(time.process_time() - began) * 1000:,.1f} ms")
+    took_ms = (time.process_time() - began) * 1000
+    figures.add(what, took_ms, "ms")
+    print(f"{what}: {took_ms:,.1f} ms")
     return plan
 
 
-def main(arguments: list[str]) -> int:
-    nodes, services, replicas = map(int, arguments or ("1000", "10000", "10"))
+def main() -> None:
+    nodes, services, replicas = map(int, sys.argv[1:] or ("1000", "10000", "10"))
     print(f"{services:,} services of {replicas:,} replicas on {nodes:,} nodes, CPU time")
     view = picture(nodes, services, replicas)
     view = written(view, timed("all placed at once", lambda: decide_services(view, None, SETTINGS, 1_000)))
@@ -76,8 +79,7 @@ def main(arguments: list[str]) -> int:
     view = replace(view, services={**view.services, name: doc})
     timed("1 service, 5 more replicas", lambda: decide_services(view, [name], SETTINGS, 2_000))
     timed("the same without the index", lambda: decide_services(replace(view, index=None), [name], SETTINGS, 2_000))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    figures.run(main)

@@ -24,6 +24,7 @@ from typing import Final
 from agent.network.dns import NameServer
 from agent.network.names import NameBook
 from agent.plan.names import EndpointName, EndpointsMessage, ServiceNames
+from bench import figures
 
 NETWORK: Final = "net"
 PREFIX6: Final = "fd00:1::/96"
@@ -133,21 +134,22 @@ async def measure(count: int, seconds: float, rounds: int) -> None:
         news = EndpointsMessage(NETWORK, True, tuple(map(service, range(count))), (), 0, PREFIX6)
         begin = time.perf_counter()
         book.take(news)
-        figures = {"whole_network_ms": (time.perf_counter() - begin) * 1000}
-        figures["first_save_holds_up_ms"] = await stalls(2.5) * 1000
+        found_ms = {"whole_network_ms": (time.perf_counter() - begin) * 1000}
+        found_ms["first_save_holds_up_ms"] = await stalls(2.5) * 1000
         for label, pattern, kind in KINDS:
             port = server.port_of(NETWORK)
-            found = [await asked(port, pattern, kind, count, seconds) for _ in range(rounds)]
-            report(f"{count} services, {label}", found)
-        figures |= await changes(book, server, count)
-        figures["later_save_holds_up_ms"] = await stalls(2.5) * 1000
+            rows = [await asked(port, pattern, kind, count, seconds) for _ in range(rounds)]
+            report(f"{count} services, {label}", rows)
+        found_ms |= await changes(book, server, count)
+        found_ms["later_save_holds_up_ms"] = await stalls(2.5) * 1000
         await book.close()
         again = NameBook(file, NameServer(lambda: (), port=0))
         begin = time.perf_counter()
         again.load()
-        figures["read_back_ms"] = (time.perf_counter() - begin) * 1000
+        found_ms["read_back_ms"] = (time.perf_counter() - begin) * 1000
         print(f"{count} services:")
-        for name, value in figures.items():
+        for name, value in found_ms.items():
+            figures.add(f"{name.removesuffix('_ms').replace('_', ' ')}, {count} services", value, "ms")
             print(f"  {name:<24} {value:10.3f}", flush=True)
 
 
@@ -155,6 +157,7 @@ def report(title: str, rounds: list[dict[str, float]]) -> None:
     print(f"{title} (median, min to max of {len(rounds)}):")
     for name in rounds[0]:
         values = [row[name] for row in rounds]
+        figures.add(f"{title}: {name.replace('_', ' ')}", statistics.median(values))
         print(f"  {name:<24} {statistics.median(values):10.1f}   {min(values):.1f} to {max(values):.1f}", flush=True)
 
 
@@ -175,4 +178,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    figures.run(main)

@@ -29,6 +29,7 @@ from typing import Any
 from agent.network import namespaces
 from agent.network.rtnl import Netlink
 from agent.plan import netlink
+from bench import figures
 from lab.cluster import Lab
 
 SINK = """
@@ -147,6 +148,9 @@ def throughput(lab: Lab, plain: Plain, seconds: float, rounds: int) -> None:
     cost = statistics.median(cpu for _, cpu in found["plain"])
     for name, pairs in found.items():
         rate, cpu = (statistics.median(column) for column in zip(*pairs, strict=True))
+        figures.add(f"{name}: throughput", rate, "GB/s")
+        figures.add(f"{name}: throughput over plain", rate / best)
+        figures.add(f"{name}: CPU per gigabyte over plain", cpu / cost)
         print(f"  {name:<6} {rate:6.2f} GB/s ({rate / best:4.2f} of plain)   {cpu:6.3f} CPU s/GB ({cpu / cost:4.2f} of plain)")
 
 
@@ -193,6 +197,7 @@ def ready_to_traffic(rounds: int) -> None:
         rows: list[Any] = json.loads(shoal("ps", "fresh_web", "-o", "json"))
         since = next(row["since"] for row in rows if row["name"] == f"fresh_web.{number}")
         took.append(last - moment(since))
+    figures.add("ready to traffic on the last node", statistics.median(took) * 1000, "ms")
     print(f"  ready to traffic on the last of {len(nodes)} nodes: median {statistics.median(took) * 1000:.0f} ms,"
           f" max {max(took) * 1000:.0f} ms (the watchers ask in turn: a few ms and one in n answers are theirs)")  # fmt: skip
 
@@ -239,4 +244,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    figures.run(main)

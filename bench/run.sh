@@ -1,10 +1,9 @@
 #!/bin/sh
-# Every measurement of this folder, one after the other, or the ones named: sh bench/run.sh start
+# Every measurement of this folder in interleaved rounds, written to docs/benchmarks.md; or the ones named, printed:
+# sh bench/run.sh start
 set -eu
 cd "$(dirname "$0")/.."
-# shellcheck disable=SC2046,SC2012  # our own file names, without blanks
-[ $# -gt 0 ] || set -- $(ls bench | sed -n 's/^\([a-z]\w*\)\.py$/\1/p')
-for name; do
-    echo "== $name"
-    .venv/bin/python -m "bench.$name"
-done
+if [ $# -gt 0 ]; then
+    exec .venv/bin/python -m bench.table --rounds "${ROUNDS:-1}" "$@"
+fi
+exec .venv/bin/python -m bench.table --rounds "${ROUNDS:-3}" --out docs/benchmarks.md

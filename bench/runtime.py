@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from bench import figures
 from tests.root.runtime_kit import Kit, in_private_mounts, kit_in, leftovers
 
 
@@ -30,6 +31,8 @@ async def _measure(name: str, count: int, work: Callable[[], Awaitable[None]]) -
     wall = time.perf_counter() - begin
     own_after, children_after = _cpu()
     rows = (wall, own_after - own, children_after - children)
+    for label, row in zip(_LABELS, rows, strict=True):
+        figures.add(f"{name}: {label}", 1000 * row / count, "ms")
     print(f"{name:24}" + "  ".join(f"{label} {1000 * row / count:6.1f} ms" for label, row in zip(_LABELS, rows, strict=True)))
 
 
@@ -77,4 +80,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    figures.run(main)

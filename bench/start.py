@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench import figures
 from cli.client import Client
 from lab import cgroups
 from lab.cluster import Lab
@@ -140,6 +141,7 @@ def main() -> None:
             for count in map(int, options.counts.split(",")):
                 report(count, [measure(lab, client, count) for _ in range(options.rounds)])
             for name, value in memory(lab, client, max(map(int, options.counts.split(",")))).items():
+                figures.add(name.replace("_", " "), value)
                 print(f"  {name:<34} {value:8.2f}")
     finally:
         lab.down()
@@ -149,8 +151,9 @@ def report(count: int, rounds: list[dict[str, float]]) -> None:
     print(f"{count} replicas (median, min to max of {len(rounds)}):")
     for name in rounds[0]:
         values = [row[name] for row in rounds]
+        figures.add(f"{count} replicas: {name.replace('_', ' ')}", statistics.median(values))
         print(f"  {name:<34} {statistics.median(values):8.2f}   {min(values):.2f} to {max(values):.2f}", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    figures.run(main)

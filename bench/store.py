@@ -16,6 +16,7 @@ from pathlib import Path
 
 import trustme
 
+from bench import figures
 from controller.clock import RealClock
 from controller.store.etcd import EtcdStore
 from controller.store.etcd3_compat import Etcd3Store
@@ -49,6 +50,7 @@ def etcd_memory_mb(pid: int) -> float:
 
 
 def say(what: str, value: float, unit: str) -> None:
+    figures.add(what, value, unit)
     print(f"{what:<58} {value:>10.2f} {unit}", flush=True)
 
 
@@ -172,4 +174,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    figures.run(lambda: asyncio.run(main()))

@@ -1,0 +1,39 @@
+"""The page of figures: medians of rounds, and what failed is named."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from bench.table import page, section, short
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_figure_is_given_with_its_median_and_its_ends() -> None:
+    lines = section("store", [{"get [ms]": 3.0}, {"get [ms]": 1.0}, {"get [ms]": 2.0}])
+    assert "| get [ms] | 2 | 1 | 3 |" in lines
+
+
+def test_a_round_that_failed_is_told_beside_those_that_did_not() -> None:
+    text = page(["store"], {"store": [{"get [ms]": 0.123456}, "etcd: not found"]}, 0.5)
+    assert "1 of 2 rounds" in text
+    assert "Failed: etcd: not found" in text
+    assert "| get [ms] | 0.123 | 0.123 | 0.123 |" in text
+
+
+def test_numbers_keep_three_digits_and_whole_ones_all() -> None:
+    assert [short(value) for value in (0.0, 0.00123456, 12.345, 1234.5, 1_000_000)] == [
+        "0",
+        "0.00123",
+        "12.3",
+        "1,234",
+        "1,000,000",
+    ]
+
+
+def test_a_benchs_json_is_all_that_stands_on_stdout() -> None:
+    code = "from bench import figures; figures.run(lambda: (print('text'), figures.add('a', 1.5, 's')))"
+    done = subprocess.run([sys.executable, "-c", code, "--json"], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert (done.stdout, done.stderr) == ('{"a [s]": 1.5}\n', "text\n")
