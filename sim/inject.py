@@ -116,6 +116,7 @@ class Injector:
         match fault.kind:
             case "disk-full":
                 machine.disk_full = on
+                self._world.checks.ground.full_disk_s[fault.target] = self._world.loop.time()
             case "images-missing":
                 machine.images_missing = on
             case "create-fails":

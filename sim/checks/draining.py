@@ -29,13 +29,13 @@ class Draining(Checker):
         spec = self.facts.specs.get((row.service_id, row.version))
         if spec is None or not spec.container.stop_grace_period_s:
             return
-        if any(node is None for node in self.facts.recently("nodes", was.node, at_s)):
+        if not self.ground.belongs(was.node, at_s):
             return  # a node that leaves waits for nobody
         names = sorted(self.ground.believes)
         for name in names if len(names) <= NODES_MAX else self._some(names):
             for network, address in was.box.addresses:
                 sends = row.service_id in self.ground.believes[name](network, address.partition("/")[0])
-                if sends and self.ground.calm(name, at_s, CALM_S):
+                if sends and self.ground.calm(name, at_s, CALM_S) and self.ground.belongs(name, at_s):
                     text = f"{row} was stopped while {name} still sends connections to {address} on {network}"
                     self.bad(at_s, "stopped while sent to", f"service/{row.service}", text)
 

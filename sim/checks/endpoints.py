@@ -29,11 +29,14 @@ class Endpoints(Checker):
             plain = address.partition("/")[0]
             for node in names:
                 others = [service for service in believes[node](network, plain) if service != now.box.service_id]
-                if others and self.ground.calm(node, now.since_s, CALM_S) and self.ground.calm(now.node, now.since_s, CALM_S):
+                if others and self._counts(node, now.since_s) and self._counts(now.node, now.since_s):
                     row = self.facts.row(now.node, now.box)
                     wrong = self.facts.names.get(others[0], others[0])
                     text = f"{row} has got {plain} on {network}, where {node} still sends connections to {wrong}"
                     self.bad(now.since_s, "stale endpoint", f"service/{wrong}", text)
+
+    def _counts(self, node: str, at_s: float) -> bool:
+        return self.ground.calm(node, at_s, CALM_S) and self.ground.belongs(node, at_s)
 
     def _some(self, names: list[str]) -> list[str]:
         self._turn = (self._turn + NODES_MAX) % len(names)

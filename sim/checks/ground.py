@@ -24,6 +24,13 @@ class Ground:
     believes: dict[str, Callable[[str, str], Sequence[str]]] = field(default_factory=dict)
     """Node -> (network, address) -> ids of the services whose connections it sends there."""
 
+    full_disk_s: dict[str, float] = field(default_factory=dict)
+    """Node -> when its disk was last full: what an agent could not write down it may not know after it was killed."""
+
+    def belongs(self, node: str, at_s: float) -> bool:
+        """It is in the cluster, and has been for longer than anybody may not know of it."""
+        return None not in self.facts.recently("nodes", node, at_s)
+
     def calm(self, node: str, at_s: float, for_s: float) -> bool:
         return at_s - self.calm_since_s(node) >= for_s
 

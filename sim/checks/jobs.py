@@ -1,7 +1,8 @@
 """A job that has ended well is done: the same replica is never started again, whoever restarts.
 
-Rules: counted are ends that the agent must have seen and written down: nothing was wrong with the node at that time. Who stops
-a service and starts it again wants its jobs once more.
+Rules: counted are ends that the agent must have seen and written down: nothing was wrong with the node at that time, and its
+disk has not been full since (an agent that is killed then begins with what it had written before). Who stops a service and
+starts it again wants its jobs once more.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Jobs(Checker):
     def started(self, now: Running) -> None:
         row = self.facts.row(now.node, now.box)
         done_s = self._done.get(row)
-        if done_s is not None and now.since_s - done_s > SEEN_S:
+        if done_s is not None and now.since_s - done_s > SEEN_S and self.ground.full_disk_s.get(now.node, -1.0) < done_s:
             text = f"{row} was started again {now.since_s - done_s:.1f} s after it had ended with code 0"
             self.bad(now.since_s, "job run twice", f"service/{row.service}", text)
 
