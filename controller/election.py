@@ -42,13 +42,13 @@ class NotLeader(Unavailable):
 
 @dataclass(slots=True)
 class Reign:
-    """`guard` belongs into every write of the leader. `good_until`: monotonic seconds."""
+    """`guard` belongs into every write of the leader. `started_s`, `good_until`: monotonic seconds."""
 
     guard: Guard
     epoch: int
     cluster_id: str
     lease: int
-    started_ms: int
+    started_s: float
     monotonic: Callable[[], float] = field(repr=False)
     good_until: float = 0.0
 
@@ -131,7 +131,7 @@ class Election:
             return None
         self._picture.from_own_puts([(put.key, put.value) for put in puts], result.revision)
         guard = Guard(LEADER_KEY, result.revision)
-        return Reign(guard, cluster.epoch, cluster.id, lease, now_ms, self._clock.monotonic, asked_at + self._ttl_s)
+        return Reign(guard, cluster.epoch, cluster.id, lease, asked_at, self._clock.monotonic, asked_at + self._ttl_s)
 
     async def _reign(self, reign: Reign, lead: Lead) -> None:
         self.reign = reign

@@ -23,6 +23,7 @@ from controller.loops.loop import Loop, Shell
 from controller.loops.picture import Change, Picture, Snapshot
 from controller.loops.views import view_of
 from controller.loops.writer import PlanWriter
+from controller.steady import zero_ms
 from model.documents import Event
 from model.ports import Clock
 from model.store_port import Store
@@ -106,7 +107,8 @@ class Leadership:
 
     def _view(self, snapshot: Snapshot) -> View:
         sessions = self.dispatch.sessions() if self.dispatch else {}
-        return view_of(snapshot, self._index, sessions, self._reign.started_ms if self._reign else 0)
+        started_ms = int(zero_ms(self._clock) + self._reign.started_s * 1000) if self._reign else 0
+        return view_of(snapshot, self._index, sessions, started_ms)
 
     def _decide_services(self, view: View, dirty: tuple[str, ...], now_ms: int) -> Plan:
         return decide_services(view, None if EVERYTHING in dirty else dirty, self._settings, now_ms)

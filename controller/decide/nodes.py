@@ -9,6 +9,7 @@ Rules:
 - Losing most nodes at once moves nothing. Counted are the nodes that are ready or unreachable, and those that went down within
   the last three timeouts. While more than half of them are silent, no node goes down; it is the controller that is cut off,
   or the whole place has a problem that moving replicas would make worse. Ends when they are heard, or removed by an operator.
+- When it ends because some have come back, the others get one more node timeout: they had the same trouble and are on their way.
 """
 
 from __future__ import annotations
@@ -20,6 +21,17 @@ from model.documents import Event, NodeDoc, NodeHealthDoc, NodeState
 
 RECENT_TIMEOUTS = 3
 HELD = "silent, but so are most nodes: nothing is moved until they are heard or removed"
+RETURNING = "silent, but others that were are just coming back: it has one node timeout to do so, too"
+
+
+@dataclass(frozen=True, slots=True)
+class _Silence:
+    """`held`: more than half of the nodes that count are silent. `returning`: some that were silent have just come back.
+    `window_ends`: when the next lost one stops counting."""
+
+    held: bool
+    returning: bool
+    window_ends: int | None
 
 
 @dataclass(slots=True)
@@ -32,11 +44,11 @@ class _Findings:
 def decide_nodes(view: View, settings: Settings, now_ms: int) -> Plan:
     """The health documents that change. `wake_at_ms` is the next moment at which silence alone would change one."""
     found = _Findings()
-    held, window_ends = _most_are_silent(view, settings, now_ms)
+    silence = _silence(view, settings, now_ms)
     for name in sorted(view.nodes):
-        _decide_node(view, settings, now_ms, view.nodes[name], held, found)
-    if held and window_ends is not None:
-        found.deadlines.append(window_ends)
+        _decide_node(view, settings, now_ms, view.nodes[name], silence, found)
+    if silence.held and silence.window_ends is not None:
+        found.deadlines.append(silence.window_ends)
     wakes = [at for at in found.deadlines if at > now_ms]
     sentence = "; ".join(event.sentence for event in found.events[:5])
     return Plan(health=tuple(found.health), events=tuple(found.events), wake_at_ms=min(wakes, default=None), sentence=sentence)
@@ -52,9 +64,9 @@ def unreachable_after_ms(settings: Settings) -> int:
     return settings.node_timeout_ms // 2
 
 
-def _most_are_silent(view: View, settings: Settings, now_ms: int) -> tuple[bool, int | None]:
-    """Whether more than half of the nodes that count are silent, and when the next lost one stops counting."""
+def _silence(view: View, settings: Settings, now_ms: int) -> _Silence:
     counted = silent = 0
+    returning = False
     ends: list[int] = []
     for name, health in view.health.items():
         node = view.nodes.get(name)
@@ -68,10 +80,12 @@ def _most_are_silent(view: View, settings: Settings, now_ms: int) -> tuple[bool,
         counted += 1
         quiet = now_ms - silent_since(view, node) >= unreachable_after_ms(settings)
         silent += health.state == "down" or quiet
-    return silent * 2 > counted, min(ends, default=None)
+        if not quiet and (health.state != "ready" or now_ms - health.since_ms < settings.node_timeout_ms):
+            returning = True
+    return _Silence(silent * 2 > counted, returning, min(ends, default=None))
 
 
-def _decide_node(view: View, settings: Settings, now_ms: int, node: NodeDoc, held: bool, found: _Findings) -> None:
+def _decide_node(view: View, settings: Settings, now_ms: int, node: NodeDoc, silence: _Silence, found: _Findings) -> None:
     session = view.sessions.get(node.name, Session())
     health = view.health.get(node.name)
     since = silent_since(view, node)
@@ -83,27 +97,44 @@ def _decide_node(view: View, settings: Settings, now_ms: int, node: NodeDoc, hel
                 found, now_ms, node.name, "ready", "", "is ready" if health is None else f"is ready again (was {health.state})"
             )
         elif health is not None and health.state == "unreachable":
-            _suspect(settings, now_ms, health, lost_at, held, found)
+            if now_ms < suspect_at:  # it talks and has not yet said all, or it is a new reign
+                found.deadlines.append(suspect_at)
+            else:
+                _suspect(settings, now_ms, health, lost_at, silence, found)
         return
     if now_ms < suspect_at:
         found.deadlines.append(suspect_at)
         return
-    silence = f"silent for {seconds(unreachable_after_ms(settings))}"
-    _set(found, now_ms, node.name, "unreachable", silence, f"is unreachable: {silence}; it gets no new replicas")
+    said = HELD if silence.held else f"silent for {seconds(unreachable_after_ms(settings))}"
+    _set(found, now_ms, node.name, "unreachable", said, f"is unreachable: {said}; it gets no new replicas")
     found.deadlines.append(max(lost_at, now_ms + 1))
 
 
-def _suspect(settings: Settings, now_ms: int, health: NodeHealthDoc, lost_at: int, held: bool, found: _Findings) -> None:
+def _suspect(
+    settings: Settings, now_ms: int, health: NodeHealthDoc, lost_at: int, silence: _Silence, found: _Findings
+) -> None:
     """An unreachable node that is still not heard."""
+    if silence.held:
+        if health.message != HELD:
+            _say(found, now_ms, health, health.since_ms, HELD)
+        return
+    if health.message == HELD and silence.returning:
+        _say(found, now_ms, health, now_ms, RETURNING)
+        found.deadlines.append(now_ms + settings.node_timeout_ms)
+        return
+    if health.message == RETURNING:
+        lost_at = max(lost_at, health.since_ms + settings.node_timeout_ms)
     if now_ms < lost_at:
         found.deadlines.append(lost_at)
         return
-    if not held:
-        silence = f"silent for the node timeout of {seconds(settings.node_timeout_ms)}"
-        _set(found, now_ms, health.name, "down", silence, f"is down: {silence}; its replicas move to other nodes")
-    elif health.message != HELD:
-        found.health.append(NodeHealthDoc(health.name, "unreachable", health.since_ms, HELD))
-        found.events.append(Event(now_ms, "node", f"node/{health.name}", f"{health.name} is {HELD}", health.name))
+    said = f"silent for the node timeout of {seconds(settings.node_timeout_ms)}"
+    _set(found, now_ms, health.name, "down", said, f"is down: {said}; its replicas move to other nodes")
+
+
+def _say(found: _Findings, now_ms: int, health: NodeHealthDoc, since_ms: int, message: str) -> None:
+    """It stays unreachable, for another reason."""
+    found.health.append(NodeHealthDoc(health.name, "unreachable", since_ms, message))
+    found.events.append(Event(now_ms, "node", f"node/{health.name}", f"{health.name} is {message}", health.name))
 
 
 def _set(found: _Findings, now_ms: int, name: str, state: NodeState, message: str, says: str) -> None:

@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Final
 
 from controller.certificates import Peer
@@ -31,6 +30,7 @@ from controller.dispatch.stream import NodeStream, Refusal
 from controller.dispatch.turns import Turns
 from controller.election import Reign
 from controller.loops.picture import Change, Picture
+from controller.steady import zero_ms
 from model.documents import Event, NodeDoc, StatusDoc
 from model.errors import ShoalError
 from model.ports import Clock
@@ -64,7 +64,8 @@ class Dispatch:
         self._on_facts = on_facts
         self._on_events = on_events
         self._sessions: dict[str, NodeSession] = {}
-        self._ended: dict[str, Session] = {}
+        self._ended: dict[str, float] = {}
+        """When those without a session were last heard, monotonic seconds."""
         """The last facts of nodes whose session broke: their silence counts from the last word, not from the break."""
         self._reign: Reign | None = None
         self._books = Books(picture, guarded)
@@ -88,8 +89,10 @@ class Dispatch:
         self._followers.shut()
 
     def sessions(self) -> dict[str, Session]:
-        """What the nodes' decision needs to know."""
-        return self._ended | {node: session.facts() for node, session in self._sessions.items()}
+        """What the nodes' decision needs to know. Reckoned back from now: a clock that was set has made nobody silent."""
+        zero = zero_ms(self._clock)
+        ended = {node: Session(False, int(zero + heard_s * 1000)) for node, heard_s in self._ended.items()}
+        return ended | {node: session.facts(zero) for node, session in self._sessions.items()}
 
     def _status_of(self, node: str) -> NodeStatus | None:
         session = self._sessions.get(node)
@@ -192,7 +195,7 @@ class Dispatch:
             if self._sessions.get(session.node) is session:
                 del self._sessions[session.node]
                 if session.node in self._picture.snapshot().of("nodes"):
-                    self._ended[session.node] = replace(session.facts(), open=False)
+                    self._ended[session.node] = session.heard_s
                 self._on_facts(session.node)
             self._followers.settle()
             with contextlib.suppress(asyncio.CancelledError, Exception):
@@ -223,7 +226,7 @@ class Dispatch:
             await refuse(stream, Refusal.BAD_MESSAGE, f"Hello.info: {error}")
         status.take_generation(hello.generation)
         held = frozenset((row.service_id, row.version) for row in hello.known_specs)
-        return NodeSession(peer.name, peer.serial, status, set(held), self._now_ms(), held)
+        return NodeSession(peer.name, peer.serial, status, set(held), self._clock.monotonic(), held)
 
     async def _read(self, session: NodeSession, stream: NodeStream) -> None:
         try:
@@ -236,7 +239,7 @@ class Dispatch:
                         return
                     self._take(session, message)
                     continue
-                session.last_heard_ms = self._now_ms()  # it may have to wait for its turn
+                session.heard_s = self._clock.monotonic()  # it may have to wait for its turn
                 async with self._turns:
                     if self._sessions.get(session.node) is not session:
                         return
@@ -247,7 +250,7 @@ class Dispatch:
             session.end(goodbye(f"message refused: {error}"))
 
     def _take(self, session: NodeSession, message: pb.FromNode) -> None:
-        session.last_heard_ms = self._now_ms()
+        session.heard_s = self._clock.monotonic()
         kind = message.WhichOneof("kind")
         if kind == "heartbeat":
             session.answer(message.heartbeat.sequence)
@@ -275,9 +278,6 @@ class Dispatch:
             return
         session.status.take_generation(ack.generation)
         self.writer.mark(session.node)
-
-    def _now_ms(self) -> int:
-        return int(self._clock.now() * 1000)
 
 
 def _event(node: str, row: pb.NodeEvent) -> Event:

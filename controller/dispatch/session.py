@@ -18,14 +18,15 @@ from protos import node_pb2 as pb
 
 @dataclass(eq=False, slots=True)
 class NodeSession:
-    """`last_heard_ms`: Unix ms. `beat`: the number of the newest heartbeat that waits for its answer (0: none)."""
+    """`heard_s`: when it last said something, monotonic seconds. `beat`: the number of the newest heartbeat that waits for
+    its answer (0: none)."""
 
     node: str
     serial: str
     status: NodeStatus
     known: set[SpecKey]
     """Specs that need not be sent: the node had them at first, or was sent them since."""
-    last_heard_ms: int
+    heard_s: float
     held: frozenset[SpecKey] = frozenset()
     """Specs the node said it had when the session began."""
     sent: Wanted | None = None
@@ -93,8 +94,9 @@ class NodeSession:
         self.farewell = self.farewell or farewell
         self.wake.set()
 
-    def facts(self) -> Session:
-        return Session(self.farewell is None, self.last_heard_ms, self.status.whole)
+    def facts(self, zero: float) -> Session:
+        """`zero`: the Unix ms at which monotonic time was 0."""
+        return Session(self.farewell is None, int(zero + self.heard_s * 1000), self.status.whole)
 
 
 def goodbye(reason: str, *, removed: bool = False) -> pb.ToNode:

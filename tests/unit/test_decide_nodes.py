@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from controller.decide.nodes import HELD
+from controller.decide.nodes import HELD, RETURNING
 from model.documents import NodeDoc
 from tests.scenarios.model_cluster import ModelCluster
 
@@ -91,8 +91,29 @@ def test_losing_most_nodes_at_once_marks_none_down_until_they_are_heard(cluster:
     assert cluster.decide_nodes().empty()
     cluster.back("n2")
     cluster.decide_nodes()
+    assert [state(cluster, name) for name in ("n1", "n2", "n3")] == ["ready", "ready", "unreachable"]
+
+
+def test_when_some_come_back_after_most_were_silent_the_others_get_one_more_timeout(cluster: ModelCluster) -> None:
+    """The first to be heard again must not be the end of those that are a second behind."""
+    cluster.node("n4")
+    cluster.cut("n1", "n2", "n3", "n4")
+    cluster.pass_time(TIMEOUT_MS // 2)
     cluster.decide_nodes()
-    assert [state(cluster, name) for name in ("n1", "n2", "n3")] == ["ready", "ready", "down"]
+    cluster.pass_time(TIMEOUT_MS)
+    cluster.back("n1", "n2")
+    plan = cluster.decide_nodes()
+    assert [(doc.name, doc.state, doc.message) for doc in plan.health[2:]] == [
+        ("n3", "unreachable", RETURNING), ("n4", "unreachable", RETURNING)
+    ]  # fmt: skip
+    cluster.pass_time(TIMEOUT_MS - 1)
+    plan = cluster.decide_nodes()
+    assert (plan.empty(), plan.wake_at_ms) == (True, cluster.now_ms + 1)
+    cluster.back("n3")
+    cluster.pass_time(1)
+    assert [doc.state for doc in cluster.decide_nodes().health] == ["ready", "down"]
+    cluster.back("n4")
+    assert cluster.decide_nodes().sentence == "n4 is ready again (was down)"
 
 
 def test_an_operator_ends_it_by_removing_the_lost(cluster: ModelCluster) -> None:
