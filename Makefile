@@ -4,7 +4,7 @@ BIN := .venv/bin
 LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --python-version 3.11 $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-v2 check check-protos format bench lock wheel install clean
+.PHONY: help setup demo test test-v2 sim sim-nightly check check-protos format bench lock wheel install clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "%-22s %s\n", $$1, $$2 }'
@@ -22,11 +22,17 @@ test-v2: setup ## the cgroup tests on a machine with cgroup v2, emulated, alone 
 	@sh tests/vm/run.sh
 	@sh tests/vm/run.sh --systemd
 
+sim: setup ## the cluster simulated from seeds: 10,000 faults, a few minutes (SEED=1 begins elsewhere)
+	@$(BIN)/python -m shoal sim --seed $(or $(SEED),1) --runs 100 --nodes 6 --minutes 5 --faults 100
+
+sim-nightly: setup ## 100,000 faults, the small model in every order with two faults, 5,000 nodes: two hours
+	@sh tests/sim/nightly.sh $(SEED)
+
 check: setup ## the quick rules: lint, types, import floors, generated code, shell syntax
 	$(BIN)/ruff check -q .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	@for script in deploy/*.sh deploy/stopped/* tests/*.sh tests/vm/*.sh protos/*.sh bench/*.sh .ci/run demo; do sh -n $$script || exit 1; done
+	@for script in deploy/*.sh deploy/stopped/* tests/*.sh tests/sim/*.sh tests/vm/*.sh protos/*.sh bench/*.sh .ci/run demo; do sh -n $$script || exit 1; done
 	@sh protos/generate.sh --check
 
 check-protos: setup ## is the generated code the one of the .proto files?
@@ -35,7 +41,7 @@ check-protos: setup ## is the generated code the one of the .proto files?
 format: setup ## sort imports and mend what ruff can mend
 	$(BIN)/ruff check -q --fix .
 
-bench: setup ## the figures of the README
+bench: setup ## every figure, medians over interleaved rounds, written to docs/benchmarks.md (needs root)
 	@sh bench/run.sh
 
 lock: setup ## rewrite the lock files after a change of dependencies (UPGRADE=1: newest versions)

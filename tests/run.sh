@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 pytest=.venv/bin/pytest
 
-$pytest -n 2 tests/unit tests/properties tests/scenarios
+$pytest -n 2 tests/unit tests/properties tests/scenarios tests/sim
 if [ "$(id -u)" = 0 ]; then
     $pytest -n 2 --dist loadfile tests/contract tests/root
     $pytest tests/e2e
