@@ -1,7 +1,8 @@
 """Frozen dataclasses <-> JSON bytes, driven by the type annotations; defaults are left out.
 
 Rules: unknown keys are ignored when reading (an older daemon can read a newer document); a missing required field or a
-wrong shape raises ValueError naming the path. Converters are built once per class and cached.
+wrong shape raises ValueError naming the path. A class with `from_older(plain)` gets what older daemons wrote, to give it in
+the shape of today. Converters are built once per class and cached.
 """
 
 from __future__ import annotations
@@ -99,10 +100,13 @@ def _record_reader(cls: type) -> _Reader:
     hints = typing.get_type_hints(cls)
     readers = {name: _reader(hints[name]) for name, _, _ in _fields(cls)}
     needed = [name for name, _, required in _fields(cls) if required]
+    from_older: Callable[[dict[str, Any]], dict[str, Any]] | None = getattr(cls, "from_older", None)
 
     def read(plain: Any, path: str) -> Any:
         if not isinstance(plain, dict):
             raise ValueError(f"{path}: expected an object, found {type(plain).__name__}")
+        if from_older is not None:
+            plain = from_older(plain)
         for name in needed:
             if name not in plain:
                 raise ValueError(f"{path}.{name}: missing")

@@ -24,6 +24,7 @@ TEXT: Final[Writer] = getattr(encoder, "c_encode_basestring", None) or encoder.e
 SHARED_MAX: Final = 24
 """Texts shorter than this are kept once: names, ids, states that stand in a hundred thousand records."""
 _MISSING: Final = object()
+_INTEGERS: Final = frozenset({int})
 
 
 class Unusual(Exception):
@@ -61,7 +62,16 @@ def _integer(value: Any) -> str:
     return int.__repr__(value)
 
 
+def _integers(value: Any) -> str:
+    """Of hundreds at once."""
+    if type(value) is not tuple or not _INTEGERS.issuperset(map(type, value)):
+        raise Unusual(value)
+    return f"[{','.join(map(repr, value))}]"
+
+
 def _tuple_writer(args: tuple[Any, ...]) -> Writer:
+    if args == (int, ...):
+        return _integers
     if len(args) == 2 and args[1] is Ellipsis:
         one = writer(args[0])
 
@@ -85,8 +95,15 @@ def _record_writer(cls: type) -> Writer:
     """`def write(record)` that puts together the text of one record."""
     hints = typing.get_type_hints(cls)
     names: dict[str, Any] = {"cls": cls, "Unusual": Unusual}
-    lines = ["def write(record):", "    if type(record) is not cls: raise Unusual(record)", "    parts = []"]
-    for at, field in enumerate(dataclasses.fields(cls)):
+    fields = dataclasses.fields(cls)
+    lines = ["def write(record):", "    if type(record) is not cls: raise Unusual(record)"]
+    if all(field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING for field in fields):
+        names |= {f"w{at}": writer(hints[field.name]) for at, field in enumerate(fields)}
+        texts = [f'"{field.name}":{{w{at}(record.{field.name})}}' for at, field in enumerate(fields)]
+        lines.append(f"    return f'{{{{{','.join(texts)}}}}}'")
+        return typing.cast(Writer, _compiled(lines, names, "write"))
+    lines.append("    parts = []")
+    for at, field in enumerate(fields):
         names[f"w{at}"] = writer(hints[field.name])
         put = f"parts.append('\"{field.name}\":' + w{at}(value))"
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
@@ -139,7 +156,15 @@ def _literal_maker(args: tuple[Any, ...]) -> Maker:
     return make
 
 
+def _make_integers(plain: Any) -> Any:
+    if type(plain) is not list or not _INTEGERS.issuperset(map(type, plain)):
+        raise Unusual(plain)
+    return tuple(plain)
+
+
 def _tuple_maker(args: tuple[Any, ...]) -> Maker:
+    if args == (int, ...):
+        return _make_integers
     if len(args) == 2 and args[1] is Ellipsis:
         one = maker(args[0])
 

@@ -6,8 +6,9 @@ replicas. A document is JSON (`model.codec`), so that `etcdctl get` shows it to 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from model.spec import Attachment, NetworkSpec, Pairs, Port, ServiceSpec, VolumeSpec
 
@@ -135,8 +136,7 @@ class NodeHealthDoc:
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Assigned:
+class Assigned(NamedTuple):
     """One replica on a node. (service_id, slot, created_ms) is the replica's identity; slot 0 for global services."""
 
     slot: int
@@ -146,11 +146,44 @@ class Assigned:
 
 @dataclass(frozen=True, slots=True)
 class AssignedService:
-    """All replicas of one service on one node."""
+    """All replicas of one service on one node. `runs`: of each version and age those two numbers and then its slots; slots
+    grow, and so do ages."""
 
     service_id: str
     name: str
-    replicas: tuple[Assigned, ...]
+    runs: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, service_id: str, name: str, replicas: Iterable[Assigned]) -> AssignedService:
+        found: dict[tuple[int, int], list[int]] = {}
+        for slot, version, created_ms in replicas:
+            found.setdefault((created_ms, version), []).append(slot)
+        runs = [(version, created_ms, *sorted(slots)) for (created_ms, version), slots in sorted(found.items())]
+        return cls(service_id, name, tuple(runs))
+
+    @property
+    def replicas(self) -> tuple[Assigned, ...]:
+        """By slot and age. Made anew each time: whoever only counts asks for `count`."""
+        rows = [Assigned(slot, run[0], run[1]) for run in self.runs for slot in run[2:]]
+        if len(self.runs) > 1:
+            rows.sort(key=lambda row: (row.slot, row.created_ms))
+        return tuple(rows)
+
+    @property
+    def count(self) -> int:
+        return sum(map(len, self.runs)) - 2 * len(self.runs)
+
+    @staticmethod
+    def from_older(plain: dict[str, Any]) -> dict[str, Any]:
+        """A document that names its replicas one by one, as they stood in the store before there were runs."""
+        rows = plain.get("replicas")
+        if "runs" in plain or not isinstance(rows, list):
+            return plain
+        try:
+            replicas = [Assigned(row["slot"], row["version"], row["created_ms"]) for row in rows]
+        except (KeyError, TypeError):
+            return plain
+        return {**plain, "runs": AssignedService.of("", "", replicas).runs}
 
 
 @dataclass(frozen=True, slots=True)

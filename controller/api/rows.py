@@ -173,10 +173,10 @@ def _given_away(snapshot: Snapshot, node: str) -> tuple[float, int, int]:
     cpus, memory_bytes, count = 0.0, 0, 0
     for row in assignment.services if assignment else ():
         document = snapshot.of("services").get(row.name)
-        count += len(row.replicas)
+        count += row.count
         if document is not None and document.id == row.service_id:
-            cpus += document.spec.reservations.cpus * len(row.replicas)
-            memory_bytes += document.spec.reservations.memory_bytes * len(row.replicas)
+            cpus += document.spec.reservations.cpus * row.count
+            memory_bytes += document.spec.reservations.memory_bytes * row.count
     return round(cpus, 6), memory_bytes, count
 
 

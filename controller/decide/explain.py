@@ -85,7 +85,7 @@ def explain_node(view: View, name: str) -> Explanation:
     lines = [f"{state}: {health.message}"] if health and health.message else []
     if health is None:
         lines.append("it has never been ready: its agent has not opened a session with its whole status yet")
-    running = {entry.name: len(entry.replicas) for entry in (assigned.services if assigned else ())}
+    running = {entry.name: entry.count for entry in (assigned.services if assigned else ())}
     lines.append(f"{counted(sum(running.values()))} of {counted(len(running), 'service')}")
     if status:
         asked = [view.services[service].spec.reservations for service in running if service in view.services]

@@ -166,7 +166,7 @@ class Index:
         self._amounts[name] = new
         if old != new:
             for node, entry in self.placed.get(name, {}).items():
-                count = len(entry.replicas)
+                count = entry.count
                 self._add(node, -count, old, name)
                 self._add(node, count, new, name)
 
@@ -186,19 +186,43 @@ class Index:
 
     def _swap(self, node: str, old: AssignmentDoc, new: AssignmentDoc) -> None:
         gone = {entry.name: entry for entry in old.services}
+        placed = self.placed
+        counts: dict[str, int] = {}
         for entry in new.services:
-            was = gone.pop(entry.name, None)
+            name = entry.name
+            was = gone.pop(name, None)
             if was is entry:
                 continue
-            price = self._amounts.get(entry.name, Amounts())
-            self._add(node, len(entry.replicas) - (len(was.replicas) if was else 0), price, entry.name)
-            self.placed.setdefault(entry.name, {})[node] = entry
+            counts[name] = entry.count - (was.count if was else 0)
+            nodes = placed.get(name)
+            if nodes is None:
+                placed[name] = {node: entry}
+            else:
+                nodes[node] = entry
         for name, was in gone.items():
-            self._add(node, -len(was.replicas), self._amounts.get(name, Amounts()), name)
-            nodes = self.placed[name]
+            counts[name] = -was.count
+            nodes = placed[name]
             nodes.pop(node, None)
             if not nodes:
-                del self.placed[name]
+                del placed[name]
+        self._add_all(node, counts)
+
+    def _add_all(self, node: str, counts: Mapping[str, int]) -> None:
+        """As `_add`, for many services at once."""
+        price_of, none = self._amounts.get, Amounts()
+        replicas = cpus = memory = pids = 0
+        for name, count in counts.items():
+            price = price_of(name, none)
+            replicas += count
+            cpus += count * price.cpus
+            memory += count * price.memory
+            pids += count * price.pids
+            if self.ranks.counted:
+                self.ranks.add(node, count, price, name)
+        if counts:
+            load = self.loads.get(node) or Load()
+            self._moved.add(node)
+            self.loads[node] = Load(load.replicas + replicas, load.cpus + cpus, load.memory + memory, load.pids + pids)
 
     def _add(self, node: str, count: int, price: Amounts, service: str) -> None:
         load = self.loads.get(node) or Load()

@@ -38,6 +38,6 @@ def _on_bridge(attachments: tuple[Attachment, ...]) -> bool:
 def _node_of(view: View, doc: ServiceDoc) -> str:
     """Where the container is, or where it was told to be."""
     entries = index_of(view).placed.get(doc.spec.name, {})
-    nodes = sorted(node for node, entry in entries.items() if entry.service_id == doc.id and entry.replicas)
+    nodes = sorted(node for node, entry in entries.items() if entry.service_id == doc.id and entry.count)
     up = [node for node in nodes if (health := view.health.get(node)) is not None and health.state != "down"]
     return up[0] if up else doc.spec.placement.node

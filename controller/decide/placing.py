@@ -20,7 +20,6 @@ from controller.decide.standing import Held
 from controller.decide.types import Preempted
 from controller.decide.wording import listed, placed
 from controller.decide.work import Work
-from model.documents import Assigned
 from scheduler import Eviction, PortClaim, Short, bound_since, explain_in, fill_in, give_back, make_room
 
 VICTIMS_MAX: Final = 500
@@ -102,17 +101,18 @@ class _Placing:
     def _take(self, work: Work, pairs: Sequence[tuple[int, str]]) -> None:
         """Put what the scheduler found into the draft."""
         batch, draft, doc, name = self.batch, self.batch.draft, work.doc, work.name
-        for pair in pairs:
-            slot, node = pair
-            why = needs.wire(batch, work, node)
-            if why:
-                _refuse(work, slot, why, "")
-                continue
-            draft.add(node, name, doc.id, Assigned(slot, doc.version, work.created_ms))
+        if work.networks or work.everywhere:
+            refused = {node: why for node in dict.fromkeys(node for _, node in pairs) if (why := needs.wire(batch, work, node))}
+            for slot, node in pairs if refused else ():
+                if node in refused:
+                    _refuse(work, slot, refused[node], "")
+            pairs = [pair for pair in pairs if pair[1] not in refused] if refused else pairs
+        draft.extend(name, doc.id, doc.version, work.created_ms, pairs)
+        for slot, _ in pairs if work.swaps else ():
             old = work.swaps.get(slot)
             if old is not None:
                 draft.drop(old.node, name, old.replica)
-            work.placed.append(pair)
+        work.placed += pairs
 
     # -- making room ---------------------------------------------------------------------------------------------
 
@@ -229,7 +229,9 @@ def _say_emptied(batch: Batch, works: list[Work], volume: str, nodes: tuple[str,
 def _tell_placed(work: Work) -> None:
     """One part for each cause: a lost node, a drained one, a new version, or simply wanted."""
     causes: dict[tuple[str, str], list[tuple[int, str]]] = {}
-    for slot, node in work.placed:
+    if work.placed and not (work.moves or work.swaps or work.lost_on):
+        causes["placed", ""] = work.placed
+    for slot, node in work.placed if not causes else ():
         held: Held | None = work.moves.get(slot) or work.swaps.get(slot)
         if held is not None and held.leaving:
             cause = ("moved", f"{held.leaving}: ")
@@ -243,4 +245,4 @@ def _tell_placed(work: Work) -> None:
     for (kind, why), pairs in causes.items():
         nodes = [node for _, node in pairs]
         verb = "started" if why else "placed"
-        work.parts.append((kind, why + placed([work.replica(slot, node) for slot, node in pairs], nodes, verb)))
+        work.parts.append((kind, why + placed(work.replica(*pairs[0]), nodes, verb)))

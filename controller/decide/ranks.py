@@ -85,4 +85,4 @@ class Ranks:
         for name in self._of:
             price = self._index.amounts(name)
             for node, entry in self._index.placed.get(name, {}).items():
-                self.add(node, len(entry.replicas), price, name)
+                self.add(node, entry.count, price, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from heapq import nsmallest
 from typing import Final
 
 from scheduler.types import NODE_REPLICAS_MAX
@@ -30,18 +31,22 @@ def too_many(replicas: int, nodes: int) -> str:
 
 def listed(texts: Sequence[str]) -> str:
     """At most five of them, and how many more there are."""
-    more = len(texts) - SHOWN_MAX
-    return ", ".join(texts[:SHOWN_MAX]) + (f" and {more:,} more" if more > 0 else "")
+    return ", ".join(texts[:SHOWN_MAX]) + _more(len(texts) - SHOWN_MAX)
 
 
 def spread_of(nodes: Iterable[str]) -> str:
     """`2 on n1, 1 on n2`."""
-    counts = sorted(Counter(nodes).items())
-    return listed([f"{count:,} on {node}" for node, count in counts])
+    counts = Counter(nodes)
+    texts = [f"{counts[node]:,} on {node}" for node in nsmallest(SHOWN_MAX, counts)]
+    return ", ".join(texts) + _more(len(counts) - SHOWN_MAX)
 
 
-def placed(names: Sequence[str], nodes: Sequence[str], verb: str) -> str:
-    """`shop_web.3 placed on n1` or `3 replicas placed: 2 on n1, 1 on n2`."""
-    if len(names) == 1:
-        return f"{names[0]} {verb} on {nodes[0]}"
-    return f"{counted(len(names))} {verb}: {spread_of(nodes)}"
+def placed(first: str, nodes: Sequence[str], verb: str) -> str:
+    """`shop_web.3 placed on n1` or `3 replicas placed: 2 on n1, 1 on n2`. `first`: the name of the first replica."""
+    if len(nodes) == 1:
+        return f"{first} {verb} on {nodes[0]}"
+    return f"{counted(len(nodes))} {verb}: {spread_of(nodes)}"
+
+
+def _more(count: int) -> str:
+    return f" and {count:,} more" if count > 0 else ""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
-from controller.dispatch.desired import Composer, PeerBook, SpecBook, networks_of_nodes, wanted
+from controller.dispatch.desired import Composer, PeerBook, SpecBook, WayBook, networks_of_nodes, wanted
 from controller.dispatch.endpoints import EndpointBook
 from controller.dispatch.guarded import GuardBook
 from controller.dispatch.session import NodeSession
@@ -40,6 +40,7 @@ class Books:
         self._picture = picture
         self._specs = SpecBook()
         self._peers = PeerBook()
+        self._ways = WayBook()
         self._composer = Composer(self._specs, self._peers)
         self._slices: dict[str, dict[str, str]] = {}
         self._endpoints = EndpointBook()
@@ -68,8 +69,11 @@ class Books:
         for change in changes:
             if change.kind == "assignments":
                 dirty[change.name] = None
-            elif change.kind == "services" and change.new is not None:
-                self._specs.add(change.new)
+            elif change.kind == "services":
+                if change.new is not None:
+                    self._specs.add(change.new)
+                if change.old is not None:
+                    self._ways.forget(change.old.id)
             elif change.kind == "netplans":
                 dirty.update(dict.fromkeys(self._netplan(change.name, change.old, change.new)))
                 if change.new is None:
@@ -88,7 +92,7 @@ class Books:
     def desired(self, session: NodeSession) -> pb.Desired | None:
         """What has to be said to the session now; remembers that it was said."""
         snapshot = self._picture.snapshot()
-        want = wanted(snapshot, session.node, self._slices.get(session.node, {}), self._peers)
+        want = wanted(snapshot, session.node, self._slices.get(session.node, {}), self._peers, self._ways)
         message = self._composer.message(session.node, session.sent, want, session.known, snapshot, session.held)
         session.sent = want
         return message

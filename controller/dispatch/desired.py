@@ -1,7 +1,8 @@
 """What a node must run, as records, and the message that brings a session from what was sent to what is wanted. Pure.
 
 Rules: level-triggered: a message is the difference between two whole records, so any number of changes in between cost one.
-A spec travels only when the session does not know (service id, version). Peers of a network are encoded once for all nodes.
+A spec travels only when the session does not know (service id, version). What many nodes are told alike is encoded once for
+all: the peers of a network, and of a service everything but its slots (encoded.py).
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from controller.dispatch.encoded import service_field, slot_fields
 from controller.loops.picture import Snapshot
 from model import codec
-from model.documents import AssignedService, NetworkPlanDoc, ServiceDoc
+from model.documents import AssignedService, AssignmentDoc, NetworkPlanDoc, ServiceDoc
 from model.spec import Attachment
 from protos import node_pb2 as pb
 
@@ -23,7 +25,8 @@ PeerRow = tuple[str, str, str, tuple[str, ...]]
 
 
 class SpecBook:
-    """The JSON of every (service id, version) seen, encoded once. Older versions stay while there is room (rollouts)."""
+    """Of every (service id, version) seen the `specs` field of its Service message, encoded once. Older versions stay while
+    there is room (rollouts)."""
 
     def __init__(self, rows_max: int = SPECS_MAX) -> None:
         self._rows: dict[SpecKey, bytes] = {}
@@ -32,7 +35,8 @@ class SpecBook:
     def add(self, document: ServiceDoc) -> None:
         row = (document.id, document.version)
         self._rows.pop(row, None)
-        self._rows[row] = codec.encode(document.spec)
+        spec = pb.Spec(version=document.version, json=codec.encode(document.spec))
+        self._rows[row] = pb.Service(specs=[spec]).SerializeToString()
         while len(self._rows) > self._rows_max:
             del self._rows[next(iter(self._rows))]
 
@@ -41,9 +45,12 @@ class SpecBook:
 
 
 class _Peers(NamedTuple):
+    """`encoded`: all rows; `own`: where each node's stands in it."""
+
     plan: NetworkPlanDoc
     rows: tuple[PeerRow, ...]
-    encoded: list[tuple[str, bytes]]
+    encoded: bytes
+    own: dict[str, tuple[int, int]]
     fixed: dict[str, tuple[str, ...]]
 
 
@@ -76,7 +83,9 @@ class PeerBook:
 
     def encoded_without(self, plan: NetworkPlanDoc, node: str) -> bytes:
         """The peers field of a Network message for `node`."""
-        return b"".join(data for peer, data in self._row(plan).encoded if peer != node)
+        row = self._row(plan)
+        start, end = row.own.get(node, (0, 0))
+        return row.encoded[:start] + row.encoded[end:]
 
     def _row(self, plan: NetworkPlanDoc) -> _Peers:
         row = self._rows.get(plan.name)
@@ -84,7 +93,7 @@ class PeerBook:
             known = self._underlays
             fixed = fixed_addresses(plan)
             peers = tuple((node, known[node], cidr, fixed.get(node, ())) for node, cidr in plan.slices if known.get(node))
-            row = self._rows[plan.name] = _Peers(plan, peers, [(peer[0], _encoded(peer)) for peer in peers], fixed)
+            row = self._rows[plan.name] = _Peers(plan, peers, *_joined(peers), fixed)
         return row
 
 
@@ -96,19 +105,54 @@ def fixed_addresses(plan: NetworkPlanDoc) -> dict[str, tuple[str, ...]]:
     return found
 
 
+def _joined(peers: Iterable[PeerRow]) -> tuple[bytes, dict[str, tuple[int, int]]]:
+    parts, own, at = [], {}, 0
+    for peer in peers:
+        data = _encoded(peer)
+        own[peer[0]] = (at, at + len(data))
+        at += len(data)
+        parts.append(data)
+    return b"".join(parts), own
+
+
 def _encoded(peer: PeerRow) -> bytes:
     node, underlay, cidr, addresses = peer
     return pb.Network(peers=[pb.Peer(node=node, underlay=underlay, slice=cidr, addresses=addresses)]).SerializeToString()
 
 
-@dataclass(frozen=True, slots=True)
-class WantedService:
-    """`networks` None: those of the spec."""
+class Way(NamedTuple):
+    """How a service's replicas run, the same on all nodes. `networks` None: those of the spec."""
 
-    assigned: AssignedService
-    stopped: bool
-    volumes: tuple[str, ...]
+    stopped: bool = False
+    volumes: tuple[str, ...] = ()
     networks: tuple[Attachment, ...] | None = None
+
+
+WantedService = tuple[AssignedService, Way]
+"""One on the node: there are a hundred on each of many thousand."""
+_PLAIN: Final = Way()
+
+
+class WayBook:
+    """Each service's way, the same object for as long as its document is the same."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, tuple[ServiceDoc, Way]] = {}
+
+    def of(self, entry: AssignedService, document: ServiceDoc | None) -> Way:
+        if document is None or document.id != entry.service_id:
+            return _PLAIN
+        row = self._rows.get(entry.service_id)
+        if row is None or row[0] is not document:
+            mounts = document.spec.container.mounts
+            volumes = {mount.source for mount in mounts if mount.type == "volume" and mount.source}
+            row = (document, Way(document.stopped, tuple(sorted(volumes)), document.networks))
+            self._rows[entry.service_id] = row
+        return row[1]
+
+    def forget(self, service_id: str) -> None:
+        """It is gone."""
+        self._rows.pop(service_id, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,22 +184,16 @@ def networks_of_nodes(plans: Iterable[NetworkPlanDoc]) -> dict[str, dict[str, st
     return found
 
 
-def wanted(snapshot: Snapshot, node: str, slices: Mapping[str, str], peers: PeerBook) -> Wanted:
-    """`slices`: of this node, by network name."""
-    assignment = snapshot.of("assignments").get(node)
+def wanted(
+    snapshot: Snapshot, node: str, slices: Mapping[str, str], peers: PeerBook, ways: WayBook | None = None
+) -> Wanted:  # fmt: skip
+    """`slices`: of this node, by network name. `ways`: of whoever asks for many nodes."""
+    assignment: AssignmentDoc | None = snapshot.of("assignments").get(node)
     if assignment is None:
         return Wanted(0, {}, _networks(snapshot, node, slices, peers))
-    by_name: Mapping[str, ServiceDoc] = snapshot.of("services")
-    services = {row.service_id: _service(row, by_name.get(row.name)) for row in assignment.services}
+    document, way = snapshot.of("services").get, (ways or WayBook()).of
+    services = {row.service_id: (row, way(row, document(row.name))) for row in assignment.services}
     return Wanted(assignment.generation, services, _networks(snapshot, node, slices, peers))
-
-
-def _service(row: AssignedService, document: ServiceDoc | None) -> WantedService:
-    if document is None or document.id != row.service_id:
-        return WantedService(row, False, ())
-    mounts = document.spec.container.mounts
-    volumes = tuple(sorted({mount.source for mount in mounts if mount.type == "volume" and mount.source})) if mounts else ()
-    return WantedService(row, document.stopped, volumes, document.networks)
 
 
 def _networks(snapshot: Snapshot, node: str, slices: Mapping[str, str], peers: PeerBook) -> dict[str, WantedNetwork]:
@@ -177,6 +215,8 @@ class Composer:
     def __init__(self, specs: SpecBook, peers: PeerBook) -> None:
         self._specs = specs
         self._peers = peers
+        self._heads: dict[tuple[str, Way], bytes] = {}
+        """Of a service what does not depend on the node."""
 
     def message(
         self, node: str, sent: Wanted | None, want: Wanted, known: set[SpecKey], snapshot: Snapshot,
@@ -193,37 +233,47 @@ class Composer:
         gone_networks = [name for name in before.networks if name not in want.networks]
         if sent is not None and not (services or networks or gone or gone_networks) and sent.generation == want.generation:
             return None
-        volumes = sorted({name for row in services for name in row.volumes})
-        return pb.Desired(
+        volumes = sorted({name for _, way in services for name in way.volumes})
+        message = pb.Desired(
             generation=want.generation,
             whole=sent is None,
             base_generation=before.generation,
-            services=[self._service(row, known, held) for row in services],
             removed_services=gone,
             networks=[self._network(node, want.networks[name]) for name in networks],
             removed_networks=gone_networks,
             volumes=[_volume(name, snapshot) for name in volumes],
         )
+        if services:
+            message.MergeFromString(b"".join([self._service(row, way, known, held) for row, way in services]))
+        return message
 
-    def _service(self, row: WantedService, known: set[SpecKey], held: Container[SpecKey]) -> pb.Service:
+    def _service(self, row: AssignedService, way: Way, known: set[SpecKey], held: Container[SpecKey]) -> bytes:
         """A slot of an older version whose spec neither we (this leader began after it was replaced) nor the node have is left
         out: nothing can run there, the node would refuse the whole message for it, and the rollout replaces it at once."""
-        assigned = row.assigned
-        message = pb.Service(
-            service_id=assigned.service_id, name=assigned.name, stopped=row.stopped, rewired=row.networks is not None,
-            networks=[_attachment(item) for item in row.networks or ()],
-        )  # fmt: skip
-        for replica in assigned.replicas:
-            spec_key = (assigned.service_id, replica.version)
+        parts = [self._head(row, way)]
+        for run in row.runs:
+            spec_key = (row.service_id, run[0])
             if spec_key not in known:
                 data = self._specs.get(spec_key)
                 if data is not None:
                     known.add(spec_key)
-                    message.specs.add(version=replica.version, json=data)
+                    parts.append(data)
                 elif spec_key not in held:
                     continue
-            message.slots.add(slot=replica.slot, version=replica.version, created_ms=replica.created_ms)
-        return message
+            parts += slot_fields(run)
+        return service_field(parts)
+
+    def _head(self, row: AssignedService, way: Way) -> bytes:
+        head = self._heads.get((row.service_id, way))
+        if head is None:
+            if len(self._heads) >= SPECS_MAX:
+                self._heads.clear()
+            message = pb.Service(
+                service_id=row.service_id, name=row.name, stopped=way.stopped, rewired=way.networks is not None,
+                networks=[_attachment(item) for item in way.networks or ()],
+            )  # fmt: skip
+            head = self._heads[row.service_id, way] = message.SerializeToString()
+        return head
 
     def _network(self, node: str, row: WantedNetwork) -> pb.Network:
         _, vni, subnet, prefix6 = row.identity

@@ -68,14 +68,22 @@ def reachable(snapshot: Snapshot, node: str) -> dict[str, tuple[ReplicaStatus, .
     """Replicas of the node that may be called, by service id."""
     status: StatusDoc | None = snapshot.of("status").get(node)
     assignment: AssignmentDoc | None = snapshot.of("assignments").get(node)
-    if status is None or assignment is None or is_down(snapshot.of("health").get(node)):
+    if status is None or assignment is None or not status.replicas or is_down(snapshot.of("health").get(node)):
         return {}
-    wanted = {(row.service_id, item.slot, item.created_ms) for row in assignment.services for item in row.replicas}
     found: dict[str, list[ReplicaStatus]] = {}
     for item in status.replicas:
-        if item.state in REACHABLE and item.addresses and (item.service_id, item.slot, item.created_ms) in wanted:
+        if item.state in REACHABLE and item.addresses:
             found.setdefault(item.service_id, []).append(item)
-    return {service: tuple(items) for service, items in found.items()}
+    if not found:
+        return {}
+    there: dict[str, tuple[ReplicaStatus, ...]] = {}
+    for entry in assignment.services:
+        rows = found.get(entry.service_id)
+        if rows is not None:
+            wanted = {(slot, run[1]) for run in entry.runs for slot in run[2:]}
+            if kept := tuple(item for item in rows if (item.slot, item.created_ms) in wanted):
+                there[entry.service_id] = kept
+    return there
 
 
 def is_told(snapshot: Snapshot, document: ServiceDoc) -> bool:

@@ -107,7 +107,7 @@ class Leader:
         self.picture.from_own_puts([(key(kind, name), codec.encode(document))], self.revision)
 
     def assign(self, node: str, *replicas: Assigned) -> None:
-        self.put("assignments", node, AssignmentDoc(node, 1, (AssignedService("id1", "web", replicas),) if replicas else ()))
+        self.put("assignments", node, AssignmentDoc(node, 1, (AssignedService.of("id1", "web", replicas),) if replicas else ()))
 
     @contextlib.asynccontextmanager
     async def agent(self, name: str) -> AsyncIterator[Agent]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from controller.loops.picture import KINDS
 from model import codec
 from model.codec_compiled import Unusual, maker, whole, writer
-from model.documents import Assigned, StatusDoc
+from model.documents import Assigned, AssignedService, StatusDoc
 
 CLASSES = sorted({*KINDS.values()}, key=lambda cls: cls.__name__)
 
@@ -48,9 +48,21 @@ def test_what_is_no_document_is_refused_with_the_same_words(plain: dict[str, Any
 
 
 def test_a_record_that_breaks_its_annotations_is_left_to_the_plain_way() -> None:
-    odd: Any = Assigned(True, 1, 2)
+    odd: Any = AssignedService("id1", "web", ((True, 1, 2),))
     with pytest.raises(Unusual):
-        writer(Assigned)(odd)
-    assert codec.encode(odd) == b'{"slot":true,"version":1,"created_ms":2}'
-    with pytest.raises(ValueError, match="slot"):
-        codec.decode(Assigned, codec.encode(odd))
+        writer(AssignedService)(odd)
+    assert codec.encode(odd) == b'{"service_id":"id1","name":"web","runs":[[true,1,2]]}'
+    with pytest.raises(ValueError, match="runs"):
+        codec.decode(AssignedService, codec.encode(odd))
+
+
+def test_an_assignment_that_names_its_replicas_one_by_one_is_read_as_runs() -> None:
+    older = b"""{"service_id": "id1", "name": "web", "replicas": [
+        {"slot": 4, "version": 2, "created_ms": 9}, {"slot": 2, "version": 1, "created_ms": 5},
+        {"slot": 1, "version": 1, "created_ms": 5}]}"""
+    found = codec.decode(AssignedService, older)
+    assert found == AssignedService("id1", "web", ((1, 5, 1, 2), (2, 9, 4)))
+    assert found.replicas == (Assigned(1, 1, 5), Assigned(2, 1, 5), Assigned(4, 2, 9)) and found.count == 3
+    assert codec.decode(AssignedService, codec.encode(found)) == found
+    with pytest.raises(ValueError, match="runs: missing"):
+        codec.decode(AssignedService, b'{"service_id": "id1", "name": "web", "replicas": [{"slot": 4}]}')

@@ -124,5 +124,5 @@ def _document(node: str, text: str) -> AssignmentDoc:
     for word in text.split():
         name, one = _replica(word)
         services.setdefault(name, []).append(one)
-    rows = tuple(AssignedService(f"id-{name}", name, tuple(replicas)) for name, replicas in services.items())
+    rows = tuple(AssignedService.of(f"id-{name}", name, tuple(replicas)) for name, replicas in services.items())
     return AssignmentDoc(node, 1, rows)

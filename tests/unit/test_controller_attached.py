@@ -81,7 +81,7 @@ async def test_inspect_names_the_mac_and_the_tasks_of_each_service() -> None:
         service = api.snapshot().of("services")["shop_web"]
         network = api.snapshot().of("networks")["shop_default"]
         plan = NetworkPlanDoc(network.id, "shop_default", 4098, "10.9.0.0/16", (("n1", "10.9.0.0/24"),))
-        assignment = AssignmentDoc("n1", 1, (AssignedService(service.id, "shop_web", (Assigned(1, 1, 7),)),))
+        assignment = AssignmentDoc("n1", 1, (AssignedService.of(service.id, "shop_web", (Assigned(1, 1, 7),)),))
         row = ReplicaStatus(service.id, 1, 1, 7, RUNNING, container_id="c" * 64, addresses=(("shop_default", "10.9.0.2/16"),))
         said = StatusDoc("n1", replicas=(row,))
         documents = (("netplans/shop_default", plan), ("assignments/n1", assignment), ("status/n1", said))

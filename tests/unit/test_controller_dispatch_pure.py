@@ -28,7 +28,7 @@ PLAN = NetworkPlanDoc("net1", "net", 4097, "10.1.0.0/16", (("n1", "10.1.0.0/24")
 
 def facts(generation: int = 1, slots: tuple[int, ...] = (1, 2), service: ServiceDoc = WEB, version: int = 3) -> Snapshot:
     replicas = tuple(Assigned(slot, version, 7) for slot in slots)
-    entries = (AssignedService("id1", "web", replicas),) if slots else ()
+    entries = (AssignedService.of("id1", "web", replicas),) if slots else ()
     documents: dict[str, Any] = {kind: {} for kind in KINDS}
     documents["assignments"] = {"n1": AssignmentDoc("n1", generation, entries)}
     documents["services"] = {"web": service}

@@ -57,7 +57,7 @@ class Cluster:
 
     def run(self, node: str, *replicas: ReplicaStatus) -> list[str]:
         rows = tuple(Assigned(item.slot, 1, 5) for item in replicas)
-        assigned = (AssignedService("id1", "shop_web", rows),) if rows else ()
+        assigned = (AssignedService.of("id1", "shop_web", rows),) if rows else ()
         first = self.put("assignments", node, AssignmentDoc(node, 1, assigned))
         return first + self.put("status", node, StatusDoc(node, replicas=replicas))
 

@@ -81,7 +81,7 @@ def snapshot(**kinds: dict[str, Any]) -> Snapshot:
     return Snapshot({kind: kinds.get(kind, {}) for kind in KINDS}, {}, 1)
 
 
-ASSIGNED = AssignmentDoc("n1", 1, (AssignedService("id1", "web", (Assigned(1, 1, 5),)),))
+ASSIGNED = AssignmentDoc("n1", 1, (AssignedService.of("id1", "web", (Assigned(1, 1, 5),)),))
 
 
 def status(state: str, **more: Any) -> StatusDoc:
