@@ -60,6 +60,7 @@ class Runner:
         self._timer_at: float | None = None
         self._moved = asyncio.Event()
         self._unsaved: dict[ReplicaId, Life] = {}
+        self._unsaved_desired: Desired | None = None
         self._unpublished: set[ReplicaId] = set()
 
     async def recover(self) -> None:
@@ -104,10 +105,7 @@ class Runner:
 
     def desire(self, desired: Desired, *, drain: bool = True) -> None:
         """A new desired state; kept for a restart without the controller. `drain`: who must stop ends its connections first."""
-        try:
-            self._journal.save_desired(used_specs(desired))
-        except OSError as error:
-            log.error("journal: the desired state cannot be written: %s", error.strerror)
+        self._save_desired(desired)
         self.give(fx.DesiredArrived(desired, drain))
 
     def give(self, stimulus: fx.Stimulus) -> None:
@@ -155,8 +153,19 @@ class Runner:
                 case _:
                     self._begin(effect)
 
+    def _save_desired(self, desired: Desired) -> None:
+        try:
+            self._journal.save_desired(used_specs(desired))
+            self._unsaved_desired = None
+        except OSError as error:
+            log.error("journal: the desired state cannot be written: %s; tried again", error.strerror)
+            self._unsaved_desired = desired
+
     def _save(self, life: Life) -> None:
-        """A full disk stops nothing: the entry is written later, and until then the runtime knows whose container it is."""
+        """A full disk stops nothing: the entry is written later, and until then the runtime knows whose container it is. As
+        soon as there is space again what is desired is written too: the next agent would stop what it does not know of."""
+        if self._unsaved_desired is not None:
+            self._save_desired(self._unsaved_desired)
         try:
             self._journal.save(life)
             self._unsaved.pop(life.id, None)
@@ -239,6 +248,8 @@ class Runner:
 
     async def repair(self) -> None:
         """Compare what is there with what should be; put right what differs and say so."""
+        if self._unsaved_desired is not None:
+            self._save_desired(self._unsaved_desired)
         for life in list(self._unsaved.values()):
             self._save(life)
         if self._unpublished:

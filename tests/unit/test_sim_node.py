@@ -252,6 +252,29 @@ def test_a_full_disk_and_a_missing_image_delay_a_start_and_end_none(world: World
     world.run(body)
 
 
+def test_what_was_desired_while_the_disk_was_full_is_known_to_the_next_agent(world: World) -> None:
+    """It would stop what it does not know of."""
+
+    async def body(world: World) -> None:
+        world.desk.want(1)
+        world.node.start()
+        await world.until(lambda: world.running() == [1])
+        world.machine.disk_full = True
+        world.desk.want(2)
+        await world.tell()
+        await asyncio.sleep(3)
+        world.machine.disk_full = False
+        await world.until(lambda: world.running() == [1, 2])
+        world.node.kill()
+        world.wire.cut("n1", "*")
+        world.node.start()
+        await asyncio.sleep(20)
+        assert world.told.ends == []
+        assert world.running() == [1, 2]
+
+    world.run(body)
+
+
 def test_a_container_that_hangs_is_killed_when_its_time_is_over(world: World) -> None:
     async def body(world: World) -> None:
         check = Healthcheck(("CMD", "probe"), interval_s=1.0, timeout_s=1.0, retries=2)
