@@ -57,18 +57,20 @@ class Addresses(Checker):
     # ---- documents
 
     def wrote(self, step: Step) -> None:
+        """What a transaction gives back it may give out again: its deletions stand behind its writes."""
         for change in step.changes:
-            if change.kind == "netplans":
-                self._take_network(step, change.old, change.new)
+            if change.kind == "netplans" and change.old is not None:
+                self._subnets.pop(change.old.name, None)
+                self._vnis.pop(change.old.vni, None)
             elif change.kind == "svcplans":
-                self._take_service(step, change.old, change.new)
+                self._drop_service(change.old)
+        for change in step.changes:
+            if change.kind == "netplans" and change.new is not None:
+                self._take_network(step, change.new)
+            elif change.kind == "svcplans" and change.new is not None:
+                self._take_service(step, change.new)
 
-    def _take_network(self, step: Step, old: NetworkPlanDoc | None, new: NetworkPlanDoc | None) -> None:
-        if old is not None:
-            self._subnets.pop(old.name, None)
-            self._vnis.pop(old.vni, None)
-        if new is None:
-            return
+    def _take_network(self, step: Step, new: NetworkPlanDoc) -> None:
         about, subnet = f"network/{new.name}", IPv4Network(new.subnet)
         for name, other in self._subnets.items():
             if other.overlaps(subnet):
@@ -84,13 +86,13 @@ class Addresses(Checker):
             if not one.subnet_of(subnet):
                 self.bad(step.at_s, "subnet", about, f"slice {one} of {node} is not in {subnet}")
 
-    def _take_service(self, step: Step, old: ServicePlanDoc | None, new: ServicePlanDoc | None) -> None:
+    def _drop_service(self, old: ServicePlanDoc | None) -> None:
         for vip in _vips(old):
             self._vips.pop(vip, None)
         for port in _published(old):
             self._published.pop(port, None)
-        if new is None:
-            return
+
+    def _take_service(self, step: Step, new: ServicePlanDoc) -> None:
         for vip in _vips(new):
             if vip in self._vips:
                 self.bad(step.at_s, "address", f"service/{new.name}", f"{vip[1]} on {vip[0]} is that of {self._vips[vip]} too")

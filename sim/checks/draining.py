@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from agent.plan.network import LOCAL_BRIDGE
 from sim.checks.facts import Running
 from sim.checks.ground import Checker, Ground
 
@@ -34,6 +35,8 @@ class Draining(Checker):
         names = sorted(self.ground.believes)
         for name in names if len(names) <= NODES_MAX else self._some(names):
             for network, address in was.box.addresses:
+                if network == LOCAL_BRIDGE and name != was.node:
+                    continue
                 sends = row.service_id in self.ground.believes[name](network, address.partition("/")[0])
                 if sends and self.ground.calm(name, at_s, CALM_S) and self.ground.belongs(name, at_s):
                     text = f"{row} was stopped while {name} still sends connections to {address} on {network}"
