@@ -319,8 +319,8 @@ def _assigned(node: str, value: bytes) -> dict[str, dict[Identity, Row]]:
     for service in json.loads(value).get("services", ()):
         service_id, name = service["service_id"], service["name"]
         rows = found.setdefault(service_id, {})
-        for one in service["replicas"]:
-            slot, created_ms, version = one["slot"], one["created_ms"], one["version"]
-            rows[slot, created_ms, version] = Row(node, name, service_id, slot, created_ms, version)
+        for version, created_ms, *slots in service["runs"]:
+            for slot in slots:
+                rows[slot, created_ms, version] = Row(node, name, service_id, slot, created_ms, version)
     return found
 
