@@ -28,7 +28,7 @@ class Endpoints(Checker):
         names = sorted(believes) if len(believes) <= NODES_MAX else self._some(list(believes))
         for network, address in now.box.addresses:
             plain = address.partition("/")[0]
-            for node in names if network != LOCAL_BRIDGE else [now.node]:
+            for node in names if network != LOCAL_BRIDGE else [name for name in names if name == now.node]:
                 others = [service for service in believes[node](network, plain) if service != now.box.service_id]
                 if others and self._counts(node, now.since_s) and self._counts(now.node, now.since_s):
                     row = self.facts.row(now.node, now.box)
