@@ -237,7 +237,8 @@ class ReplicaStatus:
 
 @dataclass(frozen=True, slots=True)
 class StatusDoc:
-    """`status/NODE` [writer: that node, through dispatch]. `generation`: the newest assignment document it has taken."""
+    """`status/NODE` [writer: that node, through dispatch]. `generation`: the newest assignment document it had taken when it
+    said something else too; nothing is decided by it."""
 
     node: str
     info: NodeInfo = NodeInfo()

@@ -89,11 +89,13 @@ class Books:
         told = dict.fromkeys(chain.from_iterable(_members(snapshot, name) for name in touched if name != INGRESS))
         return News(list(dirty), list(told), INGRESS in touched, before, self._endpoints.lost(), self._guarded.take(changes))
 
-    def desired(self, session: NodeSession) -> pb.Desired | None:
-        """What has to be said to the session now; remembers that it was said."""
+    def desired(self, session: NodeSession) -> bytes | None:
+        """What has to be said to the session now, as an encoded ToNode message; remembers that it was said."""
         snapshot = self._picture.snapshot()
         want = wanted(snapshot, session.node, self._slices.get(session.node, {}), self._peers, self._ways)
-        message = self._composer.message(session.node, session.sent, want, session.known, snapshot, session.held)
+        message = self._composer.encoded(session.node, session.sent, want, session.known, snapshot, session.held)
+        if message is not None:
+            session.sent_whole = session.sent is None
         session.sent = want
         return message
 

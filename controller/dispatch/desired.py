@@ -11,7 +11,7 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from controller.dispatch.encoded import service_field, slot_fields
+from controller.dispatch.encoded import desired_message, service_field, slot_fields
 from controller.loops.picture import Snapshot
 from model import codec
 from model.documents import AssignedService, AssignmentDoc, NetworkPlanDoc, ServiceDoc
@@ -215,14 +215,32 @@ class Composer:
     def __init__(self, specs: SpecBook, peers: PeerBook) -> None:
         self._specs = specs
         self._peers = peers
-        self._heads: dict[tuple[str, Way], bytes] = {}
-        """Of a service what does not depend on the node."""
+        self._heads: dict[str, tuple[Way, bytes]] = {}
+        """By service id what does not depend on the node."""
 
     def message(
-        self, node: str, sent: Wanted | None, want: Wanted, known: set[SpecKey], snapshot: Snapshot,
+        self,
+        node: str,
+        sent: Wanted | None,
+        want: Wanted,
+        known: set[SpecKey],
+        snapshot: Snapshot,
         held: Container[SpecKey] = (),
     ) -> pb.Desired | None:
-        """From `sent` (None: nothing yet, so the whole) to `want`; None when there is no difference. Adds to `known`.
+        """As `encoded`, to look at."""
+        data = self.encoded(node, sent, want, known, snapshot, held)
+        return None if data is None else pb.ToNode.FromString(data).desired
+
+    def encoded(
+        self,
+        node: str,
+        sent: Wanted | None,
+        want: Wanted,
+        known: set[SpecKey],
+        snapshot: Snapshot,
+        held: Container[SpecKey] = (),
+    ) -> bytes | None:
+        """From `sent` (None: nothing yet, so the whole) to `want`, a ToNode; None when there is no difference. Adds to `known`.
 
         `held`: what the node said it has when the session began.
         """
@@ -243,9 +261,8 @@ class Composer:
             removed_networks=gone_networks,
             volumes=[_volume(name, snapshot) for name in volumes],
         )
-        if services:
-            message.MergeFromString(b"".join([self._service(row, way, known, held) for row, way in services]))
-        return message
+        parts = [self._service(row, way, known, held) for row, way in services]
+        return desired_message([message.SerializeToString(), *parts])
 
     def _service(self, row: AssignedService, way: Way, known: set[SpecKey], held: Container[SpecKey]) -> bytes:
         """A slot of an older version whose spec neither we (this leader began after it was replaced) nor the node have is left
@@ -264,16 +281,16 @@ class Composer:
         return service_field(parts)
 
     def _head(self, row: AssignedService, way: Way) -> bytes:
-        head = self._heads.get((row.service_id, way))
-        if head is None:
+        head = self._heads.get(row.service_id)
+        if head is None or head[0] is not way:
             if len(self._heads) >= SPECS_MAX:
                 self._heads.clear()
             message = pb.Service(
                 service_id=row.service_id, name=row.name, stopped=way.stopped, rewired=way.networks is not None,
                 networks=[_attachment(item) for item in way.networks or ()],
             )  # fmt: skip
-            head = self._heads[row.service_id, way] = message.SerializeToString()
-        return head
+            head = self._heads[row.service_id] = (way, message.SerializeToString())
+        return head[1]
 
     def _network(self, node: str, row: WantedNetwork) -> pb.Network:
         _, vni, subnet, prefix6 = row.identity

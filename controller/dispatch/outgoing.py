@@ -36,8 +36,7 @@ async def write_session(
                 session.stale = False
                 desired = books.desired(session)
             if desired is not None:
-                session.sent_whole = desired.whole
-                await stream.write(pb.ToNode(desired=desired))
+                await stream.write(desired)
         if session.news:
             await _write_endpoints(session, stream, books, followers)
         if session.floor:

@@ -276,8 +276,7 @@ class Dispatch:
             if not session.sent_whole:
                 session.start_over()
             return
-        session.status.take_generation(ack.generation)
-        self.writer.mark(session.node)
+        session.status.take_generation(ack.generation)  # stored with what the node says next: nothing is decided by it
 
 
 def _event(node: str, row: pb.NodeEvent) -> Event:

@@ -64,10 +64,11 @@ class NodeStatus:
         self.whole = self.whole or status.whole
 
     def document(self, before: StatusDoc | None, now_ms: int) -> StatusDoc | None:
-        """The document to write; None when it says nothing new."""
+        """The document to write; None when it says nothing new: another generation alone is acknowledged a thousand times a
+        deployment, and is written with what follows."""
         rows = tuple(self._replicas[key] for key in sorted(self._replicas))
         new = StatusDoc(self._node, self._info, self._generation, now_ms, rows, self._volumes)
-        if before is not None and replace(new, reported_ms=before.reported_ms) == before:
+        if before is not None and replace(new, reported_ms=before.reported_ms, generation=before.generation) == before:
             return None
         return new
 
