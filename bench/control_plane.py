@@ -1,10 +1,11 @@
 """The control plane at scale: `python -m bench.control_plane [--json] [--nodes 5000] [--replicas 1000000] [--services 100]`.
 
 A real etcd, a real controller and a standby, and as many light agents as nodes in other processes (bench/control_plane_kit).
-One stack is applied over HTTPS; then one service is scaled by 1, one is updated, a tenth of the nodes is lost at once, and the
-leader is killed.
+One stack is applied over HTTPS; then the agents report what runs; one service is scaled by 1, one is updated, a tenth of the
+nodes is lost at once, and the leader is killed.
 
-Rules: seconds of the monotonic clock, from before the request until the last agent concerned has acknowledged. Light agents
+Rules: seconds of the monotonic clock, from before the request until the last agent concerned has acknowledged (`report`: has
+told the last replica, as real agents do over the minutes in which containers start; until then none is told). Light agents
 share the processors with what is measured. `--json` prints one object: `NAME_s`, and of each step `NAME_cpu_s`, `NAME_peak_mb`
 (the leader's, resident), `NAME_txns`, `NAME_etcd_bytes`, `NAME_bytes` (on all streams, both ways).
 """
@@ -209,7 +210,12 @@ class Bench:
     def deploy(self) -> None:
         total = sum(self.scales)
         self.step("deploy", self._apply, lambda row: row["replicas"] == total)
-        self.settle("deploy")
+
+    def report(self) -> None:
+        """What runs is told, each replica once."""
+        total = sum(self.scales)
+        self.step("report", lambda: self.stats("report"), lambda row: row["running"] == total, "last_running")
+        self.settle("report")
 
     def idle(self) -> None:
         """What doing nothing costs the leader: heartbeats."""
@@ -288,7 +294,7 @@ async def run(size: Size, say: Callable[[str], None], profile: Path | None = Non
             with ExitStack() as stack:
                 await bench.start(stack)
                 bench.idle()
-                for name in ("deploy", "scale", "update", "lose"):
+                for name in ("deploy", "report", "scale", "update", "lose"):
                     if not only or name in only:
                         getattr(bench, name)()
                 if not only or "failover" in only:
@@ -307,7 +313,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=2, help="of light agents")
     parser.add_argument("--node-timeout", type=float, default=10.0, metavar="SECONDS")
     parser.add_argument("--profile", type=Path, help="where the leader was: FILE.STEP")
-    parser.add_argument("--only", default="", metavar="STEP,...", help="deploy, scale, update, lose, failover")
+    parser.add_argument("--only", default="", metavar="STEP,...", help="deploy, report, scale, update, lose, failover")
     flags = parser.parse_args(arguments)
     size = Size(flags.nodes, flags.replicas, flags.services, flags.processes, flags.node_timeout)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is taken down in order

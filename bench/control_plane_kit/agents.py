@@ -1,9 +1,10 @@
 """Light agents, many in one process: `python -m bench.control_plane_kit.agents FILE`. Commands on stdin, answers on stdout.
 
 Rules: each has its own connection, certificate and session (gRPC, mutual TLS) and says what a real agent says: Hello, a whole
-status, Ack for every Desired, EndpointsAck, heartbeats, and the state of its replicas; only the containers are missing. One
-container takes START_S to start, one after the other on its node, and all that start together are told in one status. Commands:
-`stats` (one JSON object), `reset` (counts from here on), `lose N` (the first N go silent for good: their connections are cut).
+status, Ack for every Desired, EndpointsAck, heartbeats, and, once `report` was said, the state of its replicas; only the
+containers are missing. One container takes START_S to start, one after the other on its node, and all that start together are
+told in one status. Commands: `stats` (one JSON object), `reset` (counts from here on), `report` (containers begin to start),
+`lose N` (the first N go silent for good: their connections are cut).
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ class Fleet:
         self.random = Random(seed)
         self.stats = Stats()
         self.heartbeat_s = 2.5
+        self.reporting = False
 
 
 class LightAgent:
@@ -202,10 +204,17 @@ class LightAgent:
 
     def _start(self, count: int) -> None:
         """When the new ones run they are told, with those that are gone."""
+        if not self._fleet.reporting:
+            return
         if self._starting is not None:
             self._starting.cancel()
         delay_s = COALESCE_S + count * START_S * self._fleet.random.uniform(0.9, 1.1)
         self._starting = asyncio.get_running_loop().call_later(delay_s, self._report)
+
+    def report(self) -> None:
+        """From now on what runs is told; nothing was so far."""
+        if self._services:
+            self._start(sum(map(len, self._services.values())))
 
     def _report(self) -> None:
         self._starting = None
@@ -289,6 +298,10 @@ async def _serve(fleet: Fleet, agents: list[LightAgent]) -> None:
         if words[0] == "reset":
             for name in ("added", "removed", "settled", "bytes_in", "bytes_out", "messages_in", "messages_out"):
                 setattr(fleet.stats, name, 0)
+        elif words[0] == "report":
+            fleet.reporting = True
+            for agent in agents:
+                agent.report()
         elif words[0] == "lose":
             for agent in agents[: int(words[1])]:
                 agent.lose()

@@ -21,7 +21,7 @@ COSTS = ("s", "cpu_s", "peak_mb", "txns", "etcd_bytes", "bytes")
 def test_a_small_run_ends_with_every_replica_acknowledged_and_leaves_nothing(tmp_path: Path) -> None:
     command = [
         sys.executable, "-m", "bench.control_plane", "--json", "--nodes", "20", "--replicas", "400", "--services", "4",
-        "--node-timeout", "1", "--processes", "1", "--only", "deploy,scale,update,lose",
+        "--node-timeout", "1", "--processes", "1", "--only", "deploy,report,scale,update,lose",
     ]  # fmt: skip
     environment = {"PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=80, check=False)
@@ -30,7 +30,8 @@ def test_a_small_run_ends_with_every_replica_acknowledged_and_leaves_nothing(tmp
     assert (figures["nodes"], figures["replicas"], figures["services"]) == (20, 400, 4)
     assert all(figures[f"{step}_{cost}"] >= 0 for step in STEPS for cost in COSTS)
     assert [figures[f"{step}_acked"] for step in STEPS] == [400, 401, 401, 401]
-    assert [figures[f"{step}_running"] for step in STEPS] == [400, 401, 401, 401]
+    assert [figures[f"{step}_running"] for step in ("report", *STEPS[1:])] == [400, 401, 401, 401]
+    assert figures["report_acked"] == 400 and figures["report_s"] > 0.05, "containers take time"
     assert (figures["scale_added"], figures["update_added"], figures["update_removed"]) == (1, 100, 100)
     assert figures["lost_nodes"] == 2
     assert figures["lost_added"] in (40, 41), "what was on the two nodes, and nothing else"
