@@ -35,7 +35,7 @@ from controller.decide.addresses import SliceBook
 from controller.decide.batch import Batch
 from controller.decide.draft import Draft
 from controller.decide.index import Index
-from controller.decide.types import View
+from controller.decide.types import Settings, View
 from controller.dispatch.endpoints import EndpointBook
 from controller.dispatch.floor import FloorBook
 from controller.loops.writer import PlanWriter
@@ -120,7 +120,12 @@ def silence_counts_from_the_beginning(patch: pytest.MonkeyPatch) -> None:
 
 
 def losing_most_is_no_sign(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(controller.decide.nodes, "_most_are_silent", lambda view, settings, now_ms: (False, None))
+    silence = controller.decide.nodes._silence
+
+    def unheeded(view: View, settings: Settings, now_ms: int) -> Any:
+        return replace(silence(view, settings, now_ms), held=False, returning=False)
+
+    patch.setattr(controller.decide.nodes, "_silence", unheeded)
 
 
 def drained_nodes_take_more(patch: pytest.MonkeyPatch) -> None:

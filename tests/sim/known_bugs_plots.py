@@ -30,10 +30,9 @@ ENDPOINTS: Final = Plot(
         network(4, "shared"),
         apply(5, stack("rest", "shared", all=service(deploy={"mode": "global"}))),
         apply(6, stack("old", "shared", web=service(2, deploy=on("n1"), stop_grace_period="10s"))),
-        slow_tables(25, "n2", 2.5),
+        slow_tables(25, "n2", 1.8),
         unstack(30, "old"),
-        apply(31.6, stack("new", "shared", web=service(6, deploy=on("n1")))),
-        scale(32.4, "new_web", 12),
+        apply(30.5, stack("new", "shared", web=service(24, deploy=on("n1")))),
     ),
     until_s=40, quiet_s=20,
 )  # fmt: skip
@@ -71,10 +70,14 @@ FAILOVER: Final = Plot(
         scale(50, "big_web", 60),
         scale(58, "big_web", 5),
     ),
-    (Fault(20.0, "controller-pause", "c1", 6.0), Fault(36.0, "controller-pause", "c2", 6.0)),
+    (
+        Fault(20.0, "controller-pause", "c1", 6.0),
+        Fault(36.0, "controller-pause", "c2", 6.0),
+        *(Fault(begin_s + n, "crash", f"n{n}", 0.0, 1.0) for begin_s in (21.0, 37.0) for n in (1, 2, 3)),
+    ),
     until_s=60,
 )
-"""Whoever leads stands still for a while, and finds when it goes on that another one does; then more is wanted than fits."""
+"""Whoever leads stands still while containers end, and finds that another one leads; then more is wanted than fits."""
 
 MOST_SILENT: Final = Plot(
     5, (apply(4, stack("base", web=service(10))),),
@@ -126,7 +129,7 @@ AGENTS: Final = Plot(
         apply(20, stack("base", web=service(12))),
     ),
     (
-        *(Fault(20.0 + 0.37 * k + 0.1 * n, "agent-kill", f"n{n}", 0.1) for k in range(8) for n in (1, 2, 3)),
+        *(Fault(20.0 + 0.23 * k + 0.07 * n, "agent-kill", f"n{n}", 0.1) for k in range(12) for n in (1, 2, 3)),
         Fault(35.0, "agent-kill", "n1", 1.0),
     ),
     until_s=38,
@@ -149,8 +152,8 @@ FULL_DISK: Final = Plot(
 UNKNOWN: Final = Plot(
     11,
     (
-        *(apply(4 + n, stack(f"s{n}", web=service(1))) for n in range(8)),
-        *(scale(21 + n / 10, f"s{n}_web", 2) for n in range(8)),
+        *(apply(4 + n, stack(f"s{n}", web=service(1))) for n in range(12)),
+        *(scale(21 + n / 10, f"s{n}_web", 2) for n in range(12)),
     ),
     (Fault(20.0, "store-unknown", "c1", 12.0, 0.5), Fault(20.0, "store-unknown", "c2", 12.0, 0.5)),
     until_s=40,
@@ -160,8 +163,8 @@ UNKNOWN: Final = Plot(
 LATE_WATCH: Final = Plot(
     12,
     (
-        *(apply(4 + n, stack(f"s{n}", web=service(2))) for n in range(3)),
-        *(act for n in range(3) for act in (scale(21 + n, f"s{n}_web", 3), stop(21.2 + n, f"s{n}_web"))),
+        *(apply(4 + n, stack(f"s{n}", web=service(2))) for n in range(6)),
+        *(act for n in range(6) for act in (scale(21 + n, f"s{n}_web", 3), stop(21.2 + n, f"s{n}_web"))),
     ),
     (Fault(20.0, "watch-late", "c1", 10.0, 5.0), Fault(20.0, "watch-late", "c2", 10.0, 5.0)),
     until_s=40,
@@ -170,7 +173,7 @@ LATE_WATCH: Final = Plot(
 
 LOST_WATCH: Final = Plot(
     13,
-    (*(apply(4 + n, stack(f"s{n}", web=service(1))) for n in range(5)), *(scale(16 + n, f"s{n}_web", 3) for n in range(5))),
+    (*(apply(4 + n, stack(f"s{n}", web=service(1))) for n in range(8)), *(scale(16 + n, f"s{n}_web", 3) for n in range(8))),
     (Fault(15.0, "watch-loses", "c1", 10.0, 1.0), Fault(15.0, "watch-loses", "c2", 10.0, 1.0)),
     until_s=26, quiet_s=80,
 )  # fmt: skip
