@@ -97,6 +97,8 @@ class Machine:
         self.address = address
         self.images_missing = False
         self.registry_down = False
+        self.serves = True
+        """The controllers are told where its agent listens; that, every node is told of every other one."""
         self.slow_s = 0.0
         self.create_fails = False
         self.hang: set[str] = set()
@@ -133,7 +135,7 @@ class Machine:
 
     def info(self) -> NodeInfo:
         return NodeInfo(
-            address=self.address, underlay=self.address.partition(":")[0], hostname=self.name, cpus=self.cpus,
+            address=self.address if self.serves else "", underlay=self.address.partition(":")[0], hostname=self.name, cpus=self.cpus,
             memory_bytes=self.memory_bytes, agent_version=VERSION, cgroup="v2", boot_id=f"boot-{self.boots}",
         )  # fmt: skip
 

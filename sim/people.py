@@ -20,12 +20,11 @@ from sim import wishes
 from sim.asking import Asker, Deed, Outcome
 from sim.controller import SimController
 from sim.deeds import Deeds
+from sim.scenario import LARGE
 from sim.trace import Trace
 from sim.wanted import GONE, Wanted
 
 LABELLED_MAX: Final = 30
-READ_MAX: Final = 300
-"""Nodes; in a larger cluster nobody reads whole lists."""
 AT_ONCE: Final = 8
 """So many of the first deeds are done together."""
 SECOND: Final = 0.25
@@ -145,6 +144,10 @@ class People:
             self._busy[deed.about] = None
         return deed
 
+    def _large(self) -> bool:
+        """Then nobody reads whole lists, and nothing is published on every node."""
+        return len(self._world.nodes) > LARGE
+
     def _name(self, kind: str) -> str:
         self._number += 1
         return f"{kind}{self._number}"
@@ -204,7 +207,7 @@ class People:
             return None
         size = self._rng.choice((0, 1, 2, wishes.replicas(self._rng, len(self._world.nodes))))
         if name == "base_web":
-            size = max(1, int(len(self._world.nodes) * self._rng.uniform(0.8, 1.2)))
+            size = max(1, int(wishes.web_replicas(len(self._world.nodes)) * self._rng.uniform(0.8, 1.2)))
         return self._deeds.scale(name, size)
 
     def _turn(self) -> Deed | None:
@@ -232,7 +235,7 @@ class People:
         rng, name = self._rng, self._name("box")
         loose = sorted(self.wanted.networks)
         attached = (Attachment(rng.choice(loose)),) if loose and rng.random() < 0.6 else ()
-        ports = (Port(80, rng.choice(wishes.PORTS)),) if rng.random() < 0.3 else ()
+        ports = (Port(80, rng.choice(wishes.PORTS)),) if rng.random() < 0.3 and not self._large() else ()
         mounts = (Mount("volume", "/data", f"{name}-data"),) if rng.random() < 0.3 else ()
         command = ("job", "20") if rng.random() < 0.2 else None
         container = ContainerSpec(wishes.image(rng), command, networks=attached, ports=ports, mounts=mounts)
@@ -304,6 +307,6 @@ class People:
             found += [look(services.explain, name=service), look(services.get_service, name=service)]
         if stack := next(iter(self._files), ""):
             found.append(look(stacks.plan, None, self._files[stack], stack=stack))
-        if len(self._world.nodes) <= READ_MAX:
+        if not self._large():
             found += [look(services.list_services, {"stack": ""}), look(nodes.list_nodes), look(volumes.list_volumes)]
         return rng.choice(found)

@@ -10,12 +10,15 @@ from sim.faults import Fault
 QUIET_SHARE: Final = 0.35
 QUIET_S_MAX: Final = 240.0
 BEGIN_S: Final = 20.0
+LARGE: Final = 300
+"""Nodes; of a larger cluster what costs nodes x nodes stays small (README.md), and the node timeout is longer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """`minutes`: virtual ones, the quiet time at the end included. `fault_list`: these instead of `faults` from the seed.
-    `quiet_s`: within this time after the last fault everything must be as it should (0: a part of the minutes)."""
+    `quiet_s`: within this time after the last fault everything must be as it should (0: a part of the minutes).
+    `node_timeout_s`: 0: what people choose for so many nodes."""
 
     seed: int
     nodes: int = 5
@@ -24,7 +27,12 @@ class Scenario:
     controllers: int = 3
     fault_list: tuple[Fault, ...] | None = None
     quiet_s: float = 0.0
-    node_timeout_s: float = 10.0
+    node_timeout_s: float = 0.0
+
+    @property
+    def silence_s(self) -> float:
+        """The node timeout."""
+        return self.node_timeout_s or (10.0 if self.nodes <= LARGE else 60.0)
 
     @property
     def total_s(self) -> float:

@@ -11,14 +11,16 @@ from copy import deepcopy
 from random import Random
 from typing import Any, Final
 
+from sim.scenario import LARGE
+
 Project = dict[str, Any]
 Draw = Callable[[Random, int], dict[str, Any]]
 VERSIONS: Final = 9
 ZONES: Final = ("a", "b", "c")
 PORTS: Final = range(8000, 8100)
 HOST_PORTS: Final = range(9000, 9020)
-GLOBAL_MAX: Final = 300
-"""Nodes; in a larger cluster a service on every node is only on the labelled ones."""
+CROWD: Final = 250
+"""Replicas of one service, in the first file of a large cluster."""
 
 
 def replicas(rng: Random, nodes: int) -> int:
@@ -53,8 +55,8 @@ def base(rng: Random, nodes: int) -> dict[str, Any]:
 def web(rng: Random, nodes: int) -> dict[str, Any]:
     """Behind published ports, the cluster's choice or its own."""
     found = base(rng, nodes)
-    port: dict[str, Any] = {"target": 80, "protocol": "tcp", "mode": "ingress"}
-    if rng.random() < 0.6:
+    port: dict[str, Any] = {"target": 80, "protocol": "tcp", "mode": "ingress" if nodes <= LARGE else "host"}
+    if rng.random() < 0.6 and nodes <= LARGE:
         port["published"] = str(rng.choice(PORTS))
     found["ports"] = [port]
     if rng.random() < 0.5:
@@ -90,7 +92,7 @@ def db(rng: Random, nodes: int) -> dict[str, Any]:
 def everywhere(rng: Random, nodes: int) -> dict[str, Any]:
     found = base(rng, nodes)
     found["deploy"] = {"mode": "global", "update_config": update(rng)}
-    if nodes > GLOBAL_MAX:
+    if nodes > LARGE:
         found["deploy"]["placement"] = {"constraints": [f"node.labels.zone=={rng.choice(ZONES)}"]}
     if rng.random() < 0.5:
         port = {"target": 80, "published": str(rng.choice(HOST_PORTS)), "protocol": "tcp", "mode": "host"}
@@ -150,9 +152,21 @@ def project(rng: Random, stack: str, nodes: int) -> Project:
 
 
 def first(nodes: int) -> Project:
-    """Of a cluster that has work: about a replica a node."""
-    web = {"image": "demo/web:1", "networks": {"default": None}, "deploy": {"replicas": nodes}, "stop_grace_period": "1s"}
-    return {"name": "base", "services": {"web": web}, "networks": {"default": {"name": "base_default"}}}
+    """Of a cluster that has work: about a replica a node. In a large one most of them talk to nobody."""
+    networks = {"default": {"name": "base_default"}}
+    services = {"web": _first(web_replicas(nodes)) | {"networks": {"default": None}}}
+    for number, start in enumerate(range(web_replicas(nodes), nodes, CROWD), 1):
+        services[f"crowd{number}"] = _first(min(CROWD, nodes - start)) | {"network_mode": "none"}
+    return {"name": "base", "services": services, "networks": networks}
+
+
+def web_replicas(nodes: int) -> int:
+    """Of the first service: they all know each other."""
+    return nodes if nodes <= LARGE else LARGE // 4
+
+
+def _first(replicas: int) -> dict[str, Any]:
+    return {"image": "demo/web:1", "deploy": {"replicas": replicas}, "stop_grace_period": "1s"}
 
 
 def edited(rng: Random, before: Project, nodes: int) -> Project:

@@ -30,7 +30,7 @@ from sim.loop import VirtualLoop
 from sim.machine import Machine
 from sim.node import SimNode
 from sim.people import People
-from sim.scenario import Scenario
+from sim.scenario import LARGE, Scenario
 from sim.trace import Trace
 from sim.wire import Wire
 
@@ -60,7 +60,7 @@ class World:
         self.injector = Injector(self)
         self.checks = Checks(self.loop.time, self.injector.trouble.calm_since_s)
         self.store.on_write.append(self._wrote)
-        settings = Settings(node_timeout_ms=round(scenario.node_timeout_s * 1000))
+        settings = Settings(node_timeout_ms=round(scenario.silence_s * 1000))
         self.controllers = {name: self._controller(name, settings) for name in scenario.controller_names()}
         self.nodes = {name: self._node(name) for name in scenario.node_names()}
         self.people = People(self, self.chance.stream("people"))
@@ -69,7 +69,7 @@ class World:
 
     def _controller(self, name: str, settings: Settings) -> SimController:
         made = SimController(
-            name, self.store, self.loop, self.wire, self.chance, self.trace, settings, self.scenario.node_timeout_s
+            name, self.store, self.loop, self.wire, self.chance, self.trace, settings, self.scenario.silence_s
         )
         made.crashed = lambda place, error: self._crashed(f"controller/{place}", error)
         return made
@@ -82,6 +82,7 @@ class World:
         number = len(self.clocks)
         address = f"10.{250 + number // 60_000}.{number // 250 % 250}.{number % 250 + 1}"
         machine = Machine(name, self.loop, clock, self.chance, self.trace, self, cpus, memory_bytes, address)
+        machine.serves = number <= LARGE
         where = [controller.address for controller in self.controllers.values()]
         made = SimNode(
             name, machine, self.loop, self.wire, clock, self.chance, self.trace, where, _serial(name), _id(name)

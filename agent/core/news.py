@@ -67,15 +67,22 @@ class Guard:
         self._clock = clock
         self._look_up = look_up or _looked_up
         self._addresses: dict[str, None] = {}
+        self._names: dict[str, None] = {}
+        """Those among them whose host has to be looked up."""
         self._found: dict[str, tuple[str, ...]] = {}
         self._news = asyncio.Event()
 
     def take(self, whole: bool, added: Iterable[str], removed: Iterable[str]) -> None:
         if whole:
             self._addresses.clear()
+            self._names.clear()
         for address in removed:
             self._addresses.pop(address, None)
-        self._addresses |= dict.fromkeys(added)
+            self._names.pop(address, None)
+        for address in added:
+            self._addresses[address] = None
+            if _is_name(address):
+                self._names[address] = None
         self._news.set()
 
     async def keep(self) -> None:
@@ -97,7 +104,7 @@ class Guard:
 
     async def _looked_up(self) -> tuple[str, ...]:
         """The addresses as they were told, and those behind names."""
-        names = [text for text in self._addresses if _is_name(text)]
+        names = [*self._names]
         self._found = {text: self._found.get(text, ()) for text in names}
         for text in names:
             host, _, port = text.rpartition(":")
@@ -114,8 +121,11 @@ class Guard:
 def _is_name(text: str) -> bool:
     host, _, port = text.rpartition(":")
     try:
-        ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
+        if ":" in host:
+            ipaddress.ip_address(host.strip("[]"))
+        else:
+            socket.inet_pton(socket.AF_INET, host)  # every node is told of every other one: the quick way
+    except (ValueError, OSError):
         return bool(host and port)
     return False
 
