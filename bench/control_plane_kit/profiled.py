@@ -1,23 +1,57 @@
 """`python -m bench.control_plane_kit.profiled FILE ARGUMENTS`: a controller whose threads are looked at a hundred times per s,
-from one SIGUSR2 to the next. FILE says then where they were: by function, alone and with what it called.
+from one SIGUSR2 to the next. FILE says then where they were, by function, alone and with what it called; and which rounds of
+the event loop took longest: so long the leader's lease has to wait for its turn.
 
 Rule: looking costs a thread of its own a percent or two; cProfile would make the loop so slow that the lease runs out.
 """
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import CodeType, FrameType
+from typing import Any
 
 from controller.main import main
 
 EVERY_S = 0.01
+ROUNDS = 12
 ROWS = 45
+
+
+class Rounds:
+    """How long each round of the event loop works: seconds by the clock, CPU seconds of its thread, callbacks."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[float, float, int]] = []
+        once: Callable[[Any], None] = vars(asyncio.BaseEventLoop)["_run_once"]
+
+        def timed(loop: Any) -> None:
+            cpu, selector = time.thread_time(), loop._selector
+            began = time.monotonic()
+
+            def select(timeout: float | None) -> Any:
+                nonlocal began
+                found = type(selector).select(selector, timeout)
+                began = time.monotonic()
+                return found
+
+            selector.select = select
+            once(loop)
+            self.rows.append((time.monotonic() - began, time.thread_time() - cpu, len(loop._ready)))
+
+        asyncio.BaseEventLoop._run_once = timed  # type: ignore[attr-defined]
+
+    def result(self) -> list[str]:
+        rows, self.rows = sorted(self.rows, reverse=True), []
+        lines = [f"{wall_s:8.3f} s {cpu_s:8.3f} CPU s, {left} callbacks in the next" for wall_s, cpu_s, left in rows[:ROUNDS]]
+        return [f"the longest of {len(rows)} rounds:", *lines]
 
 
 class Sampler(threading.Thread):
@@ -62,14 +96,16 @@ def _place(code: CodeType) -> str:
 
 def run(path: str, arguments: list[str]) -> int:
     sampler: Sampler | None = None
+    rounds = Rounds()
 
     def turn(*_: object) -> None:
         nonlocal sampler
         if sampler is None:
             sampler = Sampler()
             sampler.start()
+            rounds.rows.clear()
             return
-        Path(path).write_text(sampler.result())
+        Path(path).write_text(sampler.result() + "\n".join(rounds.result()) + "\n")
         sampler = None
 
     signal.signal(signal.SIGUSR2, turn)
