@@ -1,9 +1,9 @@
 """The de-duplicating queue of dirty keys in front of a loop.
 
 Rules: handlers only mark keys; adding a key twice is adding it once. The first key after a quiet time comes out at once; after
-a pass the next one waits a pause (50 ms; as long as the pass took, when that was longer; at most 5 s), so keys gather in
-batches under load, one start alone never waits, and passes take half of the time at most. Waiting is a field (`wake_at`), not
-a task.
+a pass the next one waits a pause (50 ms; as long as the pass took, when that was longer; at most 1 s, or who scales one
+service while a thousand nodes report waits for them), so keys gather in batches under load and one start alone never waits.
+Waiting is a field (`wake_at`), not a task.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Final
 
 PAUSE_S: Final = 0.05
-PAUSE_S_MAX: Final = 5.0
+PAUSE_S_MAX: Final = 1.0
 
 
 class DirtyQueue:
