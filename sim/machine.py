@@ -135,8 +135,8 @@ class Machine:
 
     def info(self) -> NodeInfo:
         return NodeInfo(
-            address=self.address if self.serves else "", underlay=self.address.partition(":")[0], hostname=self.name, cpus=self.cpus,
-            memory_bytes=self.memory_bytes, agent_version=VERSION, cgroup="v2", boot_id=f"boot-{self.boots}",
+            address=self.address if self.serves else "", underlay=self.address.partition(":")[0], hostname=self.name,
+            cpus=self.cpus, memory_bytes=self.memory_bytes, agent_version=VERSION, cgroup="v2", boot_id=f"boot-{self.boots}",
         )  # fmt: skip
 
     # ---- its agent
