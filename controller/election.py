@@ -42,7 +42,8 @@ class NotLeader(Unavailable):
 
 @dataclass(slots=True)
 class Reign:
-    """`guard` belongs into every write of the leader. `started_s`, `good_until`: monotonic seconds."""
+    """`guard` belongs into every write of the leader. `started_s`, `good_until`: monotonic seconds; nodes' silence counts from
+    `started_s`."""
 
     guard: Guard
     epoch: int

@@ -76,8 +76,8 @@ class Leadership:
     async def lead(self, reign: Reign) -> None:
         dispatch = self.dispatch
         assert dispatch is not None, "the dispatch server is made before the first reign"
-        await self._shown(reign.guard.mod_revision)
         await self._compared()
+        await self._shown(reign.guard.mod_revision)
         self._reign = reign
         self._index = Index()
         writer = PlanWriter(self._store, self._picture, reign)
@@ -85,6 +85,7 @@ class Leadership:
         snapshot = self._picture.snapshot()
         self._services.queue.add((EVERYTHING,))
         self._nodes.queue.add(snapshot.of("nodes"))
+        reign.started_s = self._clock.monotonic()  # before, no node could be heard
         dispatch.open(reign)
         try:
             async with asyncio.TaskGroup() as group:

@@ -20,6 +20,8 @@ from model.store_port import Entry, Listing, Store, StoreCompacted, StoreDenied,
 COMPARE_EVERY_S: Final = 60.0
 RETRY_S: Final = 0.2
 RETRY_S_MAX: Final = 5.0
+LOOK_AFTER_S: Final = 2.0
+"""So long somebody waits for the watch to show a change before the store is asked."""
 
 
 class Timer(Protocol):
@@ -85,13 +87,26 @@ class Mirror:
 
     async def wait_for(self, revision: int) -> None:
         """Waits until the mirror shows `revision`: that of a transaction that changed something under its prefix, or 1 for the
-        first listing. A revision that changed nothing under the prefix is shown only by the next compare."""
+        first listing. A revision that changed nothing under the prefix, or that the watch has lost, is shown by a compare."""
         if self.revision >= revision:
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tickets += 1
         self._waiters.insert(bisect_left(self._waiters, (revision, self._tickets)), (revision, self._tickets, waiter))
-        await waiter
+        look_after_s = LOOK_AFTER_S
+        while not waiter.done():
+            pause = asyncio.ensure_future(self._clock.sleep(look_after_s))
+            try:
+                await asyncio.wait({waiter, pause}, return_when=asyncio.FIRST_COMPLETED)
+            except asyncio.CancelledError:
+                waiter.cancel()
+                raise
+            finally:
+                pause.cancel()
+            if not waiter.done() and self.revision:  # the watch may have lost it: nobody waits a minute for that
+                with suppress(_Stale):
+                    await self._look(revision)
+            look_after_s = min(self._compare_every_s, 2 * look_after_s)
 
     def _wake(self) -> None:
         while self._waiters and self._waiters[0][0] <= self.revision:
@@ -147,10 +162,12 @@ class Mirror:
                 raise _Stale  # the watch loses changes, or gave nothing for a whole period while there were some: a new one
             before = self._batches
 
-    async def _look(self) -> int:
-        """One compare; how many keys it put right."""
+    async def _look(self, shows: int | None = None) -> int:
+        """One compare; how many keys it put right. `shows`: none when that revision is shown by then."""
         async with self._looking:
             known = self.revision
+            if shows is not None and known >= shows:
+                return 0
             self._table.start_compare()
             listing = await self._list()
             if listing.revision < known:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.store.memory import Fault, MemoryStore
-from controller.store.mirror import Mirror
+from controller.store.mirror import LOOK_AFTER_S, Mirror
 from controller.store.mirror_table import Table
 from model.store_port import Delete, Entry, Event, Guard, Listing, Op, Put, WatchBatch
 
@@ -136,6 +136,19 @@ async def test_a_compare_that_is_asked_for_heals_at_once_and_the_next_one_makes_
         assert (mirror.healed, store.watches) == (1, 1)
         await clock.advance(60)
         assert store.watches == 2
+
+
+async def test_who_waits_for_what_the_watch_has_lost_waits_for_no_minute() -> None:
+    store, clock = LossyStore(), HandClock()
+    async with running(store, clock) as (mirror, _):
+        store.passes = lambda batch: False
+        revision = await put(store, "a", b"1")
+        waiting = asyncio.ensure_future(mirror.wait_for(revision))
+        await settle()
+        assert not waiting.done()
+        await clock.advance(LOOK_AFTER_S)
+        assert waiting.done()
+        assert values(mirror) == {P + "a": b"1"}
 
 
 async def test_a_watch_that_has_gone_deaf_is_replaced() -> None:
