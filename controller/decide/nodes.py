@@ -9,7 +9,8 @@ Rules:
 - Losing most nodes at once moves nothing. Counted are the nodes that are ready or unreachable, and those that went down within
   the last three timeouts. While more than half of them are silent, no node goes down; it is the controller that is cut off,
   or the whole place has a problem that moving replicas would make worse. Ends when they are heard, or removed by an operator.
-- When it ends because some have come back, the others get one more node timeout: they had the same trouble and are on their way.
+- When it ends because some have come back, the others get one more node timeout: they had the same trouble, and are on their
+  way.
 """
 
 from __future__ import annotations

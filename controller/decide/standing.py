@@ -4,7 +4,8 @@ Rules:
 - A healthy replica is trimmed only when another healthy one of the same slot is older, or when it is leaving (its node is
   drained or no longer fits, its version is old) and its successor runs.
 - After a node's return a slot has two holders: the oldest that runs stays. If the old one does not run (the machine was
-  rebooted) it goes once the younger runs. While none runs both stay, unless all have failed.
+  rebooted) it goes once the younger runs. While none runs both stay, unless all have failed. One that must go and is spent
+  waits for no successor.
 - Entries on a down node are not touched: what they are is not known. An ended replica there (job done) still counts.
 """
 
@@ -35,6 +36,8 @@ class Held:
     leaving: str = ""
     frozen: bool = False
     """On a down node: counted, never touched."""
+    spent: bool = False
+    """It has failed, and as far as can be told nothing more becomes of it. Known where a slot has several holders."""
 
     @property
     def state(self) -> str:
@@ -110,5 +113,5 @@ def _resolve(holders: list[Held]) -> Slot:
     if not stay:
         return Slot(old[0], old[:1])
     if all(held.failed for held in stay):
-        stay = stay[:1]
+        stay, old = stay[:1], [held for held in old if not held.spent]
     return Slot(stay[0], stay + old[:1])

@@ -12,6 +12,7 @@ from typing import Final
 from controller.decide.attached import fixed_of, networks_of
 from controller.decide.batch import Batch
 from controller.decide.index import amounts_of
+from controller.decide.rollout import credible
 from controller.decide.standing import Held, Key, Standing, has_ended, is_ok, settle
 from controller.decide.wording import replica_name
 from model.constraints import parse_constraints, parse_spread
@@ -23,6 +24,8 @@ from scheduler.filters import static_reason
 
 DISK_FULL_MS: Final = 60_000
 """So long a replica that cannot start for lack of disk stays on its node."""
+GIVEN_UP_MS: Final = 75_000
+"""Longer than an agent pauses between two starts."""
 _DISK_WORDS: Final = ("disk full", "no space left on device")
 _SHARED_DRIVERS: Final = frozenset({"nfs", "nfs4", "cifs"})
 
@@ -119,6 +122,7 @@ def begin(batch: Batch, doc: ServiceDoc) -> Work:
 def _collect(batch: Batch, work: Work) -> None:
     doc, newest = work.doc, 0
     holders: dict[Key, list[Held]] = {}
+    several: dict[Key, None] = {}
     done: dict[Key, Held] = {}
     lost: list[tuple[int, str]] = []
     entries = batch.index.placed.get(work.name, {})
@@ -141,6 +145,7 @@ def _collect(batch: Batch, work: Work) -> None:
                     held.leaving = leaving or _disk_full(batch, work, node, status, replica)
                 if key in holders:
                     holders[key].append(held)
+                    several[key] = None
                 else:
                     holders[key] = [held]
             elif ended or work.everywhere:
@@ -149,9 +154,25 @@ def _collect(batch: Batch, work: Work) -> None:
             else:
                 lost.append((replica.slot, node))
     holders.update((key, [held]) for key, held in done.items() if key not in holders)
+    for key in several:
+        _find_spent(batch, work, holders[key])
     work.standing = settle(holders.items())
     work.standing.lost = [(slot, node) for slot, node in sorted(lost) if slot not in holders]
     work.created_ms = max(batch.now_ms, newest + 1)
+
+
+def _find_spent(batch: Batch, work: Work, holders: list[Held]) -> None:
+    """A status does not say whether its agent tries again: who has failed for longer than any pause between two attempts is
+    taken for spent."""
+    restart = work.doc.spec.container.restart
+    pause_ms = GIVEN_UP_MS + round((restart.delay_s or 0.0) * 1000)
+    for held in holders:
+        if held.status is None or not held.failed:
+            continue
+        at = credible(held.status.since_ms, held.replica.created_ms, batch.now_ms) + pause_ms
+        held.spent = has_ended(held.status, restart) or batch.now_ms >= at
+        if not held.spent:
+            batch.wake(work.name, at)
 
 
 def _drop_entry(batch: Batch, work: Work, node: str) -> None:

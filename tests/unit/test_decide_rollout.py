@@ -126,6 +126,22 @@ def test_a_rollout_that_may_continue_does_in_spite_of_failures(cluster: ModelClu
     assert {row.version for rows in cluster.running.values() for row in rows.values()} == {2}
 
 
+def test_an_outdated_replica_that_is_spent_waits_for_no_successor_that_fails_too(cluster: ModelCluster) -> None:
+    update = UpdateConfig(failure_action="continue", order="start-first")
+    cluster.service("web", 1, update=update)
+    cluster.converge()
+    cluster.broken |= {("web", 1), ("web", 2)}
+    cluster.agents()
+    cluster.service("web", 1, version=2, update=update)
+    cluster.decide()
+    cluster.agents()
+    cluster.decide()
+    assert len(cluster.where("web")[1]) == 2, "the old one may be tried again"
+    cluster.converge()
+    rows = [entry.replicas for doc in cluster.docs["assignments"].values() for entry in doc.services]
+    assert [replica.version for replicas in rows for replica in replicas] == [2]
+
+
 def test_an_agents_wrong_clock_does_not_hold_a_rollout_up(cluster: ModelCluster) -> None:
     cluster.service("web", 2)
     cluster.converge()
