@@ -84,7 +84,7 @@ def _service(end: End, document: ServiceDoc, running: Runs) -> Iterator[Missing]
         return
     paused = any("is paused" in note for note in decision.notes)
     for row in sorted(rows):
-        yield from _row(end, document, row, running, paused)
+        yield from _row(end, document, row, running, paused or _waits_for_room(end, document, row, decision))
     if document.spec.mode in GLOBAL:
         missing = _global_missing(end, document, rows)
     else:
@@ -121,6 +121,12 @@ def _row(end: End, document: ServiceDoc, row: Row, running: Runs, paused: bool) 
         return
     said = f"{status.state}: {status.message or 'no message'}" if status else "never reported"
     yield Missing("spec not reached", about, f"{row} does not run ({said})")
+
+
+def _waits_for_room(end: End, document: ServiceDoc, row: Row, decision: DecisionDoc) -> bool:
+    """It is to run until a new one does (`start-first`), says so, and there really is no node for another one."""
+    said = any(note.startswith(f"{row.service}.{row.slot} stays on {row.node} ") for note in decision.notes)
+    return said and document.spec.update.order == "start-first" and row.version != document.version and not _room(end, document)
 
 
 def _ends_by_itself(end: End, row: Row) -> bool:

@@ -15,7 +15,7 @@ from model.documents import (
     StatusDoc,
     VolumePlaceDoc,
 )  # fmt: skip
-from model.spec import Resources
+from model.spec import Placement, Resources, UpdateConfig
 from sim.checks.settled import End, unfinished
 from tests.sim.history import History, Made
 
@@ -63,6 +63,19 @@ def test_an_old_version_is_missing_unless_the_update_is_paused(seen: History) ->
     assert missing(seen) == [("spec not reached", "service/web")] * 2
     seen.put("decisions", "web", DecisionDoc("web", notes=("update to version 2 is paused: it does not stay up",)))
     assert missing(seen) == []
+
+
+def test_an_old_version_may_wait_for_room_only_when_there_is_none(seen: History) -> None:
+    for scale, found in ((3, []), (2, [("spec not reached", "service/web")] * 2)):
+        placement = Placement(max_replicas_per_node=1)
+        rows = {f"n{slot}": f"web.{slot}" if slot <= scale else "" for slot in (1, 2, 3)}
+        seen.service("web", scale, placement=placement, update=UpdateConfig(order="start-first"))
+        seen.assign(**rows)
+        seen.change("web", version=2)
+        stays = tuple(f"web.{slot} stays on n{slot} (version 1): no room" for slot in range(1, scale + 1))
+        seen.put("decisions", "web", DecisionDoc("web", notes=stays))
+        held = boxes(n3=[Made("c", "id-web", 3)] if scale == 3 else [])
+        assert missing(seen, End(seen.checks.facts, held, {})) == found
 
 
 def test_a_surplus_is_seen(seen: History) -> None:
