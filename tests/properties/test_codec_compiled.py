@@ -62,7 +62,8 @@ def test_an_assignment_that_names_its_replicas_one_by_one_is_read_as_runs() -> N
         {"slot": 1, "version": 1, "created_ms": 5}]}"""
     found = codec.decode(AssignedService, older)
     assert found == AssignedService("id1", "web", ((1, 5, 1, 2), (2, 9, 4)))
-    assert found.replicas == (Assigned(1, 1, 5), Assigned(2, 1, 5), Assigned(4, 2, 9)) and found.count == 3
+    assert found.replicas == (Assigned(1, 1, 5), Assigned(2, 1, 5), Assigned(4, 2, 9))
+    assert found.count == 3
     assert codec.decode(AssignedService, codec.encode(found)) == found
     with pytest.raises(ValueError, match="runs: missing"):
         codec.decode(AssignedService, b'{"service_id": "id1", "name": "web", "replicas": [{"slot": 4}]}')
