@@ -99,7 +99,8 @@ class Dispatch:
         return session.status if session else None
 
     def _leads(self) -> bool:
-        return self._reign is not None
+        """Not when it has stood still and another may lead by now: what it would tell a node is old."""
+        return self._reign is not None and self._reign.valid()
 
     def _leader_address(self) -> str:
         """Of the other controller that leads; empty when there is none: one that has led may still stand in the document."""

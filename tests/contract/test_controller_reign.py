@@ -43,7 +43,7 @@ class Asked:
 
 
 @contextlib.asynccontextmanager
-async def opening(folder: Path) -> AsyncIterator[tuple[Dispatch, Asked, Any]]:
+async def opening(folder: Path) -> AsyncIterator[tuple[Dispatch, Asked, Any, Reign]]:
     """A leader's dispatch, and a node's session that waits for the store's word about the node."""
     pki = ensure_pki(folder / "pki", "c1", [])
     pair = pki.authority.issue("n1", ROLE_NODE, ["n1.node.shoal"])
@@ -52,7 +52,8 @@ async def opening(folder: Path) -> AsyncIterator[tuple[Dispatch, Asked, Any]]:
     dispatch = Dispatch(picture, RealClock(), 1.0, asked.read, lambda node: None, lambda events: None)
     server = DispatchServer(dispatch, pki)
     port = await server.start("127.0.0.1:0")
-    dispatch.open(Reign(Guard(key("leader"), 1), 1, "c", 1, 0, RealClock().monotonic, good_until=float("inf")))
+    reign = Reign(Guard(key("leader"), 1), 1, "c", 1, 0, RealClock().monotonic, good_until=float("inf"))
+    dispatch.open(reign)
     credentials = grpc.ssl_channel_credentials(pki.authority.pem, pair.key, pair.certificate)
     options = (("grpc.ssl_target_name_override", CONTROLLER_SERVER_NAME),)
     try:
@@ -61,25 +62,32 @@ async def opening(folder: Path) -> AsyncIterator[tuple[Dispatch, Asked, Any]]:
             call = channel.stream_stream(path, pb.FromNode.SerializeToString, pb.ToNode.FromString)()
             await call.write(pb.FromNode(hello=pb.Hello(node="n1")))
             await asked.begun.wait()
-            yield dispatch, asked, call
+            yield dispatch, asked, call, reign
     finally:
         await server.stop()
 
 
 async def test_a_session_that_opens_during_a_reign_is_welcome(tmp_path: Path) -> None:
-    async with opening(tmp_path) as (dispatch, asked, call):
+    async with opening(tmp_path) as (dispatch, asked, call, _):
         asked.go_on.set()
         assert (await call.read()).WhichOneof("kind") == "welcome"
         assert dispatch.sessions()["n1"].open
 
 
 async def test_a_session_that_opens_while_the_reign_ends_is_sent_on(tmp_path: Path) -> None:
-    async with opening(tmp_path) as (dispatch, asked, call):
+    async with opening(tmp_path) as (dispatch, asked, call, _):
         dispatch.shut()
         asked.go_on.set()
         assert (await call.read()).WhichOneof("kind") == "redirect"
         assert await call.read() is aio.EOF
         assert dispatch.sessions() == {}, "the node would believe that somebody looks after it"
+
+
+async def test_who_stood_still_for_longer_than_its_lease_tells_no_node_its_old_state(tmp_path: Path) -> None:
+    async with opening(tmp_path) as (_, asked, call, reign):
+        reign.good_until = 0.0
+        asked.go_on.set()
+        assert (await call.read()).WhichOneof("kind") == "redirect"
 
 
 async def test_an_election_that_is_ended_while_a_reign_ends_does_end() -> None:
