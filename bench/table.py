@@ -26,7 +26,9 @@ BENCHES: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
     "names": ("The name server of one node", ("--rounds", "1")),
     "scheduler": ("The scheduler at scale, CPU seconds", ()),
     "decide": ("One decision beside 10,000 services of 10 replicas on 1,000 nodes, CPU time", ()),
-    "control_plane": ("The control plane: a real etcd, thousands of agents' streams", ()),
+    "control_plane": (
+        "The control plane: a real etcd, 1,000 agents' streams, 200,000 replicas", ("--nodes", "1000", "--replicas", "200000"),
+    ),  # fmt: skip
     "store": ("The store", ()),
 }
 LIMIT_S: Final = 1_800
