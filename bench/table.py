@@ -28,7 +28,7 @@ BENCHES: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
     "decide": ("One decision beside 10,000 services of 10 replicas on 1,000 nodes, CPU time", ()),
     "control_plane": (
         "The control plane: a real etcd, 1,000 agents' streams, 200,000 replicas", ("--nodes", "1000", "--replicas", "200000"),
-    ),  # fmt: skip
+    ),
     "store": ("The store", ()),
 }
 LIMIT_S: Final = 1_800
