@@ -12,8 +12,9 @@ from random import Random
 from typing import Any, Final, cast
 
 from agent.core.service import AgentService, Context
-from model.errors import ShoalError, Unavailable
+from model.errors import Unavailable
 from sim.node import SimNode
+from sim.process import answered
 
 WAY_S: Final = (0.001, 0.005)
 NO_CONTEXT: Final = cast(Context, None)
@@ -36,7 +37,7 @@ class AgentCalls:
             raise Unavailable(f"node {node} cannot be reached: connection refused")
         service = AgentService(found.runner)
         reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        found.process.spawn(_served(getattr(service, method)(request, NO_CONTEXT), reply), f"{method} for {controller}")
+        found.process.spawn(answered(getattr(service, method)(request, NO_CONTEXT), reply), f"{method} for {controller}")
         answer = await reply
         await self._way(node, controller)
         return answer
@@ -45,14 +46,3 @@ class AgentCalls:
         await asyncio.sleep(self._rng.uniform(*WAY_S))
         if not self._passes(source, target):
             await asyncio.get_running_loop().create_future()
-
-
-async def _served(work: Any, reply: asyncio.Future[Any]) -> None:
-    try:
-        answer = await work
-    except ShoalError as error:
-        if not reply.done():
-            reply.set_exception(error)
-    else:
-        if not reply.done():
-            reply.set_result(answer)

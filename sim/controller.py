@@ -27,7 +27,7 @@ from model.errors import ShoalError, Unavailable
 from sim.chance import Chance
 from sim.clock import SimClock, SimRandom
 from sim.loop import VirtualLoop
-from sim.process import Process
+from sim.process import Process, answered
 from sim.store import StoreFaults, StoreSide
 from sim.trace import Trace
 from sim.wire import Wire
@@ -192,22 +192,11 @@ class SimController:
                 reply.set_exception(Gone(f"controller {self.name}: the connection broke"))
 
         process.on_death.append(died)
-        process.spawn(_answered(work(api), reply), "request")
+        process.spawn(answered(work(api), reply), "request")
         try:
             return await reply
         finally:
             process.on_death.remove(died)
-
-
-async def _answered(work: Awaitable[T], reply: asyncio.Future[T]) -> None:
-    try:
-        answer = await work
-    except ShoalError as error:
-        if not reply.done():
-            reply.set_exception(error)
-    else:
-        if not reply.done():
-            reply.set_result(answer)
 
 
 async def _no_agents(controller: str, node: str, method: str, request: Any) -> Any:

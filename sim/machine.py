@@ -67,14 +67,6 @@ class Hooks(Protocol):
         """`why`: `stopped` (the agent ended it), `crashed` (by itself, or a fault), `power`."""
 
 
-class NoHooks:
-    def container_started(self, node: str, box: Box) -> None:
-        """Nobody looks."""
-
-    def container_ended(self, node: str, box: Box, code: int | None, why: str) -> None:
-        """Nobody looks."""
-
-
 class Machine:
     """`runtime`, `images`, `volumes`, `network`, `journal` and `tables` outlive agents; `balance` is the present agent's.
     `address`: host:port of its agent."""

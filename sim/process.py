@@ -10,9 +10,11 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from model.errors import ShoalError
 
 if TYPE_CHECKING:
     from sim.loop import VirtualLoop
@@ -134,3 +136,16 @@ class Kept:
 
     def pending(self) -> list[asyncio.Task[Any]]:
         return [task for task in self._tasks if not task.done()]
+
+
+async def answered(work: Awaitable[_T], reply: asyncio.Future[_T]) -> None:
+    """For somebody in another process: the answer, or the error that is one, is put into `reply`. Whoever asked may have
+    given up; anything else that is raised is a crash of the process that works."""
+    try:
+        answer = await work
+    except ShoalError as error:
+        if not reply.done():
+            reply.set_exception(error)
+    else:
+        if not reply.done():
+            reply.set_result(answer)

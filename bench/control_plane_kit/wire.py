@@ -5,20 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from controller.dispatch.encoded import varint
 from protos import node_pb2 as pb
 
 Slot = tuple[int, int, int]
 BRIDGE = b"\n\x06bridge"
 """`network` of an Address."""
-
-
-def varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def field(number: int, data: bytes) -> bytes:
