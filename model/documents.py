@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from model.autoscale import NodeGroupSpec
 from model.spec import Attachment, NetworkSpec, Pairs, Port, ServiceSpec, VolumeSpec
 
 PREFIX = "/shoal/v1/"
@@ -307,6 +308,107 @@ class EventChunkDoc:
 
     first: int
     events: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleOrderDoc:
+    """`scaleorders/SERVICE` [writer: api]. What a person says to the autoscaler meanwhile. `id` is the service's.
+
+    `paused`: directions it may not take; `floor`: a manual `scale` holds at least so many until `floor_until_ms`.
+    """
+
+    id: str
+    name: str
+    paused: Literal["", "in", "out", "both"] = ""
+    floor: int = 0
+    floor_until_ms: int = 0
+
+
+class MetricReading(NamedTuple):
+    """What one metric said in one decision: total over all replicas, how many of them spoke, the count it wants."""
+
+    metric: str
+    value: float | None
+    replicas: int
+    wanted: int | None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleDecision:
+    """One decision that changed something, with its inputs. `ready` and `starting`: replicas at that moment."""
+
+    at_ms: int
+    before: int
+    wanted: int
+    sentence: str
+    readings: tuple[MetricReading, ...] = ()
+    ready: int = 0
+    starting: int = 0
+    acted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleDoc:
+    """`scales/SERVICE` [writer: leader]. What the autoscaler knows from one decision to the next, also across leaders.
+
+    `recommended`: (Unix ms, count), the largest counts of the window, newest last, falling; `steps`: (Unix ms, count before),
+    the changes of the last windows; `failing`: (metric, times in a row); `quiet_since_ms`: below activation since (0: not);
+    `history`: the newest decisions, newest last.
+    """
+
+    id: str
+    name: str
+    wanted: int = 0
+    recommended: tuple[tuple[int, int], ...] = ()
+    steps: tuple[tuple[int, int], ...] = ()
+    failing: tuple[tuple[str, int], ...] = ()
+    quiet_since_ms: int = 0
+    last: ScaleDecision | None = None
+    history: tuple[ScaleDecision, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeGroupDoc:
+    """`nodegroups/NAME` [writer: api]. `removing`: its machines go, then it."""
+
+    id: str
+    spec: NodeGroupSpec
+    removing: bool = False
+    created_ms: int = 0
+    updated_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One machine of a group. `id` is the provider's (empty while it is not known), `node` the name it joins under.
+
+    `failed`: the provider could not, `message` says why; it is deleted, and the group waits until `back_off_until_ms`.
+    """
+
+    node: str
+    state: Literal["creating", "joining", "ready", "draining", "deleting", "failed"]
+    since_ms: int
+    id: str = ""
+    idle_since_ms: int = 0
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MachinesDoc:
+    """`machines/GROUP` [writer: leader]. What became of the group. `id` is the group's; `history`: what was decided and
+    why, newest last."""
+
+    id: str
+    group: str
+    machines: tuple[Machine, ...] = ()
+    added_ms: int = 0
+    removed_ms: int = 0
+    back_off_until_ms: int = 0
+    failures: int = 0
+    number: int = 0
+    """Of the newest machine: names are never used twice."""
+    history: tuple[Event, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from model.autoscale import Autoscale, MetricsPort
+
 Pairs = tuple[tuple[str, str], ...]
 Mode = Literal["replicated", "global", "replicated-job", "global-job"]
 
@@ -218,6 +220,10 @@ class ServiceSpec:
     """`x-` keys as (name, JSON text)."""
     priority: int = 0
     """`x-priority`: who has more gets room first, and where there is none, that of replicas of those who have less."""
+    autoscale: Autoscale | None = None
+    """`x-autoscale`; None: only people change the number of replicas."""
+    metrics: MetricsPort | None = None
+    """`x-metrics`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ class FromNode(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     ACK_FIELD_NUMBER: _builtins.int
     ENDPOINTS_ACK_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    WAKE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -39,6 +41,10 @@ class FromNode(_message.Message):
     def ack(self) -> Global___Ack: ...
     @_builtins.property
     def endpoints_ack(self) -> Global___EndpointsAck: ...
+    @_builtins.property
+    def samples(self) -> Global___Samples: ...
+    @_builtins.property
+    def wake(self) -> Global___Wake: ...
     def __init__(
         self,
         *,
@@ -47,16 +53,239 @@ class FromNode(_message.Message):
         status: Global___Status | None = ...,
         ack: Global___Ack | None = ...,
         endpoints_ack: Global___EndpointsAck | None = ...,
+        samples: Global___Samples | None = ...,
+        wake: Global___Wake | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "endpoints_ack", b"endpoints_ack", "heartbeat", b"heartbeat", "hello", b"hello", "kind", b"kind", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "endpoints_ack", b"endpoints_ack", "heartbeat", b"heartbeat", "hello", b"hello", "kind", b"kind", "samples", b"samples", "status", b"status", "wake", b"wake"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "endpoints_ack", b"endpoints_ack", "heartbeat", b"heartbeat", "hello", b"hello", "kind", b"kind", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "endpoints_ack", b"endpoints_ack", "heartbeat", b"heartbeat", "hello", b"hello", "kind", b"kind", "samples", b"samples", "status", b"status", "wake", b"wake"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["hello", "heartbeat", "status", "ack", "endpoints_ack"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["hello", "heartbeat", "status", "ack", "endpoints_ack", "samples", "wake"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___FromNode: _TypeAlias = FromNode  # noqa: Y015
+
+@_typing.final
+class Samples(_message.Message):
+    """Measured on this node, every Welcome.sample_s. Rates are per second over interval_ms, amounts as they stood at its end. Lost ones
+    are never sent again: they are measurements, not state.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AT_MS_FIELD_NUMBER: _builtins.int
+    INTERVAL_MS_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    TRAFFIC_FIELD_NUMBER: _builtins.int
+    at_ms: _builtins.int
+    """Unix time of the interval's end"""
+    interval_ms: _builtins.int
+    @_builtins.property
+    def node(self) -> Global___NodeSample: ...
+    @_builtins.property
+    def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplicaSample]:
+        """those that run here"""
+
+    @_builtins.property
+    def traffic(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrafficSample]:
+        """what this node balanced, to replicas wherever they are"""
+
+    def __init__(
+        self,
+        *,
+        at_ms: _builtins.int = ...,
+        interval_ms: _builtins.int = ...,
+        node: Global___NodeSample | None = ...,
+        replicas: _abc.Iterable[Global___ReplicaSample] | None = ...,
+        traffic: _abc.Iterable[Global___TrafficSample] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["node", b"node"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "interval_ms", b"interval_ms", "node", b"node", "replicas", b"replicas", "traffic", b"traffic"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Samples: _TypeAlias = Samples  # noqa: Y015
+
+@_typing.final
+class NodeSample(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CPU_CORES_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    RX_BYTES_PER_S_FIELD_NUMBER: _builtins.int
+    TX_BYTES_PER_S_FIELD_NUMBER: _builtins.int
+    READ_BYTES_PER_S_FIELD_NUMBER: _builtins.int
+    WRITE_BYTES_PER_S_FIELD_NUMBER: _builtins.int
+    DISK_USED_BYTES_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_FIELD_NUMBER: _builtins.int
+    cpu_cores: _builtins.float
+    """used by everything on the machine"""
+    memory_bytes: _builtins.int
+    """working set"""
+    rx_bytes_per_s: _builtins.float
+    tx_bytes_per_s: _builtins.float
+    read_bytes_per_s: _builtins.float
+    write_bytes_per_s: _builtins.float
+    disk_used_bytes: _builtins.int
+    """of the file system of the data directory"""
+    disk_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        cpu_cores: _builtins.float = ...,
+        memory_bytes: _builtins.int = ...,
+        rx_bytes_per_s: _builtins.float = ...,
+        tx_bytes_per_s: _builtins.float = ...,
+        read_bytes_per_s: _builtins.float = ...,
+        write_bytes_per_s: _builtins.float = ...,
+        disk_used_bytes: _builtins.int = ...,
+        disk_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_cores", b"cpu_cores", "disk_bytes", b"disk_bytes", "disk_used_bytes", b"disk_used_bytes", "memory_bytes", b"memory_bytes", "read_bytes_per_s", b"read_bytes_per_s", "rx_bytes_per_s", b"rx_bytes_per_s", "tx_bytes_per_s", b"tx_bytes_per_s", "write_bytes_per_s", b"write_bytes_per_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeSample: _TypeAlias = NodeSample  # noqa: Y015
+
+@_typing.final
+class ReplicaSample(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    CPU_CORES_FIELD_NUMBER: _builtins.int
+    THROTTLED_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    PIDS_FIELD_NUMBER: _builtins.int
+    RX_BYTES_PER_S_FIELD_NUMBER: _builtins.int
+    TX_BYTES_PER_S_FIELD_NUMBER: _builtins.int
+    READ_BYTES_PER_S_FIELD_NUMBER: _builtins.int
+    WRITE_BYTES_PER_S_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
+    cpu_cores: _builtins.float
+    throttled: _builtins.float
+    """share of the periods in which it was held back"""
+    memory_bytes: _builtins.int
+    """working set"""
+    pids: _builtins.int
+    rx_bytes_per_s: _builtins.float
+    tx_bytes_per_s: _builtins.float
+    read_bytes_per_s: _builtins.float
+    write_bytes_per_s: _builtins.float
+    @_builtins.property
+    def key(self) -> Global___ReplicaKey: ...
+    @_builtins.property
+    def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricSample]:
+        """scraped from the replica itself, those its policy names"""
+
+    def __init__(
+        self,
+        *,
+        key: Global___ReplicaKey | None = ...,
+        cpu_cores: _builtins.float = ...,
+        throttled: _builtins.float = ...,
+        memory_bytes: _builtins.int = ...,
+        pids: _builtins.int = ...,
+        rx_bytes_per_s: _builtins.float = ...,
+        tx_bytes_per_s: _builtins.float = ...,
+        read_bytes_per_s: _builtins.float = ...,
+        write_bytes_per_s: _builtins.float = ...,
+        metrics: _abc.Iterable[Global___MetricSample] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_cores", b"cpu_cores", "key", b"key", "memory_bytes", b"memory_bytes", "metrics", b"metrics", "pids", b"pids", "read_bytes_per_s", b"read_bytes_per_s", "rx_bytes_per_s", b"rx_bytes_per_s", "throttled", b"throttled", "tx_bytes_per_s", b"tx_bytes_per_s", "write_bytes_per_s", b"write_bytes_per_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplicaSample: _TypeAlias = ReplicaSample  # noqa: Y015
+
+@_typing.final
+class MetricSample(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    value: _builtins.float
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MetricSample: _TypeAlias = MetricSample  # noqa: Y015
+
+@_typing.final
+class TrafficSample(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_ID_FIELD_NUMBER: _builtins.int
+    REPLICA_FIELD_NUMBER: _builtins.int
+    CONNECTIONS_PER_S_FIELD_NUMBER: _builtins.int
+    IN_BYTES_PER_S_FIELD_NUMBER: _builtins.int
+    OUT_BYTES_PER_S_FIELD_NUMBER: _builtins.int
+    OPEN_FIELD_NUMBER: _builtins.int
+    service_id: _builtins.str
+    replica: _builtins.str
+    """shop_web.3"""
+    connections_per_s: _builtins.float
+    in_bytes_per_s: _builtins.float
+    out_bytes_per_s: _builtins.float
+    open: _builtins.int
+    """connections, now"""
+    def __init__(
+        self,
+        *,
+        service_id: _builtins.str = ...,
+        replica: _builtins.str = ...,
+        connections_per_s: _builtins.float = ...,
+        in_bytes_per_s: _builtins.float = ...,
+        out_bytes_per_s: _builtins.float = ...,
+        open: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connections_per_s", b"connections_per_s", "in_bytes_per_s", b"in_bytes_per_s", "open", b"open", "out_bytes_per_s", b"out_bytes_per_s", "replica", b"replica", "service_id", b"service_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrafficSample: _TypeAlias = TrafficSample  # noqa: Y015
+
+@_typing.final
+class Wake(_message.Message):
+    """Somebody has called a service that sleeps; the caller is held until a replica is ready."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_ID_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    service_id: _builtins.str
+    waiting: _builtins.int
+    """callers held on this node; 0: no longer"""
+    def __init__(
+        self,
+        *,
+        service_id: _builtins.str = ...,
+        waiting: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["service_id", b"service_id", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Wake: _TypeAlias = Wake  # noqa: Y015
 
 @_typing.final
 class Hello(_message.Message):
@@ -425,8 +654,11 @@ class Welcome(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     HEARTBEAT_S_FIELD_NUMBER: _builtins.int
     CONTROLLERS_FIELD_NUMBER: _builtins.int
+    SAMPLE_S_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     heartbeat_s: _builtins.float
+    sample_s: _builtins.float
+    """how often to send Samples; 0: never"""
     @_builtins.property
     def controllers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """dispatch addresses to try when this one is gone"""
@@ -437,10 +669,11 @@ class Welcome(_message.Message):
         epoch: _builtins.int = ...,
         heartbeat_s: _builtins.float = ...,
         controllers: _abc.Iterable[_builtins.str] | None = ...,
+        sample_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["controllers", b"controllers", "epoch", b"epoch", "heartbeat_s", b"heartbeat_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["controllers", b"controllers", "epoch", b"epoch", "heartbeat_s", b"heartbeat_s", "sample_s", b"sample_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -948,11 +1181,15 @@ class ServiceEndpoints(_message.Message):
     ENDPOINTS_FIELD_NUMBER: _builtins.int
     VIP_FIELD_NUMBER: _builtins.int
     PORTS_FIELD_NUMBER: _builtins.int
+    SLEEPING_FIELD_NUMBER: _builtins.int
+    TARGETS_FIELD_NUMBER: _builtins.int
     service_id: _builtins.str
     name: _builtins.str
     """full name"""
     vip: _builtins.str
     """IPv4; empty: none (dnsrr, single containers)"""
+    sleeping: _builtins.bool
+    """scaled to zero: callers are held and Wake is sent"""
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """what it answers to on this network, full name and aliases included"""
@@ -963,6 +1200,10 @@ class ServiceEndpoints(_message.Message):
     def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___PublishedPort]:
         """in the network `ingress` only"""
 
+    @_builtins.property
+    def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """TCP ports its replicas expose; known also while it sleeps"""
+
     def __init__(
         self,
         *,
@@ -972,10 +1213,12 @@ class ServiceEndpoints(_message.Message):
         endpoints: _abc.Iterable[Global___Endpoint] | None = ...,
         vip: _builtins.str = ...,
         ports: _abc.Iterable[Global___PublishedPort] | None = ...,
+        sleeping: _builtins.bool = ...,
+        targets: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "name", b"name", "names", b"names", "ports", b"ports", "service_id", b"service_id", "vip", b"vip"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "name", b"name", "names", b"names", "ports", b"ports", "service_id", b"service_id", "sleeping", b"sleeping", "targets", b"targets", "vip", b"vip"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
