@@ -352,9 +352,9 @@ class ScaleDecision:
 class ScaleDoc:
     """`scales/SERVICE` [writer: leader]. What the autoscaler knows from one decision to the next, also across leaders.
 
-    `recommended`: (Unix ms, count), falling: each was wanted until then at the latest, the last one since then and still, so that
-    a steady service writes nothing; none: nothing is known of the time before; `steps`: (Unix ms, count before),
-    the changes of the last windows; `failing`: (metric, Unix ms since when); `quiet_since_ms`: below activation since (0: not);
+    `recommended`: (Unix ms, count), falling: each was wanted until then at the latest, the last one since then and still, so
+    that a steady service writes nothing; none: nothing is known of the time before. `steps`: (Unix ms, count before), the
+    changes of the last windows; `failing`: (metric, Unix ms since when); `quiet_since_ms`: below activation since (0: not);
     `history`: the newest decisions, newest last.
     """
 
