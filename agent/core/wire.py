@@ -68,7 +68,7 @@ def _service_names(item: pb.ServiceEndpoints) -> ServiceNames:
     ports = tuple(
         Port(row.target, row.published, row.protocol or "tcp", "ingress", row.host_ip, local=row.local) for row in item.ports
     )
-    return ServiceNames(item.service_id, item.name, tuple(item.names), endpoints, _ipv4(item.vip), ports)
+    return ServiceNames(item.service_id, item.name, tuple(item.names), endpoints, _ipv4(item.vip), ports, item.sleeping)
 
 
 def _endpoint(row: pb.Endpoint) -> EndpointName:

@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 from agent.network.balance_port import LocalPort, Place, Traffic
 from agent.network.draining import Draining
+from agent.network.holding import Holding
 from agent.network.port_holder import OTHER, Port, PortHolder, _Hold, text
 from agent.network.published import PublishedPorts
-from agent.plan.balance import INGRESS, Backend, Frontend, HostPort, Member, Vip, families, port_frontend
+from agent.plan.balance import HELD, INGRESS, Backend, Frontend, HostPort, Member, Vip, families, port_frontend
 from agent.plan.balance_book import BalanceBook
 from agent.plan.forget import Forgetting
 from agent.plan.names import EndpointsMessage, ServiceNames
@@ -107,6 +108,7 @@ class MemoryBalancer:
         self._forgetting = Forgetting(clock.monotonic())
         self._draining = Draining(self._forgetting, open_connections, self._book.prefix6_of, clock)
         self._ports = _Ports(self._book, say, self.tables.taken)
+        self._holding = Holding(self._book.sleeps, clock)
         self._known: dict[str, dict[str, ServiceNames]] = {}
         self._by_vip: dict[Place, dict[str, None]] = {}
         self._renamed: dict[Frontend, None] = {}
@@ -123,6 +125,7 @@ class MemoryBalancer:
         self._forgetting.take(message, self._clock.monotonic())
         self._book.take(message)
         self._note(message)
+        self._holding.look()
         self._number = max(self._number, message.number)
         self._ports.ingress(self._book.ingress_ports())
         self._soon()
@@ -211,6 +214,8 @@ class MemoryBalancer:
 
     def _sends(self, frontend: Frontend, slots: tuple[Backend, ...]) -> tuple[Sending, ...]:
         """Without those of IPv6, which are the same, and those that another node balances again."""
+        if slots == HELD:
+            return ()
         if isinstance(frontend, Vip):
             network = self._bridges.get(frontend.bridge, "")
             owner = min(self._by_vip.get((network, frontend.address), {}), default="")
@@ -243,6 +248,15 @@ class MemoryBalancer:
         network = next((name for name, subnet in self._subnets.items() if address in subnet), "")
         prefix6 = self._book.prefix6_of(network)
         return HostPort(port.protocol, port.published, port.target, port.address, port.host_ip, prefix6)
+
+    # -- who is held
+
+    def call(self, link: str, protocol: str, address: str, port: int, caller: str) -> None:
+        """Somebody sends a first packet."""
+        self._holding.called(self._book.called(link, protocol, address, port), caller)
+
+    async def held(self, beyond: Mapping[str, int]) -> Mapping[str, int]:
+        return await self._holding.changed(beyond)
 
     # -- the rest
 

@@ -72,6 +72,9 @@ class Balancer(Protocol):
         """The ports of mode host of one replica, all of them, each time (none: taken back); with the numbers they got. Raises
         Conflict naming who has a port that is taken: `name` is what a person calls this replica."""
 
+    async def held(self, beyond: Mapping[str, int]) -> Mapping[str, int]:
+        """Waits until other callers of sleeping services are held on this node than `beyond`; service id -> how many."""
+
     async def traffic(self) -> tuple[Traffic, ...]:
         """Counts for each replica that is or was known."""
 
@@ -113,6 +116,10 @@ class NoBalancer:
 
     def publish(self, sandbox: str, ports: Collection[LocalPort], name: str = "") -> tuple[LocalPort, ...]:
         return tuple(ports)
+
+    async def held(self, beyond: Mapping[str, int]) -> Mapping[str, int]:
+        await asyncio.Event().wait()
+        return {}
 
     async def traffic(self) -> tuple[Traffic, ...]:
         return ()

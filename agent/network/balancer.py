@@ -24,6 +24,7 @@ from typing import Final, Protocol
 from agent.network.balance_port import LocalPort, Place, Traffic
 from agent.network.draining import Draining
 from agent.network.drift import Drift
+from agent.network.holding import CallLog, Holding
 from agent.network.nft import Nft
 from agent.network.published import PublishedPorts
 from agent.plan import balance_held, balance_rules
@@ -33,6 +34,7 @@ from agent.plan.balance_udp import Stale, Unfinished, stale
 from agent.plan.forget import Forgetting
 from agent.plan.names import EndpointsMessage
 from agent.plan.network import LinkPlan
+from agent.plan.nflog import Call
 from agent.plan.nfnl import UDP, Connection, Side
 from model.errors import RuntimeFailed
 from model.ports import Clock
@@ -70,6 +72,8 @@ class KernelBalancer:
         self._forgetting = Forgetting(clock.monotonic())
         self._draining = Draining(self._forgetting, conntrack.open_connections, self._book.prefix6_of, clock)
         self._ports = PublishedPorts(self._book, say)
+        self._holding = Holding(self._book.sleeps, clock)
+        self._calls: CallLog | None = None
         self._seen = -1
         self._lock = asyncio.Lock()
         self._news = asyncio.Event()
@@ -89,6 +93,7 @@ class KernelBalancer:
         """Take over the table of an earlier agent, or make one. Needs root."""
         await asyncio.to_thread(self._take_over)
         self._task = asyncio.get_running_loop().create_task(self._run(), name="balancer")
+        self._calls = CallLog(balance_rules.LOG_GROUP, self._called)
 
     def _take_over(self) -> None:
         if (held := self._held()) is not None:
@@ -124,6 +129,7 @@ class KernelBalancer:
     def take(self, message: EndpointsMessage) -> None:
         self._forgetting.take(message, self._clock.monotonic())
         self._book.take(message)
+        self._holding.look()
         self._number = max(self._number, message.number)
         self._ports.ingress(self._book.ingress_ports())
         self._news.set()
@@ -221,6 +227,15 @@ class KernelBalancer:
         prefix6 = self._book.prefix6_of(network)
         return HostPort(port.protocol, port.published, port.target, port.address, port.host_ip, prefix6)
 
+    # -- who is held
+
+    def _called(self, link: str, call: Call) -> None:
+        service_id = self._book.called(link, call.protocol, call.target, call.target_port)
+        self._holding.called(service_id, (call.protocol, call.source, call.source_port))
+
+    async def held(self, beyond: Mapping[str, int]) -> Mapping[str, int]:
+        return await self._holding.changed(beyond)
+
     # -- counts
 
     async def traffic(self) -> tuple[Traffic, ...]:
@@ -285,6 +300,9 @@ class KernelBalancer:
                 self._task.cancel()
                 await asyncio.wait([self._task])
                 self._task = None
+            if self._calls is not None:
+                self._calls.close()
+                self._calls = None
             await asyncio.to_thread(self._close, remove)
 
     def _close(self, remove: bool) -> None:

@@ -3,8 +3,8 @@
 Rules: pure. A frontend is what clients connect to: a service's address on one bridge, or a published port of this node. Its
 backends stand in numbered slots, one each; a new connection takes a random slot. Who stays keeps its slot, so one replica more
 or less changes a few elements, however many there are. A service's address without a ready replica has no element (the subnet's
-unreachable route answers); a published port without one refuses. What is a key here is a named tuple: there may be tens of
-thousands of them, and these are compared in half the time.
+unreachable route answers); a published port without one refuses; both hold their callers while the service sleeps. What is a
+key here is a named tuple: there may be tens of thousands of them, and these are compared in half the time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from agent.plan.names import EndpointName, ServiceNames
 from agent.plan.network import LinkPlan
@@ -49,6 +49,11 @@ class Backend(NamedTuple):
     replica: str
     address: str
     port: int = 0
+
+
+HELD: Final = (Backend("", "held"),)
+"""The slots of a frontend whose callers are held: what they send is dropped and noticed, until a replica is ready. A TCP client
+sends again every second, and is served as if nothing had been."""
 
 
 class Member(NamedTuple):
@@ -131,7 +136,7 @@ def network_share(service: ServiceNames, network: str, view: View) -> Share:
     counted: dict[str, Row] = {}
     for prefix6 in ("", view.prefix6.get(network, ""))[: 2 if view.prefix6.get(network) else 1]:
         ready = tuple(Backend(e.address, _as(prefix6, e.address)) for e in service.endpoints if e.ready)
-        frontends[Vip(plan.bridge, _as(prefix6, service.vip))] = ready
+        frontends[Vip(plan.bridge, _as(prefix6, service.vip))] = ready or _nobody(service)
         for endpoint in service.endpoints:
             _note(service, endpoint, _as(prefix6, endpoint.address), view, members, counted)
     return Share(frontends, frozenset(members), counted)
@@ -145,9 +150,8 @@ def ingress_share(service: ServiceNames, view: View) -> Share:
     for port in service.ports:
         if port.mode == "ingress" and port.published:
             for family in families(port.host_ip):
-                frontends[port_frontend(port.protocol, port.published, port.host_ip, family)] = tuple(
-                    _port_backends(service.endpoints, port, family, view)
-                )
+                ready = tuple(_port_backends(service.endpoints, port, family, view))
+                frontends[port_frontend(port.protocol, port.published, port.host_ip, family)] = ready or _nobody(service)
     for endpoint in service.endpoints if frontends else ():
         if view.reaches(endpoint):
             prefix6 = view.prefix6.get(endpoint.network, "")
@@ -204,6 +208,10 @@ def _port_backends(endpoints: Iterable[EndpointName], port: Port, family: int, v
                 yield Backend(endpoint.address, embedded(prefix6, endpoint.address), port.target)
         elif family == 4 and endpoint.underlay and endpoint.node != view.node and port.host_ip in ANY_ADDRESS:
             yield Backend(endpoint.address, endpoint.underlay, port.published)
+
+
+def _nobody(service: ServiceNames) -> tuple[Backend, ...]:
+    return HELD if service.sleeping else ()
 
 
 def _as(prefix6: str, address: str) -> str:

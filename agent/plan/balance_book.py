@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from agent.plan.balance import (
+    HELD,
     INGRESS,
     Backend,
     Frontend,
@@ -56,7 +57,8 @@ class Move:
     def lost(self) -> tuple[tuple[str, int], ...]:
         """Addresses and ports that get nothing by way of this frontend any more."""
         left = {(backend.address, backend.port) for backend in self.after or ()}
-        return tuple(dict.fromkeys((b.address, b.port) for b in self.before or () if (b.address, b.port) not in left))
+        before = () if self.before == HELD else self.before or ()
+        return tuple(dict.fromkeys((b.address, b.port) for b in before if (b.address, b.port) not in left))
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +292,16 @@ class BalanceBook:
 
     def _is_blocked(self, frontend: Frontend) -> bool:
         return isinstance(frontend, Published) and (frontend.protocol, frontend.host_ip, frontend.published) in self._blocked
+
+    def called(self, link: str, protocol: str, address: str, port: int) -> str:
+        """The id of the sleeping service that a packet which came in by `link` is for; empty: of none."""
+        family = 6 if ":" in address else 4
+        asked = (Vip(link, address), Published(protocol, port, address, family), Published(protocol, port, "", family))
+        claims = (self._claims.get(frontend) for frontend in asked if self.slots.get(frontend) == HELD)
+        return next((min(owners)[1] for owners in claims if owners), "")
+
+    def sleeps(self, service_id: str) -> bool:
+        return any(known[service_id].sleeping for known in self._known.values() if service_id in known)
 
     def rows(self) -> dict[str, Row]:
         """Addresses whose counts are in the tables, with whose they are."""

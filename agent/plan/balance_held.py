@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from agent.plan.balance import Backend, Frontend, Member, Published, Vip
-from agent.plan.balance_rules import MARK, SETS
+from agent.plan.balance import HELD, Backend, Frontend, Member, Published, Vip
+from agent.plan.balance_rules import HOLD, MARK, SETS
 
 _BLOCK: Final = re.compile(r"^\t(?:set|map) (\S+) \{(.*?)^\t\}", re.MULTILINE | re.DOTALL)
 _ELEMENTS: Final = re.compile(r"elements = \{(.*)\}", re.DOTALL)
@@ -34,6 +34,7 @@ def held(listing: str) -> Held:
     """From `list table`."""
     backends: dict[str, dict[int, Backend]] = {}
     entries: dict[Frontend, str] = {}
+    holding: set[Frontend] = set()
     members: list[Member] = []
     counts: dict[Member, str] = {}
     for name, rows in _blocks(listing):
@@ -51,7 +52,9 @@ def held(listing: str) -> Held:
                     backends.setdefault(f"{name} {words}", {})[int(slot, 0) - MARK] = _backend(value)
                 elif (frontend := _frontend(name, key)) is not None:
                     entries[frontend] = _slots_of(name, frontend)
-    slots = {frontend: _in_order(backends.get(where, {})) for frontend, where in entries.items()}
+                    if value == f"goto {HOLD}":
+                        holding.add(frontend)
+    slots = {f: HELD if f in holding else _in_order(backends.get(where, {})) for f, where in entries.items()}
     return Held({f: found for f, found in slots.items() if found or isinstance(f, Published)}, tuple(members), counts)
 
 

@@ -11,12 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from agent.plan.balance import Backend, Frontend, Member, Vip
+from agent.plan.balance import HELD, Backend, Frontend, Member, Vip
 from agent.plan.balance_book import Change, Move, Slots
 
 TABLE: Final = "inet shoal-lb"
 MARK: Final = 0x53480000
 _NONE: Final = "none"
+HOLD: Final = "hold"
+LOG_GROUP: Final = 0x5348
+"""Of netfilter's log, where those who call a sleeping service are noticed."""
 _WITH_PORTS: Final = "meta l4proto { tcp, udp, sctp }"
 # By type, not `typeof`: with that, nft 1.0.6 refuses rules that use a map which is already there ("conflicting protocols").
 SETS: Final = {
@@ -47,6 +50,10 @@ _MAPS: Final = {
 }
 _CHAINS: Final = f"""
  chain {_NONE} {{ reject with icmpx type port-unreachable; }}
+ chain {HOLD} {{
+  {_WITH_PORTS} limit rate 200/second burst 200 packets log group {LOG_GROUP} snaplen 80
+  drop
+ }}
  chain published {{
   meta l4proto . ip daddr . th dport vmap @ports-at
   meta l4proto . ip6 daddr . th dport vmap @ports-at6
@@ -103,7 +110,7 @@ def whole(
     for frontend, backends in slots.items():
         kind, key, value = _entry(frontend, backends)
         rows.setdefault(kind, []).append(f"{key} : {value}")
-        for slot, backend in enumerate(backends):
+        for slot, backend in enumerate(_real(backends)):
             kind, key, value = _slot(frontend, slot, backend)
             rows.setdefault(kind, []).append(f"{key} : {value}")
     for member in members:
@@ -140,11 +147,12 @@ def transaction(change: Change, shapes: Iterable[Shape]) -> str:
 
 
 def shapes_of(slots: Mapping[Frontend, Slots]) -> set[Shape]:
-    return {shape_of(frontend, len(backends)) for frontend, backends in slots.items() if backends}
+    return {shape_of(frontend, len(backends)) for frontend, backends in slots.items() if _real(backends)}
 
 
 def needed_shapes(change: Change) -> set[Shape]:
-    return {shape_of(move.frontend, len(move.after)) for move in change.moves if move.after}
+    wanted = ((move.frontend, _real(move.after)) for move in change.moves)
+    return {shape_of(frontend, len(slots)) for frontend, slots in wanted if slots}
 
 
 def shape_of(frontend: Frontend, slots: int) -> Shape:
@@ -158,10 +166,10 @@ def removal() -> str:
 
 def _gone(move: Move) -> Iterator[tuple[str, str]]:
     before, after = move.before, move.after
-    if before is not None and (after is None or len(after) != len(before)):
+    if before is not None and (after is None or _leads(move.frontend, before) != _leads(move.frontend, after)):
         kind, key, _ = _entry(move.frontend, before)
         yield kind, key
-    for slot, backend in enumerate(before or ()):
+    for slot, backend in enumerate(_real(before)):
         if after is None or slot >= len(after) or after[slot] != backend:
             kind, key, _ = _slot(move.frontend, slot, backend)
             yield kind, key
@@ -171,23 +179,33 @@ def _come(move: Move) -> Iterator[tuple[str, str, str]]:
     before, after = move.before, move.after
     if after is None:
         return
-    for slot, backend in enumerate(after):
+    for slot, backend in enumerate(_real(after)):
         if before is None or slot >= len(before) or before[slot] != backend:
             yield _slot(move.frontend, slot, backend)
-    if before is None or len(after) != len(before):
+    if before is None or _leads(move.frontend, before) != _leads(move.frontend, after):
         yield _entry(move.frontend, after)
 
 
 def _entry(frontend: Frontend, backends: Slots) -> tuple[str, str, str]:
     """The map a packet is first looked up in, and where it goes on."""
-    kind, slots = shape_of(frontend, len(backends))
-    verdict = f"goto {kind}-{slots}" if slots else f"goto {_NONE}"
+    verdict = f"goto {_leads(frontend, backends)}"
     if isinstance(frontend, Vip):
         return f"vips{_six(frontend.address)}", f'"{frontend.bridge}" . {frontend.address}', verdict
     if frontend.host_ip:
         key = f"{frontend.protocol} . {frontend.host_ip} . {frontend.published}"
         return f"ports-at{_six(frontend.host_ip)}", key, verdict
     return "ports", f"ipv{frontend.family} . {frontend.protocol} . {frontend.published}", verdict
+
+
+def _leads(frontend: Frontend, backends: Slots) -> str:
+    """The chain that decides about the frontend's packets."""
+    kind, slots = shape_of(frontend, len(backends))
+    return HOLD if backends == HELD else f"{kind}-{slots}" if slots else _NONE
+
+
+def _real(backends: Slots | None) -> Slots:
+    """Those that stand in a map."""
+    return () if backends is None or backends == HELD else backends
 
 
 def _slot(frontend: Frontend, slot: int, backend: Backend) -> tuple[str, str, str]:

@@ -36,6 +36,8 @@ class ServiceNames:
     endpoints: tuple[EndpointName, ...] = ()
     vip: str = ""
     ports: tuple[Port, ...] = ()
+    sleeping: bool = False
+    """Scaled to zero: who calls is held until a replica is ready."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from agent.network.balancer import KernelBalancer
 from agent.network.nft import Nft
 from agent.plan.names import EndpointName, EndpointsMessage, ServiceNames
 from agent.plan.network import NetworkWanted, link_plan
+from agent.plan.nflog import Call
 from model.errors import Conflict
 from model.spec import Port
 from tests.patience import PATIENCE
@@ -103,6 +104,29 @@ async def test_a_drain_waits_for_the_floor_and_for_nobody_who_was_never_told_of(
         assert not draining.done()
         balancer.floor(4)
         await draining
+
+
+async def test_who_calls_a_sleeping_service_is_counted_until_it_wakes(balancer: Balancer) -> None:
+    asleep = ServiceNames("id-web", "web", vip="10.0.200.1", sleeping=True)
+    async with asyncio.timeout(WAIT_S):
+        balancer.networks(PLANS)
+        balancer.take(EndpointsMessage("net", True, (asleep,), number=1))
+        await balancer.applied(0)
+        waiting = asyncio.ensure_future(balancer.held({}))
+        for caller in ("10.0.1.2", "10.0.1.3", "10.0.1.2"):
+            call(balancer, "10.0.200.1", caller)
+        call(balancer, "10.0.200.9", "10.0.1.4")
+        assert await waiting == {"id-web": 2}
+        balancer.take(web("10.0.2.2", number=2))
+        assert await balancer.held({"id-web": 2}) == {}
+
+
+def call(balancer: Balancer, address: str, caller: str) -> None:
+    """What the kernel's log says of somebody's first packet."""
+    if isinstance(balancer, KernelBalancer):
+        balancer._called(PLANS["net"].bridge, Call(2, "tcp", caller, 40000, address, 80))
+    elif isinstance(balancer, MemoryBalancer):
+        balancer.call(PLANS["net"].bridge, "tcp", address, 80, caller)
 
 
 async def test_a_port_is_given_once_and_the_same_again(balancer: Balancer) -> None:

@@ -231,15 +231,16 @@ class Lab:
         return made
 
     @contextlib.contextmanager
-    def talk(self, where: str, host: str, port: int, protocol: str = "tcp") -> Iterator[Talk]:
+    def talk(self, where: str, host: str, port: int, protocol: str = "tcp", patience_s: float = 2.0) -> Iterator[Talk]:
         made = self.socket(where, socket.AF_INET6 if ":" in host else socket.AF_INET, KINDS[protocol])
         with made:
+            made.settimeout(patience_s)
             made.connect((host, port))
             yield Talk(made)
 
-    def ask(self, where: str, host: str, port: int, protocol: str = "tcp") -> tuple[str, str]:
+    def ask(self, where: str, host: str, port: int, protocol: str = "tcp", patience_s: float = 2.0) -> tuple[str, str]:
         """One connection: who answered, and who it was asked by as it saw it."""
-        with self.talk(where, host, port, protocol) as talk:
+        with self.talk(where, host, port, protocol, patience_s) as talk:
             return talk.ask()
 
     def asked(self, where: str, host: str, port: int, protocol: str = "tcp", *, times: int = 24) -> set[str]:

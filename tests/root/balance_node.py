@@ -37,6 +37,8 @@ async def perform(balancer: KernelBalancer, command: dict[str, Any]) -> Any:
         case {"do": "publish", "sandbox": sandbox, "ports": ports}:
             rows = balancer.publish(sandbox, [codec.from_plain(LocalPort, port) for port in ports], f"replica {sandbox}")
             return [row.published for row in rows]
+        case {"do": "held", "beyond": beyond}:
+            return await asyncio.wait_for(balancer.held(beyond), 10)
         case {"do": "traffic"}:
             return [codec.to_plain(row) for row in await balancer.traffic()]
         case {"do": "repair"}:

@@ -8,6 +8,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -103,6 +104,39 @@ def test_without_a_ready_replica_it_is_refused_at_once(lab: Lab) -> None:
     assert lab.refused("out", N1, 8080)
     assert lab.refused("n1", "127.0.0.1", 8080)
     assert lab.refused("out", N1, 5300, "udp")
+
+
+def test_a_call_to_a_sleeping_service_is_held_and_then_served(lab: Lab) -> None:
+    n1, ports = lab.nodes["n1"], [port(8080)]
+    asleep = {**service(ports=ports), "sleeping": True}
+    n1.told("one", asleep, prefix6=PREFIX6)
+    n1.told("ingress", asleep)
+    ways = [("a3", VIP, 80), ("a3", VIP6, 80), ("out", N1, 8080), ("n1", "127.0.0.1", 8080), ("d1", N1, 8080)]
+    with ThreadPoolExecutor(len(ways)) as pool:
+        answers = [pool.submit(lab.ask, *way, patience_s=20) for way in ways]
+        held: dict[str, int] = {}
+        while held != {"1": len(ways)}:
+            held = n1("held", beyond=held)
+        assert not any(answer.done() for answer in answers)
+        n1.told("ingress", service("a1", ports=ports))
+        n1.told("one", service("a1"), prefix6=PREFIX6)
+        assert n1("held", beyond=held) == {}
+        assert {answer.result()[0] for answer in answers} == {"a1"}
+        assert answers[0].result()[1] == "10.64.1.4", "the replica sees its client as if nothing had been"
+
+
+def test_an_agent_that_begins_anew_goes_on_holding(lab: Lab) -> None:
+    n1 = lab.nodes["n1"]
+    asleep = {**service(), "sleeping": True}
+    n1.told("one", asleep)
+    n1.stop()
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(lab.ask, "a3", VIP, 80, patience_s=20)
+        n1.start("one", "two")
+        n1.told("one", asleep)
+        assert n1("held", beyond={}) == {"1": 1}
+        n1.told("one", service("a1"))
+        assert answer.result()[0] == "a1"
 
 
 def test_a_published_port_answers_outside_and_on_the_node_itself(lab: Lab) -> None:

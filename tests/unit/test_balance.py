@@ -10,7 +10,7 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.plan.balance import Backend, HostPort, Member, Published, Row, Vip, rearranged
+from agent.plan.balance import HELD, Backend, HostPort, Member, Published, Row, Vip, rearranged
 from agent.plan.balance_book import BalanceBook, Change, Move
 from agent.plan.balance_held import held
 from agent.plan.balance_rules import MARK, needed_shapes, transaction, whole
@@ -71,6 +71,39 @@ def written(made: BalanceBook) -> Elements:
             key, _, value = row.strip().partition(" : ")
             found[name, key] = value
     return found
+
+
+def test_a_sleeping_service_holds_its_callers_until_a_replica_is_ready() -> None:
+    ports = (Port(80, 8080), Port(53, 5300, "udp"))
+    asleep = replace(service(ports=ports), sleeping=True)
+    made = book(message(asleep), message(asleep, network="ingress"))
+    elements = played({}, made.change())
+    assert elements["vips", '"shb-1" . 10.0.192.9'] == "goto hold"
+    assert elements["ports", "ipv4 . tcp . 8080"] == elements["ports", "ipv6 . udp . 5300"] == "goto hold"
+    assert elements == written(made)
+    assert made.called("shb-1", "tcp", "10.0.192.9", 80) == made.called("", "tcp", "192.0.2.1", 8080) == "1"
+    assert made.called("shb-2", "tcp", "10.0.192.9", 80) == made.called("", "udp", "192.0.2.1", 8080) == ""
+    assert made.sleeps("1")
+
+    awake = replace(asleep, endpoints=(endpoint(1),))
+    made.take(message(awake))
+    made.take(message(awake, network="ingress"))
+    elements = played(elements, made.change())
+    assert elements["vips", '"shb-1" . 10.0.192.9'] == "goto lb-1"
+    assert elements == written(made)
+    assert made.called("shb-1", "tcp", "10.0.192.9", 80) == ""
+
+    made.take(message(asleep))
+    change = made.change()
+    assert change.moves[0].lost == (("10.0.1.1", 0),)
+    assert played(elements, change)["vips", '"shb-1" . 10.0.192.9'] == "goto hold"
+    assert next(move for move in change.moves if move.after == HELD).before == (Backend("10.0.1.1", "10.0.1.1"),)
+
+
+def test_a_service_that_does_not_sleep_holds_nobody() -> None:
+    made = book(message(service(ports=[Port(80, 8080)])), message(service(ports=[Port(80, 8080)]), network="ingress"))
+    assert played({}, made.change())["ports", "ipv4 . tcp . 8080"] == "goto none"
+    assert not made.sleeps("1")
 
 
 def test_a_vip_leads_to_its_ready_replicas() -> None:
