@@ -88,6 +88,11 @@ class Autoscale:
     mode: ScalingMode = "on"
     activation: float = 0.0
 
+    @property
+    def may_sleep(self) -> bool:
+        """Whether it may ever have no replica, so that who calls it then is held and wakes it."""
+        return self.mode == "on" and 0 in (self.min, *(schedule.min for schedule in self.schedules))
+
 
 @dataclass(frozen=True, slots=True)
 class MetricsPort:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.core import wire
@@ -120,6 +120,7 @@ class SessionClient:
                 tasks.create_task(self._beat(stream, lock, welcome.heartbeat_s))
                 tasks.create_task(self._acknowledge(stream, lock, news))
                 tasks.create_task(self._guard.keep())
+                tasks.create_task(self._wake(stream, lock))
                 tasks.create_task(self._read(stream, lock, news, max(1.0, 3 * welcome.heartbeat_s)))
         except BaseExceptionGroup as group:  # not `except*`: up to Python 3.11.3 what it raises is wrapped again
             ends, others = group.split((Removed, Closed, StreamBroken))
@@ -162,9 +163,7 @@ class SessionClient:
 
     # reading
 
-    async def _read(
-        self, stream: ControllerStream, lock: asyncio.Lock, news: EndpointNews, silence_s: float
-    ) -> None:
+    async def _read(self, stream: ControllerStream, lock: asyncio.Lock, news: EndpointNews, silence_s: float) -> None:
         while True:
             try:
                 async with asyncio.timeout(silence_s):
@@ -188,9 +187,7 @@ class SessionClient:
                 case "goodbye":
                     self._farewell(message.goodbye)
 
-    async def _take_desired(
-        self, stream: ControllerStream, lock: asyncio.Lock, message: pb.Desired
-    ) -> None:
+    async def _take_desired(self, stream: ControllerStream, lock: asyncio.Lock, message: pb.Desired) -> None:
         problem = ""
         try:
             self._runner.desire(merge(self._runner.core.desired, wire.desired_message(message)))
@@ -211,13 +208,23 @@ class SessionClient:
             async with lock:
                 await stream.write(pb.FromNode(heartbeat=pb.Heartbeat(sequence=sequence)))
 
-    async def _acknowledge(
-        self, stream: ControllerStream, lock: asyncio.Lock, news: EndpointNews
-    ) -> None:
+    async def _acknowledge(self, stream: ControllerStream, lock: asyncio.Lock, news: EndpointNews) -> None:
         while True:
             number = await news.followed()
             async with lock:
                 await stream.write(pb.FromNode(endpoints_ack=pb.EndpointsAck(number=number)))
+
+    async def _wake(self, stream: ControllerStream, lock: asyncio.Lock) -> None:
+        """Says who is held; a new session has heard of nobody."""
+        told: Mapping[str, int] = {}
+        while True:
+            held = await self._runner.ports.balance.held(told)
+            for service_id in sorted({**told, **held}):
+                if told.get(service_id, 0) != held.get(service_id, 0):
+                    async with lock:
+                        await stream.write(pb.FromNode(wake=pb.Wake(service_id=service_id, waiting=held.get(service_id, 0))))
+            told = held
+            await self._clock.sleep(COALESCE_S)
 
     async def _report(self, stream: ControllerStream, lock: asyncio.Lock) -> None:
         events = self._reporter.restart()

@@ -48,11 +48,12 @@ class Facts(NamedTuple):
     rows: tuple[Row, ...]
     vip: str = ""
     ports: tuple[Port, ...] = ()
+    may_sleep: bool = False
 
     def message(self, service_id: str) -> pb.ServiceEndpoints:
         return pb.ServiceEndpoints(
             service_id=service_id, name=self.name, names=self.names, endpoints=map(_endpoint, self.rows), vip=self.vip,
-            ports=map(_port, self.ports),
+            ports=map(_port, self.ports), sleeping=self.may_sleep and not any(row.ready for row in self.rows),
         )  # fmt: skip
 
 
@@ -102,10 +103,11 @@ def facts_of(snapshot: Snapshot, document: ServiceDoc, running: tuple[Running, .
     plan = _plan(snapshot, document)
     there = () if document.stopped else running
     vips = dict(plan.vips)
+    may_sleep = document.spec.autoscale is not None and document.spec.autoscale.may_sleep and not document.stopped
     found = {
         item.network: Facts(
             document.spec.name, service_names(document, item.aliases), tuple(_rows(document, item.network, there)),
-            vips.get(item.network, ""),
+            vips.get(item.network, ""), may_sleep=may_sleep,
         )
         for item in document.attachments
         if is_planned(item.network)
@@ -113,7 +115,7 @@ def facts_of(snapshot: Snapshot, document: ServiceDoc, running: tuple[Running, .
     ports = tuple(port for port in plan.ports if port.mode == "ingress" and port.published)
     if ports:
         ways = tuple(ingress_networks(document, snapshot.of("networks")))
-        found[INGRESS] = Facts(document.spec.name, (), tuple(_ingress_rows(document, ways, there)), "", ports)
+        found[INGRESS] = Facts(document.spec.name, (), tuple(_ingress_rows(document, ways, there)), "", ports, may_sleep)
     return found
 
 

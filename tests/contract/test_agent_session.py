@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -172,6 +172,39 @@ async def test_what_can_never_start_is_rejected_with_its_reason(
         assert (status.message, status.exit_code) == (words, code)
         await agent.reached(lambda: not agent.network.attached)
         assert not agent.runtime.containers
+
+
+class Callers(NoBalancer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.now: dict[str, int] = {}
+        self.news = asyncio.Event()
+
+    def are(self, now: dict[str, int]) -> None:
+        self.now = now
+        self.news.set()
+
+    async def held(self, beyond: Mapping[str, int]) -> Mapping[str, int]:
+        while self.now == beyond:
+            self.news.clear()
+            await self.news.wait()
+        return self.now
+
+
+async def test_who_is_held_is_told_and_told_again_to_the_next_controller(tmp_path: Path, keys: Keys) -> None:
+    callers = Callers()
+    agent, dispatcher = Agent(tmp_path, balance=callers), Dispatcher(keys)
+    async with agent.on(), dispatcher.on():
+        async with running(agent.client(keys, dispatcher.address)):
+            session = await dispatcher.session()
+            callers.are({"s1": 2})
+            assert await session.next("wake") == pb.Wake(service_id="s1", waiting=2)
+            callers.are({"s2": 1})
+            assert await session.next("wake") == pb.Wake(service_id="s1")
+            assert await session.next("wake") == pb.Wake(service_id="s2", waiting=1)
+        async with running(agent.client(keys, dispatcher.address)):
+            session = await dispatcher.session()
+            assert await session.next("wake") == pb.Wake(service_id="s2", waiting=1)
 
 
 class HeldBalancer(NoBalancer):

@@ -8,6 +8,7 @@ from typing import Any
 from controller.dispatch.endpoint_rows import ingress_networks, is_ready
 from controller.dispatch.endpoints import TOMBSTONES_MAX, EndpointBook
 from controller.loops.picture import KINDS, Change, Snapshot
+from model.autoscale import Autoscale, ScalingSchedule
 from model.documents import (
     INGRESS,
     Assigned,
@@ -236,6 +237,36 @@ def test_a_service_that_is_stopped_gets_no_new_caller_at_once() -> None:
     assert cluster.put("services", "shop_web", replace(service(), stopped=True)) == [NET]
     assert list(cluster.told()[0].services[0].endpoints) == []
     assert cluster.book.lost() == {"n1": cluster.book.number}
+
+
+def test_a_service_that_may_sleep_does_so_while_no_replica_is_ready() -> None:
+    cluster = Cluster()
+    policy = Autoscale(0, 5)
+
+    def told() -> list[bool]:
+        messages = [cluster.book.message(name, None)[0] for name in (NET, INGRESS)]
+        return [message.services[0].sleeping for message in messages if message is not None]
+
+    def put(autoscale: Autoscale | None, **more: Any) -> None:
+        document = service()
+        cluster.put("services", "shop_web", replace(document, spec=replace(document.spec, autoscale=autoscale), **more))
+
+    put(policy)
+    cluster.put("svcplans", "shop_web", ServicePlanDoc("id1", "shop_web", ((NET, "10.64.192.1"),), (Port(80, 8080),)))
+    assert told() == [True, True]
+    cluster.run("n1", status("starting"))
+    assert told() == [True, True]
+    cluster.run("n1", status())
+    assert told() == [False, False]
+    cluster.run("n1")
+    assert told() == [True, True]
+    put(policy, stopped=True)
+    assert told() == [False, False]
+    for other in (None, replace(policy, mode="recommend"), replace(policy, min=1)):
+        put(other)
+        assert told() == [False, False]
+    put(replace(policy, min=1, schedules=(ScalingSchedule("0 20 * * *", 3600.0, min=0),)))
+    assert told() == [True, True]
 
 
 def test_a_node_that_lost_endpoints_is_named_once_with_the_number() -> None:
