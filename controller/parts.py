@@ -17,6 +17,7 @@ from controller.dispatch.server import Dispatch
 from controller.election import LEADER_KEY, TTL_S, Election
 from controller.lead import Leadership
 from controller.loops.picture import Picture
+from controller.samples.store import MemorySamples
 from controller.store.mirror import Mirror
 from model import codec
 from model.documents import PREFIX, LeaderDoc, NodeDoc, key
@@ -49,9 +50,10 @@ class Parts:
             store, self.picture, clock, settings, self.mirror.wait_for, _refresher(store, self.mirror),
             self.mirror.compared,
         )  # fmt: skip
+        self.samples = MemorySamples(clock)
         self.dispatch = Dispatch(
             self.picture, clock, heartbeat_s(settings.node_timeout_ms / 1000), _node_reader(store),
-            self.leadership.node_facts_changed, self.leadership.say, guarded, late_s,
+            self.leadership.node_facts_changed, self.leadership.say, guarded, late_s, self.samples,
         )  # fmt: skip
         self.leadership.dispatch = self.dispatch
         self.gone = GoneServices()

@@ -30,6 +30,8 @@ from controller.dispatch.stream import NodeStream, Refusal
 from controller.dispatch.turns import Turns
 from controller.election import Reign
 from controller.loops.picture import Change, Picture
+from controller.samples.pace import sample_s
+from controller.samples.port import Samples
 from controller.steady import zero_ms
 from model.documents import Event, NodeDoc, StatusDoc
 from model.errors import ShoalError
@@ -54,6 +56,7 @@ class Dispatch:
         on_events: Callable[[Sequence[Event]], None],
         guarded: Iterable[str] = (),
         late_s: float = LATE_S,
+        samples: Samples | None = None,
     ) -> None:
         self._picture = picture
         self._clock = clock
@@ -69,6 +72,7 @@ class Dispatch:
         """The last facts of nodes whose session broke: their silence counts from the last word, not from the break."""
         self._reign: Reign | None = None
         self._books = Books(picture, guarded)
+        self._samples = samples
         self._turns = Turns()
         self._followers = Followers(clock, lambda: self._books.number, late_s)
         self.writer = StatusWriter(picture, clock, self._status_of)
@@ -87,6 +91,8 @@ class Dispatch:
         for session in self._sessions.values():
             session.end(redirect(self._leader_address()))
         self._followers.shut()
+        if self._samples is not None:
+            self._samples.clear()
 
     def sessions(self) -> dict[str, Session]:
         """What the nodes' decision needs to know. Reckoned back from now: a clock that was set has made nobody silent."""
@@ -114,7 +120,8 @@ class Dispatch:
 
     def _welcome(self) -> pb.Welcome:
         epoch = self._reign.epoch if self._reign else 0
-        return pb.Welcome(epoch=epoch, heartbeat_s=self._heartbeat_s, controllers=self._controllers())
+        pace_s = sample_s(len(self._picture.snapshot().of("nodes"))) if self._samples is not None else 0
+        return pb.Welcome(epoch=epoch, heartbeat_s=self._heartbeat_s, controllers=self._controllers(), sample_s=pace_s)
 
     # ---- changes in the store
 
@@ -195,6 +202,8 @@ class Dispatch:
             self._followers.gone(session)
             if self._sessions.get(session.node) is session:
                 del self._sessions[session.node]
+                if self._samples is not None:
+                    self._samples.forget_node(session.node)
                 if session.node in self._picture.snapshot().of("nodes"):
                     self._ended[session.node] = session.heard_s
                 self._on_facts(session.node)
@@ -262,6 +271,10 @@ class Dispatch:
             self._take_ack(session, message.ack)
         elif kind == "endpoints_ack":
             self._followers.acknowledged(session, message.endpoints_ack.number)
+        elif kind == "samples" and self._samples is not None:
+            self._samples.take(session.node, message.samples)
+        elif kind == "wake" and self._samples is not None:
+            self._samples.wake(session.node, message.wake.service_id, message.wake.waiting)
         elif kind == "status":
             first = not session.status.whole
             session.status.merge(message.status)
