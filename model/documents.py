@@ -40,6 +40,7 @@ class ServiceDoc:
     `id` tells a service from a later one of the same name. `version` counts changes of `spec.container`.
     `force` counts requests to replace every replica. `stopped`: keep no replica running (shoal stop). `networks`: what the
     running containers are attached to instead of `spec.container.networks` (network connect and disconnect); None: not said.
+    `kept_replicas`: what the file says since it gave autoscaling up: while it says the same, the count stays as it was then.
     """
 
     id: str
@@ -50,6 +51,7 @@ class ServiceDoc:
     created_ms: int = 0
     updated_ms: int = 0
     networks: tuple[Attachment, ...] | None = None
+    kept_replicas: int | None = None
 
     @property
     def attachments(self) -> tuple[Attachment, ...]:
