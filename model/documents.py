@@ -84,7 +84,8 @@ class NetworkPlanDoc:
     """`netplans/NAME` [writer: leader]. `slices`: (node, CIDR), sorted by node; one slice of the subnet per node.
 
     `prefix6`: the IPv6 /96 its IPv4 addresses are embedded in (`model.addresses`); empty: no IPv6. `fixed`: (address, node) of
-    containers whose spec asks for an address outside their node's slice.
+    containers whose spec asks for an address outside their node's slice. `idle`: (node, Unix ms since when) of slices nobody
+    is known to use, sorted by node; whoever uses one again takes it out in the same transaction.
     """
 
     id: str
@@ -94,6 +95,7 @@ class NetworkPlanDoc:
     slices: Pairs = ()
     prefix6: str = ""
     fixed: Pairs = ()
+    idle: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

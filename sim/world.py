@@ -37,6 +37,8 @@ from sim.wire import Wire
 UP_WITHIN_S: Final = 60.0
 LOOK_S: Final = 1.0
 LOOK_S_MAX: Final = 8.0
+SLICE_IDLE_MS: Final = 45_000
+"""Shorter than in a real cluster, so that slices go from node to node within minutes."""
 STILL_S: Final = 3.0
 """What is finished must still be finished so much later."""
 SIZES: Final = ((2.0, 4 << 30), (4.0, 8 << 30), (8.0, 16 << 30))
@@ -60,7 +62,7 @@ class World:
         self.injector = Injector(self)
         self.checks = Checks(self.loop.time, self.injector.trouble.calm_since_s)
         self.store.on_write.append(self._wrote)
-        settings = Settings(node_timeout_ms=round(scenario.silence_s * 1000))
+        settings = Settings(node_timeout_ms=round(scenario.silence_s * 1000), slice_idle_ms=SLICE_IDLE_MS)
         self.controllers = {name: self._controller(name, settings) for name in scenario.controller_names()}
         self.nodes = {name: self._node(name) for name in scenario.node_names()}
         self.people = People(self, self.chance.stream("people"))

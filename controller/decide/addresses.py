@@ -1,18 +1,21 @@
 """Which VNI, subnet, IPv6 prefix and node slices a network gets.
 
 Rules: always the lowest free one, so that the same facts give the same addresses. VNIs begin at 4097. A subnet never overlaps
-another network's or one that is to be avoided. A slice is as large as leaves room for twice the nodes that have none yet,
-between the configured prefix and /28; it is kept until its node or its network goes. The last quarter of a subnet is for the
-addresses of services (no slice there), but for subnets from /29 on, which have no room for any.
+another network's or one that is to be avoided. A slice is as large as leaves room for twice the nodes that have none yet, and
+for as many as there are, between the configured prefix and /28; it is kept while its node uses it (idle.py). The last quarter
+of a subnet is for the addresses of services (no slice there), but for subnets from /29 on, which have no room for any. A subnet
+from the pool has room for slices of twice the nodes there are, if the pool has one so large.
 """
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect, insort
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from hashlib import sha256
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from itertools import islice
 from typing import Final
 
 from model.addresses import service_range
@@ -64,6 +67,18 @@ def lowest_subnet(pool: str, prefix: int, taken: Iterable[str]) -> str:
     if found is None:
         raise Exhausted(f"pool {pool} has no free /{prefix} left: remove a network, or ask for a subnet of your own")
     return found
+
+
+def roomy_subnet(pool: str, prefix: int, nodes: int, taken: Sequence[str]) -> str:
+    """The lowest free one with slices for twice so many nodes, `/prefix` at least; the largest there is if none is so large."""
+    wanted = 2 * nodes << (32 - SLICE_PREFIX_MAX)
+    largest = prefix
+    while largest > 1 and 3 << (30 - largest) < wanted:
+        largest -= 1
+    for length in range(largest, prefix):
+        with suppress(Exhausted):
+            return lowest_subnet(pool, length, taken)
+    return lowest_subnet(pool, prefix, taken)
 
 
 def claimed_subnet(subnet: str, taken: Iterable[tuple[str, str]]) -> str:
@@ -125,15 +140,19 @@ class SliceBook:
         self._largest = max(slice_prefix, prefix)
         self._smallest = max(SLICE_PREFIX_MAX, min(30, prefix + 2))
         self._free = self._whole[1] - self._whole[0] - sum(high - low for low, high in self._taken)
+        self._full_to: dict[int, int] = {}
+        """By prefix length the address below which no slice of it is free: what is taken stays so."""
 
-    def next(self, nodes_without: int) -> str:
-        """The slice for one more node. `nodes_without`: nodes of the cluster that have none yet, this one included."""
-        share = max(1, self._free // max(1, 2 * nodes_without))
+    def next(self, nodes_without: int, nodes: int = 0) -> str:
+        """The slice for one more node of `nodes`. `nodes_without`: those that have none yet, this one included."""
+        share = max(1, self._free // max(1, 2 * nodes_without, nodes))
         fair = 32 - (share.bit_length() - 1)
         for prefix in range(min(max(self._largest, fair), self._smallest), self._smallest + 1):
-            found = _lowest_free(self._whole, prefix, self._taken)
+            found = _lowest_free((self._full_to.get(prefix, self._whole[0]), self._whole[1]), prefix, self._taken)
             if found is not None:
+                self._full_to[prefix] = range_of(found)[0]
                 return found
+            self._full_to[prefix] = self._whole[1]
         raise Exhausted(self.exhausted())
 
     def left(self) -> int:
@@ -141,7 +160,8 @@ class SliceBook:
         return self._free >> (32 - self._smallest)
 
     def exhausted(self) -> str:
-        return f"its subnet {self.subnet} has no free slice left for another node"
+        needs = f"one takes {1 << (32 - self._smallest)} addresses, a larger subnet has more"
+        return f"its subnet {self.subnet} has no free slice left for another node: {needs}"
 
     def take(self, found: str) -> None:
         low, high = range_of(found)
@@ -168,7 +188,7 @@ def _lowest_free(whole: Range, prefix: int, taken: Sequence[Range]) -> str | Non
     """The lowest aligned block of `/prefix` in `whole` that touches no range of `taken` (sorted)."""
     size = 1 << (32 - prefix)
     at = -(-whole[0] // size) * size
-    for low, high in taken:
+    for low, high in islice(taken, max(0, bisect(taken, (at, at)) - 1), None):
         if at + size <= low:
             break
         if high > at:

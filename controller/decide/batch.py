@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from controller.decide.draft import Draft
+from controller.decide.idle import SLICES, next_look_ms, unused, without_replicas
 from controller.decide.index import index_of
 from controller.decide.nets import Nets
 from controller.decide.ports import own_ports
@@ -131,6 +132,24 @@ class Batch:
             self.events.append(Event(self.now_ms, "removed", f"service/{service}", sentence))
         if service in self.view.decisions:
             self.delete("decisions", service)
+
+    def mind_slices(self, look: bool) -> None:
+        """At a `look` slices nobody uses are given back, and who waits is decided again; then or soon there is another one."""
+        if self.draft.frees and self.view.netplans:
+            self.wake(SLICES, next_look_ms(self.settings, self.now_ms))
+        if not look:
+            return
+        known, soon = unused(self.view, without_replicas(self.view, self.index))
+        freed, due_ms = self.nets.give_back(known, self.now_ms)
+        for name, nodes in freed.items():
+            who = f"{len(nodes)} nodes give" if len(nodes) > 1 else f"{nodes[0]} gives"
+            text = f"{who} back a slice that nobody has used for {self.settings.slice_idle_ms / 60_000:g} min"
+            self.events.append(Event(self.now_ms, "network", f"network/{name}", text))
+        if freed:
+            waiting = {name for name, doc in {**self.view.decisions, **self._decisions}.items() if doc.waiting}
+            for name in sorted(waiting):
+                self.wake(name, self.now_ms)
+        self.wake(SLICES, next_look_ms(self.settings, self.now_ms) if soon else due_ms)
 
     def plan(self) -> Plan:
         for name in self.nets.gone():

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import count as numbers
 
 from controller.decide import victims
@@ -233,8 +234,16 @@ def _fill_group(batch: Batch, work: Work) -> None:
     have = Counter(held.node for slot in slots.values() for held in slot.holders if not held.frozen)
     for held in work.swaps.values():
         have[held.node] -= 1
-    shun = tuple(row for network in work.networks if (row := batch.nets.shut_to(network)) is not None)
+    takes = partial(_takes, batch, work)
+    shun = tuple(row for network in work.networks if (row := batch.nets.shut_to(network, takes)) is not None)
     group = replace(work.group, slots=wanted, existing=dict(have), shun=tuple(dict.fromkeys((*work.group.shun, *shun))))
     if any(slot in work.prefer for slot in wanted):
         group = replace(group, prefer=tuple(work.prefer.get(slot, "") for slot in wanted))
     work.group = group
+
+
+def _takes(batch: Batch, work: Work, node: str) -> bool:
+    """Whether the node could take one more replica, as the view says."""
+    facts, used = batch.facts(node), batch.index.loads.get(node, Load())
+    room = zip(work.group.reserve, facts.total, used[1:], strict=True)
+    return static_passes(facts, work.group) and all(not wants or wants <= has - gave for wants, has, gave in room)

@@ -1,12 +1,13 @@
 """Network plans of one pass: a VNI and a subnet when a network is first used, a slice when a node first uses it.
 
-Rules: plans only grow; a slice goes with its node, a plan with its network document. An address that a spec asks for is told
-with its node while it lies outside that node's slice, and goes with its replica. What cannot be had is a reason.
+Rules: a slice goes with its node, or when nobody has used it for long enough (idle.py); a plan goes with its network document.
+An address that a spec asks for is told with its node while it lies outside that node's slice, and goes with its replica. What
+cannot be had is a reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from controller.decide.addresses import Exhausted, SliceBook, own_prefix6, range_of
@@ -34,8 +35,10 @@ class Nets:
         self._plans: dict[str, NetworkPlanDoc] = {}
         self._slices: dict[str, dict[str, str]] = {}
         self._fixed: dict[str, dict[str, str]] = {}
+        self._idle: dict[str, dict[str, int]] = {}
+        self._asked: set[tuple[str, str]] = set()
+        """(network, node) that this pass has put somebody on."""
         self._books: dict[str, SliceBook] = {}
-        self._shut: dict[str, tuple[int, frozenset[str]]] = {}
         self._subnets = Subnets(view, settings)
 
     def ensure(self, name: str) -> tuple[str, bool]:
@@ -53,7 +56,7 @@ class Nets:
             return f"network {name}: {error}", False
         self._subnets.add(self._plans[name])
         if fresh:
-            for rows in (self._slices, self._fixed, self._books):
+            for rows in (self._slices, self._fixed, self._idle, self._books):
                 rows.pop(name, None)
         return "", fresh
 
@@ -65,10 +68,12 @@ class Nets:
     def slice(self, name: str, node: str) -> str:
         """Why the node gets no slice of the network, or "" when it has one now. After `ensure`."""
         slices = self._slices_of(name)
+        self._asked.add((name, node))
         if node in slices:
+            self._idle_of(name).pop(node, None)
             return ""
         try:
-            slices[node] = self._book(name).next(self._without(name))
+            slices[node] = self._book(name).next(self._without(name), len(self._view.nodes))
         except Exhausted as error:
             return f"network {name}: {error}"
         self._book(name).take(slices[node])
@@ -78,17 +83,37 @@ class Nets:
         """By node."""
         return self._slices_of(name)
 
-    def shut_to(self, name: str) -> tuple[str, frozenset[str]] | None:
-        """The nodes that get no slice any more, with the reason, when there are not enough for all. After `ensure`."""
+    def give_back(self, unused: Mapping[str, Iterable[str]], now_ms: int) -> tuple[dict[str, list[str]], int | None]:
+        """Take back what has been unused for long enough, and remember since when the rest is. `unused`: nodes by network, of
+        all networks. The part of it whose slices are free now, and when (Unix ms) the first of the rest will be."""
+        freed: dict[str, list[str]] = {}
+        idle_ms, dues = self._settings.slice_idle_ms, []
+        for name in sorted(self._view.netplans):
+            if self.current(name) is None:
+                continue
+            before, slices = self._idle_of(name), self._slices_of(name)
+            nodes = [node for node in unused.get(name, ()) if node in slices and (name, node) not in self._asked]
+            since = {node: min(before.get(node, now_ms), now_ms) for node in nodes}
+            over = [node for node in nodes if now_ms - since[node] >= idle_ms]
+            for node in over:
+                del since[node], slices[node]
+            self._idle[name] = since
+            if over:
+                freed[name] = over
+                self._books.pop(name, None)
+            if since:
+                dues.append(min(since.values()) + idle_ms)
+        return freed, min(dues, default=None)
+
+    def shut_to(self, name: str, takes: Callable[[str], bool]) -> tuple[str, frozenset[str]] | None:
+        """The nodes that get no slice any more, with the reason, when there are not enough for all: those that would not take a
+        replica (`takes`) before others. After `ensure`."""
         slices = self._slices_of(name)
         without, left = len(self._view.nodes) - len(slices), self._book(name).left()
         if without <= 0 or left >= without:
             return None
-        known = self._shut.get(name)
-        if known is None or known[0] != len(slices):
-            others = [node for node in sorted(self._view.nodes) if node not in slices]
-            known = self._shut[name] = (len(slices), frozenset(others[left:]))
-        return f"network {name}: {self._book(name).exhausted()}", known[1]
+        others = sorted((node for node in self._view.nodes if node not in slices), key=lambda node: (not takes(node), node))
+        return f"network {name}: {self._book(name).exhausted()}", frozenset(others[left:])
 
     def fix(self, name: str, address: str, node: str) -> None:
         """The container with that address is on the node; on none any more when `node` is empty."""
@@ -113,21 +138,22 @@ class Nets:
     def drop_nodes(self, gone: set[str]) -> None:
         for name, plan in self._view.netplans.items():
             if any(node in gone for node, _ in plan.slices) or any(node in gone for _, node in plan.fixed):
-                slices, fixed = self._slices_of(name), self._fixed_of(name)
+                slices, fixed, idle = self._slices_of(name), self._fixed_of(name), self._idle_of(name)
                 for node in gone:
                     slices.pop(node, None)
+                    idle.pop(node, None)
                 for address in [address for address, node in fixed.items() if node in gone]:
                     del fixed[address]
                 self._books.pop(name, None)
 
     def changed(self) -> tuple[NetworkPlanDoc, ...]:
         plans = []
-        for name in sorted(self._slices.keys() | self._plans.keys() | self._fixed.keys()):
+        for name in sorted(self._slices.keys() | self._plans.keys() | self._fixed.keys() | self._idle.keys()):
             plan = self._plan(name)
             if plan is None or name not in self._view.networks:
                 continue
-            slices, fixed = self._slices_of(name), self._fixed_of(name)
-            after = replace(plan, slices=tuple(sorted(slices.items())), fixed=tuple(sorted(fixed.items())))
+            slices, fixed = (tuple(sorted(rows.items())) for rows in (self._slices_of(name), self._fixed_of(name)))
+            after = replace(plan, slices=slices, fixed=fixed, idle=tuple(sorted(self._idle_of(name).items())))
             if after != self._view.netplans.get(name):
                 plans.append(after)
         return tuple(plans)
@@ -162,6 +188,13 @@ class Nets:
             plan = self._plan(name)
             fixed = self._fixed[name] = dict(plan.fixed) if plan else {}
         return fixed
+
+    def _idle_of(self, name: str) -> dict[str, int]:
+        idle = self._idle.get(name)
+        if idle is None:
+            plan = self._plan(name)
+            idle = self._idle[name] = dict(plan.idle) if plan else {}
+        return idle
 
     def _without(self, name: str) -> int:
         return max(1, len(self._view.nodes) - len(self._slices_of(name)))

@@ -22,6 +22,7 @@ from typing import Final
 from controller.decide import needs
 from controller.decide.batch import Batch
 from controller.decide.fixed import place_fixed
+from controller.decide.idle import SLICES
 from controller.decide.placing import place
 from controller.decide.preempting import bare
 from controller.decide.rollout import credible
@@ -38,11 +39,13 @@ AUTO_REMOVE_MS: Final = 3_000
 
 def decide_services(view: View, dirty: Collection[str] | None, settings: Settings, now_ms: int) -> Plan:
     """The plan for the services named in `dirty` (None: all; use None after a node's state, labels or availability changed).
+    With `SLICES` among them, or None, slices that nobody uses are looked for.
 
     When the pass takes something away, the services that wait for room are decided too.
     """
     batch = Batch(view, settings, now_ms)
-    names = batch.names(dirty)
+    look = dirty is None or SLICES in dirty
+    names = batch.names(None if dirty is None else [name for name in dirty if name != SLICES])
     works = _prepared(batch, names)
     if dirty is not None and (batch.draft.frees or batch.answers.frees or _may_preempt(batch, works)):
         others = sorted(set(batch.waiting_names()) - set(names))
@@ -55,6 +58,7 @@ def decide_services(view: View, dirty: Collection[str] | None, settings: Setting
         batch.say(work.name, _parts(batch, work), tuple(work.waiting), tuple(dict.fromkeys(work.notes)))
     if dirty is None:
         _drop_places(batch)
+    batch.mind_slices(look)
     return batch.plan()
 
 

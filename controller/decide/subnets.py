@@ -7,7 +7,7 @@ the pool also avoids what other networks claim and have not used yet; a claim is
 
 from __future__ import annotations
 
-from controller.decide.addresses import claimed_prefix6, claimed_subnet, is_subnet, lowest_subnet, lowest_vni
+from controller.decide.addresses import claimed_prefix6, claimed_subnet, is_subnet, lowest_vni, roomy_subnet
 from controller.decide.types import Settings, View
 from model.documents import NetworkPlanDoc
 from model.spec import NetworkSpec
@@ -19,6 +19,7 @@ Row = tuple[str, str]
 class Subnets:
     def __init__(self, view: View, settings: Settings) -> None:
         self.settings = settings
+        self.nodes = len(view.nodes)
         self._view = view
         self._known: dict[str, NetworkPlanDoc] | None = None
         self._vnis: set[int] = set()
@@ -77,7 +78,7 @@ def subnet_of(subnets: Subnets, spec: NetworkSpec, claims: bool = False) -> str:
         return claimed_subnet(spec.subnet, [*taken, *(subnets.claims(spec.name) if claims else ())])
     unused = [subnet for _, subnet in subnets.claims(spec.name)]
     settings = subnets.settings
-    return lowest_subnet(settings.pool, settings.network_prefix, [*(subnet for _, subnet in taken), *unused])
+    return roomy_subnet(settings.pool, settings.network_prefix, subnets.nodes, [*(subnet for _, subnet in taken), *unused])
 
 
 def prefix6_of(subnets: Subnets, spec: NetworkSpec, claims: bool = False) -> str:

@@ -32,11 +32,13 @@ from model.documents import (
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What dispatch knows of a node's session, in memory of the leader only. Times in Unix ms; 0: never in this reign."""
+    """What dispatch knows of a node's session, in memory of the leader only. Times in Unix ms; 0: never in this reign.
+    `generation`: the newest assignment document that the agent has taken."""
 
     open: bool = False
     last_heard_ms: int = 0
     whole_status: bool = False
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,8 @@ class Settings:
     pool: str = "10.0.0.0/8"
     network_prefix: int = 16
     slice_prefix: int = 24
+    slice_idle_ms: int = 600_000
+    """So long nobody has used a node's slice of a network before it is given back."""
     strategy: Literal["spread", "pack"] = "spread"
     avoid: tuple[str, ...] = ()
     """Subnets never handed out: those this machine has routes to. The nodes' own are in their status (NodeInfo.routes)."""

@@ -96,7 +96,7 @@ class NodeSession:
 
     def facts(self, zero: float) -> Session:
         """`zero`: the Unix ms at which monotonic time was 0."""
-        return Session(self.farewell is None, int(zero + self.heard_s * 1000), self.status.whole)
+        return Session(self.farewell is None, int(zero + self.heard_s * 1000), self.status.whole, self.status.generation)
 
 
 def goodbye(reason: str, *, removed: bool = False) -> pb.ToNode:

@@ -43,6 +43,11 @@ class NodeStatus:
             raise ValueError("node info longer than 16 KiB")
         self._info = codec.from_plain(NodeInfo, json.loads(data))
 
+    @property
+    def generation(self) -> int:
+        """The newest assignment document that the agent has taken."""
+        return self._generation
+
     def take_generation(self, generation: int) -> None:
         self._generation = generation
 

@@ -132,7 +132,8 @@ class Player:
         for net in plan.netplans:
             fixed = "".join(f", {address} on {node}" for address, node in net.fixed)
             slices = " ".join("=".join(row) for row in net.slices)
-            lines.append(f"  network {net.name}: vni {net.vni}, {net.subnet}, {slices}{fixed}")
+            idle = "".join(f", {node} idle" for node, _ in net.idle)
+            lines.append(f"  network {net.name}: vni {net.vni}, {net.subnet}, {slices}{fixed}{idle}")
         for row in plan.svcplans:
             ports = [f"{port.published}->{port.target}/{port.protocol}" for port in row.ports]
             lines.append(f"  service {row.name}: {' '.join([*('='.join(vip) for vip in row.vips), *ports])}")

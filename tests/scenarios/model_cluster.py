@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
+from ipaddress import IPv4Network
+from itertools import islice
 from typing import Any
 
+from controller.decide.attached import networks_of
 from controller.decide.index import Index
 from controller.decide.nodes import decide_nodes
 from controller.decide.services import decide_services
@@ -26,7 +29,7 @@ from model.documents import (
     StatusDoc,
     VolumeDoc,
 )  # fmt: skip
-from model.spec import Attachment, ContainerSpec, NetworkSpec, Resources, ServiceSpec, VolumeSpec
+from model.spec import Attachment, ContainerSpec, NetworkSpec, Pairs, Resources, ServiceSpec, VolumeSpec
 
 KINDS = {"status": "statuses"}
 INFO = NodeInfo(cpus=4.0, memory_bytes=8 << 30, pids=0)
@@ -86,7 +89,7 @@ class ModelCluster:
 
     def hear(self, *names: str) -> None:
         for name in names:
-            self.sessions[name] = Session(True, self.now_ms, True)
+            self.sessions[name] = Session(True, self.now_ms, True, self.sessions.get(name, Session()).generation)
 
     def decide(self, dirty: list[str] | None = None) -> Plan:
         plan = decide_services(self.view(), dirty, self.settings, self.now_ms)
@@ -135,18 +138,35 @@ class ModelCluster:
         }
 
     def _obey(self, name: str) -> None:
+        if name in self.docs["assignments"]:
+            self.sessions[name] = replace(self.sessions[name], generation=self.docs["assignments"][name].generation)
         wanted = self._wanted(name)
         have = self.running[name]
         for key in [key for key in have if key not in wanted]:
             del have[key]
         for key, (service, replica) in wanted.items():
             broken = (service, replica.version) in self.broken
+            addresses = self._attached(name, service, have[key].addresses if key in have else ())
             if key not in have or (key not in self.ended and broken != (have[key].state == "failed")):
                 state, code = ("failed", 1) if broken else ("running", None)
                 have[key] = ReplicaStatus(
                     key[0], replica.slot, replica.version, replica.created_ms, state, self.now_ms, f"{service}@{key[2]}",
-                    exit_code=code,
+                    exit_code=code, addresses=addresses,
                 )  # fmt: skip
+            elif addresses != have[key].addresses:
+                have[key] = replace(have[key], addresses=addresses)
+
+    def _attached(self, node: str, service: str, before: Pairs) -> Pairs:
+        """A container's addresses: those it has on networks it is still on, else the lowest free one of the node's slice."""
+        taken = {address for row in self.running[node].values() for _, address in row.addresses}
+        known, found = dict(before), []
+        for network in networks_of(self.docs["services"][service]) if service in self.docs["services"] else ():
+            plan = self.docs["netplans"].get(network)
+            own = dict(plan.slices).get(node) if plan else None
+            hosts = [f"{host}" for host in islice(IPv4Network(own).hosts(), 1, None)] if own else []
+            if address := known.get(network) or next((host for host in hosts if host not in taken), ""):
+                found.append((network, address))
+        return tuple(found)
 
     def finish(self, service: str, code: int = 0) -> None:
         """All containers of the service end."""

@@ -315,7 +315,7 @@ def test_when_slices_are_short_the_nodes_that_have_one_are_used_in_the_first_pas
     assert cluster.decide().empty()
     assert cluster.counts("web") == {"n1": 3, "n2": 3}
     assert cluster.counts("agent") == {"n1": 1, "n2": 1}
-    why = "1 node: network small: its subnet 10.9.0.0/29 has no free slice left for another node"
+    why = "1 node: network small: its subnet 10.9.0.0/29 has no free slice left for another node: one takes 4 addresses, a larger subnet has more"
     assert cluster.docs["decisions"]["agent"].waiting == ((0, why),)
 
 
