@@ -41,10 +41,6 @@ class Cron:
         in_month, in_week = day.day in self.days, day.isoweekday() % 7 in self.weekdays
         return (in_month or in_week) if self.either else (in_month and in_week)
 
-    def at(self, local: datetime) -> bool:
-        """Whether it names that minute."""
-        return local.minute in self.minutes and local.hour in self.hours and self.on(local)
-
 
 def parse_cron(text: str) -> Cron:
     """Raises BadInput."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final
 
+from model.autoscale_check import metrics_port_problems, policy_problems, words
 from model.constraints import parse_constraint, parse_spread
 from model.documents import INGRESS
 from model.errors import BadInput
@@ -68,6 +69,16 @@ def _problems(spec: ServiceSpec) -> Iterator[str]:
     yield from _mounts(spec.container.mounts)
     yield from _attachments(spec)
     yield from _ports(spec.container.ports)
+    yield from _scaling(spec)
+
+
+def _scaling(spec: ServiceSpec) -> Iterator[str]:
+    if spec.autoscale is not None:
+        mode = "single container" if spec.single else spec.mode
+        found = policy_problems(spec.autoscale, mode, spec.reservations, spec.container.limits, spec.metrics)
+        yield from (f"autoscale{words(where)}: {problem}" for where, problem in found)
+    if spec.metrics is not None:
+        yield from (f"metrics{words(where)}: {problem}" for where, problem in metrics_port_problems(spec.metrics))
 
 
 def _network(spec: NetworkSpec) -> Iterator[str]:
@@ -127,11 +138,12 @@ def _attachments(spec: ServiceSpec) -> Iterator[str]:
     alone = next((name for name in names if name in ("host", "none")), "")
     if alone and len(set(names)) > 1:
         yield f"network {alone} cannot be combined with other networks: leave it or the others out"
+    most = spec.autoscale.max if spec.autoscale else spec.replicas
     for row in rows:
         if problem := address_problem(row):
             yield problem
-        elif row.ipv4_address and (spec.replicas > 1 or spec.mode.startswith("global")):
-            many = "runs on every node" if spec.mode.startswith("global") else f"has {spec.replicas} replicas"
+        elif row.ipv4_address and (most > 1 or spec.mode.startswith("global")):
+            many = "runs on every node" if spec.mode.startswith("global") else f"has {most} replicas"
             yield f"network {row.network}: address {row.ipv4_address} is for one container, and this service {many}"
 
 

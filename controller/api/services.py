@@ -11,6 +11,7 @@ from controller.api.claims import Commit, claimed, claims
 from controller.api.connections import address_problem
 from controller.api.context import Api, Call
 from controller.api.schemas import ScaleBody
+from controller.decide import scales
 from controller.decide.attached import UNPLANNED, crowded
 from controller.decide.clashes import port_clashes
 from controller.decide.links import linked_node
@@ -65,7 +66,7 @@ def _document(api: Api, spec: ServiceSpec) -> ServiceDoc:
     now_ms, view = api.now_ms(), api.view()
     if node := linked_node(view, spec):
         spec = replace(spec, placement=replace(spec.placement, node=node))
-    document = ServiceDoc(api.random.token_hex(8), spec, spec.replicas, 1, False, now_ms, now_ms)
+    document = ServiceDoc(api.random.token_hex(8), spec, scales.applied(None, spec)[0], 1, False, now_ms, now_ms)
     if clashes := port_clashes(view, [document]):
         raise Conflict(f"{clashes[0]} (and {len(clashes) - 1} more)" if clashes[1:] else clashes[0])
     return document

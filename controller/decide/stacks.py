@@ -2,7 +2,7 @@
 
 Rules:
 - A service gets a new version only when `spec.container` changed; everything else changes without touching a container.
-- `apply` sets the scale to `deploy.replicas`, unless the service has `x-autoscale`: then only when it is created.
+- `apply` sets the scale to `deploy.replicas`, unless the service scales itself or did (scales.py).
 - Volumes are never removed by `apply`, networks only when no other service is on them. What is another
   stack's is refused.
 - What `network connect` and `disconnect` did to a service stays until its containers are replaced by another version.
@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
+from controller.decide import scales
 from controller.decide.attached import UNPLANNED, crowded, networks_of
 from controller.decide.clashes import port_clashes
 from controller.decide.nets import subnet_problem
@@ -28,7 +29,6 @@ from model.spec_check import network_problems, service_problems
 
 Action = Literal["create", "update", "remove", "scale", "none"]
 Kind = Literal["service", "network", "volume"]
-AUTOSCALE: Final = "x-autoscale"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,18 +147,19 @@ def _check(view: View, wanted: StackSpec) -> None:
 def _diff_service(view: View, spec: ServiceSpec, ids: Callable[[], str], now_ms: int, found: StackChanges) -> None:
     before = view.services.get(spec.name)
     if before is None:
-        found.services.append(ServiceDoc(ids(), spec, spec.replicas, 1, False, now_ms, now_ms))
-        size = f" with {counted(spec.replicas)}" if spec.mode.startswith("replicated") else ""
+        scale, _ = scales.applied(None, spec)
+        found.services.append(ServiceDoc(ids(), spec, scale, 1, False, now_ms, now_ms))
+        size = f" with {counted(scale)}" if spec.mode.startswith("replicated") else ""
         found.changes.append(Change("create", "service", spec.name, (), f"service {spec.name} is created{size}"))
         return
     if before.spec.mode != spec.mode:
         raise Conflict(f"service {spec.name}: its mode cannot change from {before.spec.mode} to {spec.mode}: remove it first")
-    scale = before.scale if AUTOSCALE in dict(spec.extensions) else spec.replicas
+    scale, kept = scales.applied(before, spec)
     changed = differing(before.spec, spec, skip=("container", "replicas"))
     inside = differing(before.spec.container, spec.container)
     networks = None if inside else before.networks
     after = replace(before, spec=spec, scale=scale, version=before.version + bool(inside), stopped=False, networks=networks)
-    after = replace(after, updated_ms=now_ms)
+    after = replace(after, updated_ms=now_ms, kept_replicas=kept)
     if replace(after, updated_ms=before.updated_ms) == before:
         found.changes.append(Change("none", "service", spec.name, (), f"service {spec.name} is unchanged"))
         return

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from model.compose.autoscale import check_autoscale
 from model.compose.check_network import (
     check_ingress,
     network_texts,
@@ -16,6 +17,7 @@ from model.compose.check_network import (
     unsupported_network_words,
     unsupported_service_words,
 )
+from model.compose.convert_container import limits_of, reservations_of
 from model.compose.fields import TOP
 from model.compose.finish import RESOURCES, names_used
 from model.compose.kinds import Field, ListOf, MapOf, Obj, Or
@@ -53,6 +55,8 @@ def check_project(
         _readable(service, at, report, complete)
         check_ingress(service, at, report)
         check_priority(service, at, report)
+        mode = (service.get("deploy") or {}).get("mode") or "replicated"
+        check_autoscale(service, at, report, mode, reservations_of(service), limits_of(service))
     _circle(services, report)
     _resources(project, report, complete)
     for read, text, path, mark in network_texts(project):

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, Final, cast
 
+from model.compose.autoscale import AUTOSCALE, METRICS, autoscale_of, metrics_of
 from model.compose.check_network import DRIVERS, OWN_NETWORKS
-from model.compose.convert_container import container_spec, number, pairs, size
+from model.compose.convert_container import container_spec, number, pairs, reservations_of
 from model.compose.loader import validate_resolved
 from model.compose.names import Names
 from model.compose.portwords import subnet_version
@@ -22,7 +23,6 @@ from model.spec import (
     Mode,
     NetworkSpec,
     Placement,
-    Resources,
     ServiceSpec,
     StackSpec,
     UpdateConfig,
@@ -30,6 +30,8 @@ from model.spec import (
 )
 
 _Json = Mapping[str, Any]
+READ: Final = (PRIORITY, AUTOSCALE, METRICS)
+"""Keys that became fields of their own."""
 
 
 def to_stack(project: dict[str, Any], *, stack: str) -> StackSpec:
@@ -59,13 +61,15 @@ def service_spec(names: Names, name: str, service: _Json) -> ServiceSpec:
         mode=cast(Mode, mode),
         replicas=1 if mode.startswith("global") else replicas,
         placement=_placement(deploy.get("placement") or {}),
-        reservations=_reservations(service, deploy),
+        reservations=reservations_of(service),
         update=_update(deploy.get("update_config") or {}),
         rollback=_update(deploy.get("rollback_config") or {}),
         labels=pairs(deploy.get("labels")),
         endpoint_mode=deploy.get("endpoint_mode") or "vip",
         extensions=_extensions(service, deploy),
         priority=priority_of(service),
+        autoscale=autoscale_of(service),
+        metrics=metrics_of(service),
     )
 
 
@@ -74,15 +78,6 @@ def _placement(placement: _Json) -> Placement:
         constraints=tuple(placement.get("constraints") or ()),
         spread=tuple(entry["spread"] for entry in placement.get("preferences") or () if entry.get("spread")),
         max_replicas_per_node=placement.get("max_replicas_per_node") or 0,
-    )
-
-
-def _reservations(service: _Json, deploy: _Json) -> Resources:
-    asked: _Json = (deploy.get("resources") or {}).get("reservations") or {}
-    return Resources(
-        cpus=number(asked.get("cpus")),
-        memory_bytes=size(asked.get("memory") or service.get("mem_reservation")) or 0,
-        pids=asked.get("pids") or 0,
     )
 
 
@@ -99,7 +94,7 @@ def _update(config: _Json) -> UpdateConfig:
 
 def _extensions(service: _Json, deploy: _Json) -> tuple[tuple[str, str], ...]:
     rows = (row for part in (deploy, service) for row in part.items())
-    found = {key: value for key, value in rows if key.startswith("x-") and key != PRIORITY}
+    found = {key: value for key, value in rows if key.startswith("x-") and key not in READ}
     return tuple((key, json.dumps(value, sort_keys=True, separators=(",", ":"))) for key, value in sorted(found.items()))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from model.compose.autoscale import without_labels
 from model.compose.check_network import INGRESS, OWN_NETWORKS
 from model.compose.names import Names
 from model.compose.portwords import exposed
@@ -59,7 +60,7 @@ def container_spec(names: Names, service: _Json) -> ContainerSpec:
         command=_command(get("command")),
         entrypoint=_command(get("entrypoint")),
         env=pairs(get("environment")),
-        labels=pairs(get("labels")),
+        labels=pairs(without_labels(get("labels"))),
         working_dir=get("working_dir") or "",
         user=get("user") or "",
         group_add=words(get("group_add")),
@@ -75,7 +76,7 @@ def container_spec(names: Names, service: _Json) -> ContainerSpec:
         security_opt=words(get("security_opt")),
         sysctls=pairs(get("sysctls")),
         ulimits=_ulimits(get("ulimits") or {}),
-        limits=_limits(service),
+        limits=limits_of(service),
         memswap_limit_bytes=size(get("memswap_limit")),
         shm_size_bytes=size(get("shm_size")),
         oom_score_adj=get("oom_score_adj"),
@@ -119,7 +120,18 @@ def _ulimits(limits: _Json) -> tuple[Ulimit, ...]:
     return tuple(rows)
 
 
-def _limits(service: _Json) -> Resources:
+def reservations_of(service: _Json) -> Resources:
+    """What each replica reserves."""
+    asked: _Json = ((service.get("deploy") or {}).get("resources") or {}).get("reservations") or {}
+    return Resources(
+        cpus=number(asked.get("cpus")),
+        memory_bytes=size(asked.get("memory") or service.get("mem_reservation")) or 0,
+        pids=asked.get("pids") or 0,
+    )
+
+
+def limits_of(service: _Json) -> Resources:
+    """What each replica may use at most."""
     limits: _Json = ((service.get("deploy") or {}).get("resources") or {}).get("limits") or {}
     cpus = limits.get("cpus") or service.get("cpus")
     if not cpus and (service.get("cpu_quota") or 0) > 0:

@@ -172,7 +172,7 @@ services = st.fixed_dictionaries(
         "networks": st.one_of(st.just(["one"]), st.just({"one": {"aliases": ["x"]}, "default": None})),
         "dns": st.one_of(st.just("1.1.1.1"), st.just(["1.1.1.1", "8.8.8.8"])),
         "ulimits": st.just({"nofile": {"soft": 10, "hard": 20}, "nproc": 5}),
-        "x-autoscale": st.just({"min": 1}),
+        "x-other": st.just({"min": 1}),
     },
 )
 

@@ -82,9 +82,9 @@ good_service = st.fixed_dictionaries(
                 "labels": pairs,
             },
         ),
-        "x-autoscale": st.just({"min": 1, "max": 9}),
+        "x-autoscale": st.just({"min": 1, "max": 9, "mode": "off"}),
     },
-)
+).filter(lambda row: "x-autoscale" not in row or row.get("deploy", {}).get("mode") != "global")
 good_file = st.dictionaries(st.sampled_from("abcd"), good_service, min_size=1).map(
     lambda services: json.dumps(
         escape({"services": services, "networks": {"front": None}, "volumes": {"data": {}}, "x-top": "$"})

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from model.autoscale import Autoscale, MetricsPort, ScalingMetric
 from model.codec import decode, encode
 from model.compose import ComposeError
 from model.compose.convert import to_stack
@@ -76,7 +77,9 @@ services:
     configs: [c]
     pull_policy: always
     platform: linux/amd64
-    x-autoscale: {max: 5, min: 1}
+    x-autoscale: {max: 5, metrics: [cpu: 60%]}
+    x-metrics: {port: 9000, path: /m}
+    x-other: {max: 5, min: 1}
     deploy:
       replicas: 3
       labels: {tier: web}
@@ -172,7 +175,9 @@ def test_every_field_is_carried() -> None:
             rollback=UpdateConfig(0),
             labels=(("tier", "web"),),
             endpoint_mode="dnsrr",
-            extensions=(("x-autoscale", '{"max":5,"min":1}'),),
+            extensions=(("x-other", '{"max":5,"min":1}'),),
+            autoscale=Autoscale(1, 5, (ScalingMetric("cpu", 0.6),)),
+            metrics=MetricsPort(9000, "/m"),
         ),
     )
     assert stack.networks == (

@@ -106,7 +106,7 @@ def test_faults_name_the_field(text: str, where: str) -> None:
 
 
 def test_unsupported_fields_are_named_warnings_and_errors_when_strict() -> None:
-    text = "services: {web: {image: x, build: ., privileged: false, uts: host, attach: false, x-autoscale: {max: 3}}}"
+    text = "services: {web: {image: x, build: ., privileged: false, uts: host, attach: false, x-other: {max: 3}}}"
     loaded = load(text)
     assert ids(loaded) == ["unsupported:services.web.build", "unsupported:services.web.uts"]
     assert str(loaded.warnings[0]).startswith("/p/compose.yaml:1:35: unsupported:services.web.build: shoal builds no images")
@@ -114,9 +114,9 @@ def test_unsupported_fields_are_named_warnings_and_errors_when_strict() -> None:
 
 
 def test_extensions_are_kept_at_every_level() -> None:
-    loaded = load("x-a: {b: 1}\nservices: {a: {image: x, x-autoscale: {min: 1}, deploy: {x-d: 2}}}\n", strict=True)
+    loaded = load("x-a: {b: 1}\nservices: {a: {image: x, x-b: {min: 1}, deploy: {x-d: 2}}}\n", strict=True)
     assert loaded.project["x-a"] == {"b": 1}
-    assert loaded.project["services"]["a"]["x-autoscale"] == {"min": 1}
+    assert loaded.project["services"]["a"]["x-b"] == {"min": 1}
     assert loaded.project["services"]["a"]["deploy"]["x-d"] == 2
 
 

@@ -23,8 +23,8 @@ from model.errors import BadInput
 )
 def test_a_line_names_its_minutes_and_no_others(text: str, yes: str, no: str) -> None:
     cron = parse_cron(text)
-    assert cron.at(datetime.fromisoformat(yes))
-    assert not cron.at(datetime.fromisoformat(no))
+    for day, named in ((datetime.fromisoformat(yes), True), (datetime.fromisoformat(no), False)):
+        assert (day.minute in cron.minutes and day.hour in cron.hours and cron.on(day)) == named
 
 
 @pytest.mark.parametrize(

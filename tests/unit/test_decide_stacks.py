@@ -10,6 +10,7 @@ import pytest
 
 from controller.decide.preview import Placed, Waits, changed_view, preview
 from controller.decide.stacks import StackChanges, diff_stack, remove_stack
+from model.autoscale import Autoscale, ScalingMetric, ScalingSchedule
 from model.documents import key
 from model.errors import BadInput, Conflict
 from model.spec import (
@@ -90,14 +91,55 @@ def test_only_a_changed_container_makes_a_version(cluster: ModelCluster) -> None
     assert changes.changes[-1].sentence == "service shop_web: image changed, its 3 replicas are replaced by version 2"
 
 
-def test_the_scale_follows_the_file_unless_it_scales_itself(cluster: ModelCluster) -> None:
+def test_the_scale_follows_the_file(cluster: ModelCluster) -> None:
     applied(cluster, SHOP)
     cluster.change("shop_web", scale=9)
     change = diff(cluster, SHOP)
     assert (change.changes[-1].action, change.services[0].scale) == ("scale", 3)
-    extensions = (("x-autoscale", "{}"),)
-    change = diff(cluster, shop(extensions=extensions))
-    assert change.services[0].scale == 9
+
+
+POLICY = Autoscale(2, 6, (ScalingMetric("inflight", 3.0),))
+
+
+@pytest.mark.parametrize(("replicas", "scale"), [(1, 2), (3, 3), (9, 6)])
+def test_an_autoscaled_service_begins_with_the_files_count_within_its_bounds(
+    cluster: ModelCluster, replicas: int, scale: int
+) -> None:
+    (service,) = diff(cluster, shop(autoscale=POLICY, replicas=replicas)).services
+    assert service.scale == scale
+    (service,) = diff(cluster, shop(autoscale=replace(POLICY, mode="recommend"), replicas=replicas)).services
+    assert service.scale == replicas
+
+
+def test_apply_never_resets_the_count_of_an_autoscaled_service(cluster: ModelCluster) -> None:
+    applied(cluster, shop(autoscale=POLICY))
+    cluster.change("shop_web", scale=5)
+    assert diff(cluster, shop(autoscale=POLICY)).empty()
+    (service,) = diff(cluster, shop(autoscale=POLICY, replicas=4)).services
+    assert service.scale == 5
+    change = diff(cluster, shop(autoscale=replace(POLICY, max=4)))
+    assert change.services[0].scale == 4
+    assert change.changes[-1].sentence == ("service shop_web: autoscale changed, no container is restarted; scaled from 5 to 4")
+    night = replace(POLICY, max=4, schedules=(ScalingSchedule("0 0 * * *", 3600.0, max=8),))
+    assert diff(cluster, shop(autoscale=night)).services[0].scale == 5
+
+
+def test_a_service_that_begins_to_scale_itself_begins_with_what_it_has(cluster: ModelCluster) -> None:
+    applied(cluster, SHOP)
+    cluster.change("shop_web", scale=5)
+    assert diff(cluster, shop(autoscale=POLICY)).services[0].scale == 5
+
+
+def test_whose_policy_is_taken_out_keeps_its_count_until_the_file_says_another(cluster: ModelCluster) -> None:
+    applied(cluster, shop(autoscale=POLICY))
+    cluster.change("shop_web", scale=5)
+    change = applied(cluster, SHOP)
+    assert change.services[0].scale == 5
+    assert diff(cluster, SHOP).empty()
+    assert applied(cluster, shop(labels=(("a", "b"),))).services[0].scale == 5
+    assert applied(cluster, shop(replicas=4)).services[0].scale == 4
+    cluster.change("shop_web", scale=7)
+    assert applied(cluster, shop(replicas=4)).services[0].scale == 4
 
 
 def test_a_stopped_service_is_started_by_apply(cluster: ModelCluster) -> None:
