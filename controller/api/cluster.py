@@ -1,4 +1,4 @@
-"""Handlers about the cluster itself: health, CA, joining, tokens, version, metrics.
+"""Handlers about the cluster itself: health, CA, joining, tokens, version.
 
 Rules: joining needs a token and nothing else; the node's name and role come from us, the CSR gives only its key. A node's
 certificate is good for NODE.node.shoal and no other server name: whoever chooses a node's name must not get a certificate for
@@ -164,12 +164,6 @@ def _joined(api: Api, body: JoinBody, role: Role, serial: str, before: NodeDoc |
 
 def _info(body: NodeInfoBody) -> NodeInfo:
     return NodeInfo(**body.model_dump())
-
-
-async def metrics(api: Api, call: Call) -> Response:
-    from controller.api.metrics import exposition
-
-    return Response(exposition(api), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 async def openapi(api: Api, call: Call) -> Any:

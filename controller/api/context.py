@@ -16,6 +16,7 @@ from starlette.requests import Request
 
 from controller.agents import Agents
 from controller.api.gone import GoneServices
+from controller.api.tally import Tally
 from controller.certificates import Peer
 from controller.decide.index import Index
 from controller.decide.types import Settings, View
@@ -57,6 +58,7 @@ class Api:
     gone: GoneServices
     index_cache: Index = field(default_factory=Index)
     claiming: asyncio.Lock = field(default_factory=asyncio.Lock)
+    tally: Tally = field(default_factory=Tally)
 
     def snapshot(self) -> Snapshot:
         return self.picture.snapshot()

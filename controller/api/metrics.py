@@ -1,36 +1,158 @@
-"""/metrics: the counters of controller/metrics.py and gauges computed now, from what the API shows."""
+"""/metrics: what this controller counted (controller/metrics.py) and, while it leads, the cluster as it sees it.
+
+Rules: what is told of the cluster is told by the leader alone, so that sums over all controllers are right. Names of services,
+groups and policies' metrics are labels; replicas and nodes are not: their agents tell of themselves. Everything is counted and
+written in a thread, from one snapshot; a replica is looked at only when its node's documents changed (controller/api/tally.py).
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from starlette.responses import Response
 
-from controller.api import rows
-from controller.api.context import Api
+from controller.api.context import Api, Call
+from controller.api.tally import READY, Count, Tally
+from controller.decide.replicas import GLOBAL
+from controller.loops.picture import Snapshot
 from controller.metrics import REGISTRY
+from model.documents import DecisionDoc, ServiceDoc
+from model.states import COMPLETE, FAILED, REJECTED
+from model.version import VERSION
+
+Row = tuple[tuple[str, ...], float]
+"""Values of the labels, and the value."""
 
 
-def exposition(api: Api) -> bytes:
-    registry = CollectorRegistry()
-    snapshot = api.snapshot()
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that a scrape tells; `sessions`: agents with an open one."""
+
+    snapshot: Snapshot
+    leads: bool
+    sessions: int
+
+
+async def scrape(api: Api, call: Call) -> Response:
+    sessions = sum(session.open for session in api.dispatch.sessions().values())
+    facts = Facts(api.snapshot(), api.dispatch.leads(), sessions)
+    return Response(await asyncio.to_thread(render, api.tally, facts), media_type=CONTENT_TYPE_LATEST)
+
+
+def render(tally: Tally, facts: Facts) -> bytes:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Present(tally, facts))
+    with tally.turn:
+        return generate_latest(REGISTRY) + generate_latest(registry)
+
+
+class _Present(Collector):
+    def __init__(self, tally: Tally, facts: Facts) -> None:
+        self._tally, self._facts = tally, facts
+
+    def collect(self) -> Iterator[Metric]:
+        yield _one("shoal_build_info", "Always 1; the version is the label.", 1, version=VERSION)
+        yield _one("shoal_leader", "1 while this controller leads.", self._facts.leads)
+        yield _one("shoal_store_revision", "Newest revision of the store known here.", self._facts.snapshot.index)
+        if self._facts.leads:
+            yield from _cluster(self._tally, self._facts)
+
+
+def _cluster(tally: Tally, facts: Facts) -> Iterator[Metric]:
+    snapshot = facts.snapshot
+    tally.look(snapshot)
     leader = snapshot.one("leader")
-    _one(registry, "shoal_leader", "1 while this controller leads", leader is not None and leader.controller == api.name)
-    _one(registry, "shoal_epoch", "Epoch of the present leader", leader.epoch if leader else 0)
-    sessions = api.dispatch.sessions()
-    _one(registry, "shoal_sessions", "Open sessions of agents", sum(session.open for session in sessions.values()))
-    _one(registry, "shoal_services", "Services", len(snapshot.of("services")))
-    _one(registry, "shoal_store_index", "Newest revision of the store in the picture", snapshot.index)
-    _many(registry, "shoal_nodes", "Nodes by state", "state", Counter(row["state"] for row in rows.nodes(api)))
-    _many(registry, "shoal_replicas", "Replicas by state", "state", Counter(row["state"] for row in rows.replicas(api)))
-    return generate_latest(REGISTRY) + generate_latest(registry)
+    yield _one("shoal_epoch", "Grows with every change of leader.", leader.epoch if leader else 0)
+    yield _one("shoal_sessions", "Agents with an open session.", facts.sessions)
+    yield from _nodes(snapshot)
+    for kind in ("stacks", "services", "networks", "volumes"):
+        yield _one(f"shoal_{kind}", f"{kind.capitalize()} there are.", len(snapshot.of(kind)))
+    states = [((str(state),), count) for state, count in tally.states().items()]
+    yield _many("shoal_replicas", "Replicas that have a node, by state.", ("state",), states)
+    yield from _services(snapshot, tally.services)
 
 
-def _one(registry: CollectorRegistry, name: str, text: str, value: float) -> None:
-    Gauge(name, text, registry=registry).set(value)
+# ---- nodes
 
 
-def _many(registry: CollectorRegistry, name: str, text: str, label: str, counts: Counter[str]) -> None:
-    gauge = Gauge(name, text, [label], registry=registry)
-    for value, count in sorted(counts.items()):
-        gauge.labels(value).set(count)
+def _nodes(snapshot: Snapshot) -> Iterator[Metric]:
+    nodes, health, statuses = snapshot.of("nodes"), snapshot.of("health"), snapshot.of("status")
+    states = {name: health[name].state if name in health else "unreachable" for name in nodes}
+    counts = Counter((states[name], doc.availability) for name, doc in nodes.items())
+    yield _many("shoal_nodes", "Nodes by state and availability.", ("state", "availability"), counts.items())
+    usable = [name for name, doc in nodes.items() if states[name] == "ready" and doc.availability == "active"]
+    infos = [statuses[name].info for name in usable if name in statuses]
+    yield _one("shoal_cluster_cpu_cores", "Cores of nodes that are ready and active.", sum(info.cpus for info in infos))
+    memory_bytes = sum(info.memory_bytes for info in infos)
+    yield _one("shoal_cluster_memory_bytes", "Memory of nodes that are ready and active.", memory_bytes)
+
+
+# ---- services
+
+
+def _services(snapshot: Snapshot, counts: Mapping[str, Count]) -> Iterator[Metric]:
+    documents: Mapping[str, ServiceDoc] = snapshot.of("services")
+    decisions: Mapping[str, DecisionDoc] = snapshot.of("decisions")
+    rows = [(name, doc, counts.get(doc.id, {}), decisions.get(name)) for name, doc in sorted(documents.items())]
+    wanted = {name: _wanted(doc, count, decision) for name, doc, count, decision in rows}
+
+    def family(name: str, text: str, values: Iterable[tuple[str, float]]) -> Metric:
+        return _many(f"shoal_service_replicas_{name}", text, ("service",), [((who,), value) for who, value in values])
+
+    yield family("wanted", "Replicas that should run.", wanted.items())
+    ready = ((name, _ready(doc, count)) for name, doc, count, _ in rows)
+    yield family("ready", "Replicas that run and are healthy, on nodes that are not down; of a job also complete ones.", ready)
+    waiting = ((name, max(_waiting(decision), wanted[name] - _held(count))) for name, doc, count, decision in rows)
+    yield family("unplaced", "Replicas that should run and have no node.", waiting)
+    failed = ((name, count.get(FAILED, 0) + count.get(REJECTED, 0)) for name, _, count, _ in rows)
+    yield family("failed", "Replicas that ended badly or cannot start, most of them waiting for their next try.", failed)
+    outdated = ((name, _held(count) - count.get(doc.version, 0)) for name, doc, count, _ in rows)
+    yield family("outdated", "Replicas of another version than the service's: what an update has still to replace.", outdated)
+    yield _many(
+        "shoal_service_reserved_cpu_cores", "Cores that one replica reserves.", ("service",),
+        [((name,), doc.spec.reservations.cpus) for name, doc, _, _ in rows],
+    )  # fmt: skip
+    yield _many(
+        "shoal_service_reserved_memory_bytes", "Memory that one replica reserves.", ("service",),
+        [((name,), doc.spec.reservations.memory_bytes) for name, doc, _, _ in rows],
+    )  # fmt: skip
+
+
+def _wanted(doc: ServiceDoc, count: Count, decision: DecisionDoc | None) -> int:
+    if doc.stopped:
+        return 0
+    return _held(count) + _waiting(decision) if doc.spec.mode in GLOBAL else doc.scale
+
+
+def _ready(doc: ServiceDoc, count: Count) -> int:
+    return count.get(READY, 0) + (count.get(COMPLETE, 0) if doc.spec.mode.endswith("job") else 0)
+
+
+def _held(count: Count) -> int:
+    """Replicas on nodes that are not down."""
+    return sum(number for key, number in count.items() if isinstance(key, int))
+
+
+def _waiting(decision: DecisionDoc | None) -> int:
+    return len(decision.waiting) if decision is not None else 0
+
+
+# ---- families
+
+
+def _one(name: str, text: str, value: float, **labels: str) -> Metric:
+    return _many(name, text, tuple(labels), [(tuple(labels.values()), value)])
+
+
+def _many(name: str, text: str, labels: tuple[str, ...], rows: Iterable[Row | Any]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for values, value in rows:
+        family.add_metric(values, value)
+    return family

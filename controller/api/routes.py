@@ -6,7 +6,19 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from controller.api import cluster, connections, images, networks, nodes, published, replicas, services, stacks, volumes
+from controller.api import (
+    cluster,
+    connections,
+    images,
+    metrics,
+    networks,
+    nodes,
+    published,
+    replicas,
+    services,
+    stacks,
+    volumes,
+)
 from controller.api.routing import Query, Route
 from controller.api.schemas import (
     ConnectBody,
@@ -28,7 +40,7 @@ RUNNING: Final = ("services", "assignments", "status", "health", "decisions", "s
 
 CLUSTER: Final = (
     Route("GET", "/healthz", cluster.healthz, "Is this controller alive?", anonymous=True, stream="text/plain"),
-    Route("GET", "/metrics", cluster.metrics, "Metrics in Prometheus' text format", stream="text/plain"),
+    Route("GET", "/metrics", metrics.scrape, "Metrics in Prometheus' text format", stream="text/plain"),
     Route("GET", "/v1/openapi.json", cluster.openapi, "This description", answer=Object),
     Route("GET", "/v1/ca", cluster.ca, "The cluster's CA certificate", answer=Object, anonymous=True),
     Route("POST", "/v1/join", cluster.join, "A machine joins with a token", JoinBody, Object, anonymous=True),

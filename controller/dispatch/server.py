@@ -104,7 +104,7 @@ class Dispatch:
         session = self._sessions.get(node)
         return session.status if session else None
 
-    def _leads(self) -> bool:
+    def leads(self) -> bool:
         """Not when it has stood still and another may lead by now: what it would tell a node is old."""
         return self._reign is not None and self._reign.valid()
 
@@ -178,12 +178,12 @@ class Dispatch:
         """From Hello to the end, whoever ends it."""
         hello = await read_hello(stream)
         peer = await identify(stream)
-        if not self._leads():
+        if not self.leads():
             await stream.write(redirect(self._leader_address()))
             return
         await self._admit(peer, stream)
         session = await self._begin(peer, hello, stream)
-        if not self._leads():  # it ended meanwhile: `shut` has not seen this session
+        if not self.leads():  # it ended meanwhile: `shut` has not seen this session
             await stream.write(redirect(self._leader_address()))
             return
         older = self._sessions.get(session.node)

@@ -19,7 +19,7 @@ from controller.election import NotLeader
 from controller.loops.picture import Snapshot
 from controller.loops.queue import DirtyQueue
 from controller.loops.writer import PlanConflict, PlanWriter
-from controller.metrics import DECISION_SECONDS, DECISIONS
+from controller.metrics import DECISION_SECONDS, DECISIONS, DECISIONS_FAILED, PASS_SECONDS
 from model.documents import Event
 from model.errors import StoreError, StoreUnknown
 from model.ports import Clock
@@ -73,7 +73,9 @@ class Loop:
                 self._remember(dirty, await self._pass(dirty, writer))
                 wake_at = self._wake_at()
                 back_off_s = BACK_OFF_S
-                self.queue.passed(self._shell.clock.monotonic() - started)
+                took_s = self._shell.clock.monotonic() - started
+                self.queue.passed(took_s)
+                PASS_SECONDS.labels(self.name).observe(took_s)
             except Exception as error:
                 await self._failed(error)
                 self.queue.add(dirty)
@@ -84,7 +86,9 @@ class Loop:
     async def _failed(self, error: Exception) -> None:
         """A conflict or an outage is everyday; anything else is a fault of ours, and the loop still goes on: what runs keeps
         running, other services may still be decided, and the log says what is wrong."""
-        if isinstance(error, PlanConflict | StoreError | NotLeader):
+        everyday = isinstance(error, PlanConflict | StoreError | NotLeader)
+        DECISIONS_FAILED.labels(self.name, "retry" if everyday else "fault").inc()
+        if everyday:
             log.info("%s: %s", self.name, error)
         else:
             log.exception("%s: the decision failed: trying again", self.name)
@@ -126,7 +130,7 @@ class Loop:
         else:
             plan = self._decide(view, dirty, now_ms)
         DECISIONS.labels(self.name).inc()
-        DECISION_SECONDS.labels(self.name).inc(clock.monotonic() - started)
+        DECISION_SECONDS.labels(self.name).observe(clock.monotonic() - started)
         return plan
 
     def _wake_at(self) -> float | None:

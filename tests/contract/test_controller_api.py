@@ -8,6 +8,7 @@ import hashlib
 import json
 import socket
 import ssl
+import subprocess
 import threading
 import time
 from typing import Any
@@ -326,6 +327,8 @@ def test_version_and_metrics(controller: ControllerProcess, operator: Client) ->
     assert status == 200
     assert "shoal_leader 1.0" in text
     assert 'shoal_decisions_total{loop="services"}' in text
+    said = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+    assert (said.returncode, said.stderr) == (0, "")
 
 
 def test_events_tell_of_the_joining(controller: ControllerProcess, operator: Client) -> None:
