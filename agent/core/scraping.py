@@ -1,0 +1,77 @@
+"""Reading the metrics that a replica exposes itself, from its node.
+
+Rules: asked is its own loopback, inside its network namespace: no network, firewall or load balancer lies between, and it works
+for every network, also `none` and `host`. HTTP/1.0, so that the answer ends with the connection. Whoever answers may be
+hostile: time and size are bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from typing import Final, NamedTuple
+
+from agent.network import namespaces
+from model.errors import RuntimeFailed, Unavailable
+
+TIMEOUT_S: Final = 5.0
+BYTES_MAX: Final = 8 << 20
+TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Page(NamedTuple):
+    """What a replica answered."""
+
+    content_type: str
+    body: bytes
+
+
+async def read_metrics(netns: str, port: int, path: str, timeout_s: float = TIMEOUT_S) -> Page:
+    """`netns`: path of a network namespace. Raises Unavailable with one line."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await _ask(netns, port, path)
+    except TimeoutError:
+        raise Unavailable(f"port {port}: no answer within {timeout_s:g} s") from None
+    except OSError as error:
+        raise Unavailable(f"port {port}: {os.strerror(error.errno) if error.errno else error}") from None
+    except RuntimeFailed as error:
+        raise Unavailable(f"port {port}: {error}") from None
+
+
+async def _ask(netns: str, port: int, path: str) -> Page:
+    inside = namespaces.enter(netns, lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+    with contextlib.closing(inside):
+        inside.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(inside, ("127.0.0.1", port))
+        reader, writer = await asyncio.open_connection(sock=inside)
+        try:
+            writer.write(f"GET {path} HTTP/1.0\r\nHost: localhost:{port}\r\nAccept: text/plain\r\n\r\n".encode())
+            return await _answer(reader, port)
+        finally:
+            writer.close()
+
+
+async def _answer(reader: asyncio.StreamReader, port: int) -> Page:
+    try:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        raise Unavailable(f"port {port}: what answers does not speak HTTP") from None
+    status = head[0].split(" ")
+    if len(status) < 2 or not status[0].startswith("HTTP/1.") or status[1] != "200":
+        raise Unavailable(f"port {port}: it answers {head[0][:100]!r}")
+    fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
+    return Page(fields.get("content-type", TEXT), await _body(reader, fields.get("content-length", ""), port))
+
+
+async def _body(reader: asyncio.StreamReader, length: str, port: int) -> bytes:
+    """Up to the length that was said, else to the end."""
+    wanted = int(length) if length.isdigit() else BYTES_MAX + 1
+    body = bytearray()
+    while len(body) < wanted and (piece := await reader.read(min(wanted - len(body), 1 << 16))):
+        body += piece
+        if len(body) > BYTES_MAX:
+            raise Unavailable(f"port {port}: more than {BYTES_MAX >> 20} MiB of metrics")
+    return bytes(body)
