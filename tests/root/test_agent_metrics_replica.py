@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.core import scraping
-from agent.core.scraping import read_metrics
+from agent.core import metrics_replica
+from agent.core.metrics_replica import read_metrics
 from agent.network import namespaces
 from agent.network.rtnl import Netlink
 from agent.plan import netlink
@@ -105,6 +105,6 @@ async def test_what_is_no_page_is_one_line(netns: Path, said: bytes, problem: st
 async def test_who_says_nothing_or_too_much_is_left(netns: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with answering(netns, close=False) as port, pytest.raises(Unavailable, match="no answer within"):
         await read_metrics(str(netns), port, "/metrics", timeout_s=0.2)
-    monkeypatch.setattr(scraping, "BYTES_MAX", 1000)
+    monkeypatch.setattr(metrics_replica, "BYTES_MAX", 1000)
     with answering(netns, b"HTTP/1.0 200 OK\r\n\r\n", b"x" * 5000) as port, pytest.raises(Unavailable, match="more than"):
         await read_metrics(str(netns), port, "/metrics")
