@@ -18,6 +18,8 @@ from model.documents import MetricReading
 
 AVERAGE_MS: Final = 60_000
 BURST_MS: Final = 10_000
+BURST: Final = 1.1
+"""Ten seconds are a burst when they stand that much above the minute, and above what there is."""
 HOLE_MS: Final = 30_000
 """Longer than the longest interval of samples of a large cluster."""
 VALUE_MAX: Final = 1e15
@@ -122,7 +124,7 @@ def _value(found: Reading, minute: _Minute, facts: ScaleFacts) -> None:
     target, scale, policy = found.metric.target, facts.scale, facts.policy
     average = minute.total / minute.rows
     found.recent = minute.recent / minute.recent_rows if minute.recent_rows else minute.newest
-    found.burst = found.recent > average and found.recent > target * scale * (1 + policy.scale_out.tolerance)
+    found.burst = found.recent > BURST * average and found.recent > target * scale * (1 + policy.scale_out.tolerance)
     found.value = found.recent if found.burst else average
     found.spoke = minute.spoke
     found.wanted = _wanted(found.value, average + target * minute.silent / minute.rows, target, scale, policy)
