@@ -1,4 +1,4 @@
-"""The controller's keys and certificates on disk: DIR/pki and DIR/admin.json.
+"""The controller's keys and certificates on disk: DIR/pki, DIR/admin.json and DIR/prometheus.
 
 Rules: every file is written whole (temporary file, rename) with mode 0600 in a directory of mode 0700. A start makes what is
 missing and renews what ends soon or does not carry this machine's names; it never replaces a CA. To run a second
@@ -20,7 +20,7 @@ from cryptography import x509
 
 from controller.certificates import Authority, KeyPair, days_left, new_authority, read_peer, sans_of
 from model.errors import ShoalError
-from model.pki_names import CONTROLLER_SERVER_NAME, ROLE_CONTROLLER, ROLE_OPERATOR
+from model.pki_names import CONTROLLER_SERVER_NAME, ROLE_CONTROLLER, ROLE_METRICS, ROLE_OPERATOR
 
 RENEW_DAYS: Final = 90
 LOCAL_NAMES: Final = ("localhost", "127.0.0.1", "::1")
@@ -72,6 +72,13 @@ def write_admin_context(path: Path, name: str, apis: Sequence[str], pki: Pki) ->
         "key": pki.operator.key.decode(),
     }
     write_private(path, json.dumps(context, indent=2).encode() + b"\n")
+
+
+def write_prometheus_files(directory: Path, pki: Pki) -> None:
+    """What a Prometheus needs to read every metric and nothing else: `ca.pem`, `metrics.pem` and `metrics.key`."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_private(directory / "ca.pem", pki.authority.pem)
+    _leaf(directory, "metrics", pki.authority, "metrics", ROLE_METRICS, ())
 
 
 def write_private(path: Path, data: bytes) -> None:

@@ -33,7 +33,7 @@ from controller.dispatch.guarded import host_port
 from controller.election import Election
 from controller.lead import Leadership
 from controller.parts import Parts
-from controller.pki import Pki, ensure_etcd_pki, ensure_pki, write_admin_context, write_private
+from controller.pki import Pki, ensure_etcd_pki, ensure_pki, write_admin_context, write_private, write_prometheus_files
 from controller.store.etcd import EtcdStore
 from controller.store.etcd_admin import EtcdAdmin
 from controller.store.etcd_channel import EtcdTarget
@@ -106,6 +106,7 @@ async def _parts(
         await stack.enter_async_context(_tasks(mirror, store, etcd, server, parts.election(me), leadership))
         await register(store, ControllerDoc(me.id, me.controller, me.api, me.dispatch))
         write_admin_context(config.data_dir / "admin.json", config.name, [api_url], pki)
+        write_prometheus_files(config.data_dir / "prometheus", pki)
         yield Running(api_url, dispatch.address, api, leadership, etcd)
 
 

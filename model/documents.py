@@ -218,6 +218,8 @@ class NodeInfo:
     boot_id: str = ""
     routes: tuple[str, ...] = ()
     """IPv4 subnets the machine has routes to (CIDR, without the default route and shoal's own): no network may overlap them."""
+    metrics: str = ""
+    """host:port at which the agent tells its metrics; empty: nowhere that others reach."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,14 @@ from typing import Final
 ROLE_CONTROLLER: Final = "controller"
 ROLE_NODE: Final = "node"
 ROLE_OPERATOR: Final = "operator"
+ROLE_METRICS: Final = "metrics"
+"""May read metrics and what there is to read them from, and nothing else."""
 
 CONTROLLER_SERVER_NAME: Final = "controller.shoal"
 """Every controller's certificate carries it; agents override the target name with it."""
+AGENT_METRICS_NAME: Final = "agent.shoal"
+"""Every node's certificate carries it, for who reads the metrics of all agents and can be told one name only. It says that the
+server is a node of the cluster, not which: nothing else may rely on it."""
 
 NODE_NAME_MAX: Final = 63
 _NODE_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")

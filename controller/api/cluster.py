@@ -1,8 +1,9 @@
 """Handlers about the cluster itself: health, CA, joining, tokens, version.
 
 Rules: joining needs a token and nothing else; the node's name and role come from us, the CSR gives only its key. A node's
-certificate is good for NODE.node.shoal and no other server name: whoever chooses a node's name must not get a certificate for
-the controller's. The secret of a token is compared in constant time and stands in no log or document.
+certificate is good for NODE.node.shoal and the name all nodes share for their metrics, and for no other server: whoever chooses
+a node's name must not get a certificate for the controller's. The secret of a token is compared in constant time and stands in
+no log or document.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from controller.certificates import serial_of
 from model import codec
 from model.documents import ClusterDoc, LeaderDoc, NodeDoc, NodeInfo, StatusDoc, TokenDoc, key
 from model.errors import BadInput, Conflict, Unauthorized
-from model.pki_names import ROLE_NODE, node_name_problem, node_server_name
+from model.pki_names import AGENT_METRICS_NAME, ROLE_NODE, node_name_problem, node_server_name
 from model.store_port import Delete, Guard, Op, Put
 from model.tokens import Token, parse_token
 from model.version import VERSION
@@ -74,7 +75,7 @@ async def join(api: Api, call: Call) -> dict[str, Any]:
         raise BadInput(problem)
     role = await _redeem(api, body.token)
     before = await joinable(api, body.name)
-    certificate = api.pki.authority.sign_csr(body.csr, body.name, ROLE_NODE, [node_server_name(body.name)])
+    certificate = api.pki.authority.sign_csr(body.csr, body.name, ROLE_NODE, [node_server_name(body.name), AGENT_METRICS_NAME])
     document = await enter(api, body, role, serial_of(x509.load_pem_x509_certificate(certificate)), before)
     return {
         "ca": api.pki.authority.pem.decode(),

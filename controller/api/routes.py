@@ -9,6 +9,7 @@ from pydantic import Field
 from controller.api import (
     cluster,
     connections,
+    discovery,
     images,
     metrics,
     networks,
@@ -40,7 +41,11 @@ RUNNING: Final = ("services", "assignments", "status", "health", "decisions", "s
 
 CLUSTER: Final = (
     Route("GET", "/healthz", cluster.healthz, "Is this controller alive?", anonymous=True, stream="text/plain"),
-    Route("GET", "/metrics", metrics.scrape, "Metrics in Prometheus' text format", stream="text/plain"),
+    Route("GET", "/metrics", metrics.scrape, "Metrics in Prometheus' text format", metrics=True, stream="text/plain"),
+    Route(
+        "GET", "/v1/discovery/prometheus", discovery.prometheus, "Targets for Prometheus' http_sd_configs", None, Objects,
+        (Query("kind", discovery.Kind, "controllers, agents or replicas", "agents"),), metrics=True,
+    ),
     Route("GET", "/v1/openapi.json", cluster.openapi, "This description", answer=Object),
     Route("GET", "/v1/ca", cluster.ca, "The cluster's CA certificate", answer=Object, anonymous=True),
     Route("POST", "/v1/join", cluster.join, "A machine joins with a token", JoinBody, Object, anonymous=True),

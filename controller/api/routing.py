@@ -22,7 +22,7 @@ from controller.api.context import Api, Call
 from controller.certificates import Peer
 from model.codec import unknown_keys
 from model.errors import BadInput, ShoalError, Unauthorized
-from model.pki_names import ROLE_CONTROLLER, ROLE_OPERATOR
+from model.pki_names import ROLE_CONTROLLER, ROLE_METRICS, ROLE_OPERATOR
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +71,8 @@ class Route:
     query: tuple[Query, ...] = ()
     reads: tuple[str, ...] = ()
     anonymous: bool = False
+    metrics: bool = False
+    """A certificate that may read metrics only is enough."""
     stream: str = ""
     takes: str = ""
     status: int = 200
@@ -94,7 +96,7 @@ def endpoint(api: Api, route: Route) -> Callable[[Request], Awaitable[Response]]
 
     async def handle(request: Request) -> Response:
         try:
-            peer = authorize(request, route.anonymous)
+            peer = authorize(request, route.anonymous, route.metrics)
             query = _query(request, query_of(route), adapters)
             body = await _body(request, route, body_adapter)
             if route.reads and query["index"] is not None:
@@ -113,14 +115,14 @@ def endpoint(api: Api, route: Route) -> Callable[[Request], Awaitable[Response]]
     return handle
 
 
-def authorize(request: Any, anonymous: bool = False) -> Peer | None:
-    """The caller. Raises Unauthorized."""
+def authorize(request: Any, anonymous: bool = False, metrics: bool = False) -> Peer | None:
+    """The caller. `metrics`: who may read metrics only may too. Raises Unauthorized."""
     peer: Peer | None = getattr(request.state, "peer", None)
     if anonymous:
         return peer
     if peer is None:
         raise Unauthorized("no client certificate: use the context of an operator (admin.json)")
-    if peer.role not in (ROLE_OPERATOR, ROLE_CONTROLLER):
+    if peer.role not in (ROLE_OPERATOR, ROLE_CONTROLLER) and not (metrics and peer.role == ROLE_METRICS):
         raise Unauthorized(f"{peer.name}: a {peer.role or 'nameless'} certificate may not use this API")
     return peer
 

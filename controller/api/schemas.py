@@ -37,6 +37,7 @@ class NodeInfoBody(BaseModel):
     agent_version: Text = ""
     cgroup: Text = ""
     boot_id: Text = ""
+    metrics: Text = ""
 
 
 class JoinBody(Body):

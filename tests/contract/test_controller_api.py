@@ -89,7 +89,7 @@ def test_joining_pins_the_ca_and_names_the_node(controller: ControllerProcess, o
     certificate.verify_directly_issued_by(ca)
     assert (read_peer(certificate).name, read_peer(certificate).role) == ("pinned", "node")
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert [str(name.value) for name in names] == ["pinned.node.shoal"]
+    assert [str(name.value) for name in names] == ["pinned.node.shoal", "agent.shoal"]
     row = operator.ok("GET", "/v1/nodes/pinned")
     assert (row["role"], row["id"], row["state"], row["cpus"]) == ("manager", joined["node_id"], "unreachable", 2.0)
 
@@ -99,7 +99,7 @@ def test_a_nodes_certificate_passes_for_no_controller(controller: ControllerProc
     joined, _ = join(controller, operator, name)
     certificate = x509.load_pem_x509_certificate(joined["certificate"].encode())
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert [str(row.value) for row in names] == [f"{name}.node.shoal"]
+    assert [str(row.value) for row in names] == [f"{name}.node.shoal", "agent.shoal"]
 
 
 @pytest.mark.parametrize("spoil", ["secret", "id", "ca", "shape"])
@@ -329,6 +329,20 @@ def test_version_and_metrics(controller: ControllerProcess, operator: Client) ->
     assert 'shoal_decisions_total{loop="services"}' in text
     said = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
     assert (said.returncode, said.stderr) == (0, "")
+
+
+def test_who_may_read_metrics_may_do_nothing_else(controller: ControllerProcess, operator: Client) -> None:
+    files = controller.folder / "prometheus"
+    ca, certificate, key = ((files / name).read_text() for name in ("ca.pem", "metrics.pem", "metrics.key"))
+    reader = Client(controller.context()["apis"][0], ca, certificate, key)
+    assert reader.get("/metrics")[0] == 200
+    assert reader.get("/v1/discovery/prometheus?kind=controllers") == (
+        200, [{"targets": [reader.url.netloc], "labels": {"controller": "c1"}}],
+    )  # fmt: skip
+    for method, path in (("GET", "/v1/nodes"), ("GET", "/v1/services"), ("POST", "/v1/tokens"), ("DELETE", "/v1/nodes/n1")):
+        status, answer = reader.request(method, path, None if method == "GET" else {})
+        assert (status, answer["error"]["message"]) == (403, "metrics: a metrics certificate may not use this API"), path
+    assert operator.get("/v1/discovery/prometheus?kind=nonsense")[0] == 400
 
 
 def test_events_tell_of_the_joining(controller: ControllerProcess, operator: Client) -> None:
