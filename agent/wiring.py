@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from agent.core.capacity import Capacity, detect, node_info
+from agent.core.capacity import Capacity, confined, detect, node_info
 from agent.core.clock import RealClock, RealRandom
 from agent.core.dialling import dialling
 from agent.core.journal import Journal
@@ -27,11 +27,14 @@ from agent.core.leaving import leave
 from agent.core.ports import Ports
 from agent.core.report import Reporter
 from agent.core.runner import Runner
+from agent.core.sampling import Sampler
 from agent.core.session import NodeIdentity, Removed, SessionClient
 from agent.core.tls import load_pki
 from agent.identity import JoinRequest, join, load_identity, save_controllers, wipe_identity
 from agent.plan.core import Core
 from agent.plan.mounts import volume_users
+from agent.runtime.cgroups import cgroup_driver
+from agent.runtime.machine import MachineFiles
 from agent.settings import Settings
 from agent.volumes.copyup import sweep
 from agent.volumes.store import VolumeStore
@@ -152,6 +155,7 @@ async def _serve(settings: Settings, identity: NodeIdentity, info: NodeInfo) -> 
             clock,
             RealRandom(),
             partial(_remember, settings.data_dir),
+            _sampler(settings, info, runner, stack),
         )
         log.info("node %s: %g cpus, %d MiB, agent on %s", identity.name, info.cpus, info.memory_bytes >> 20, info.address)
         work = asyncio.ensure_future(runner.run())
@@ -164,6 +168,12 @@ async def _serve(settings: Settings, identity: NodeIdentity, info: NodeInfo) -> 
             work.cancel()
             await asyncio.wait([work])
     return 1
+
+
+def _sampler(settings: Settings, info: NodeInfo, runner: Runner, stack: AsyncExitStack) -> Sampler:
+    machine = MachineFiles(settings.data_dir, info.underlay, cgroup_driver(), confined())
+    stack.callback(machine.close)
+    return Sampler(runner, machine, RealClock())
 
 
 def _remember(data_dir: Path, controllers: Sequence[str]) -> None:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from agent.core import wire
 from agent.core.news import EndpointNews, Guard
 from agent.core.report import Reporter
 from agent.core.runner import Runner
+from agent.core.sampling import Sampler
 from agent.core.stream import ControllerStream, Dial, StreamBroken
 from agent.plan.desired import DesiredMismatch, merge
 from model import codec
@@ -63,6 +65,7 @@ class SessionClient:
         clock: Clock,
         random: Random,
         on_controllers: Callable[[Sequence[str]], None] = lambda _: None,
+        sampler: Sampler | None = None,
     ) -> None:
         self._identity = identity
         self._dial = dial
@@ -72,6 +75,7 @@ class SessionClient:
         self._clock = clock
         self._random = random
         self._on_controllers = on_controllers
+        self._sampler = sampler
         self._controllers = list(identity.controllers)
         self._next: str = ""
         self._epoch = 0
@@ -121,6 +125,7 @@ class SessionClient:
                 tasks.create_task(self._acknowledge(stream, lock, news))
                 tasks.create_task(self._guard.keep())
                 tasks.create_task(self._wake(stream, lock))
+                tasks.create_task(self._measure(stream, lock, welcome.sample_s))
                 tasks.create_task(self._read(stream, lock, news, max(1.0, 3 * welcome.heartbeat_s)))
         except BaseExceptionGroup as group:  # not `except*`: up to Python 3.11.3 what it raises is wrapped again
             ends, others = group.split((Removed, Closed, StreamBroken))
@@ -225,6 +230,16 @@ class SessionClient:
                         await stream.write(pb.FromNode(wake=pb.Wake(service_id=service_id, waiting=held.get(service_id, 0))))
             told = held
             await self._clock.sleep(COALESCE_S)
+
+    async def _measure(self, stream: ControllerStream, lock: asyncio.Lock, every_s: float) -> None:
+        """What cannot be sent at once is dropped: nothing else waits behind measurements."""
+        if self._sampler is None or every_s <= 0:
+            return
+        async with aclosing(self._sampler.every(every_s)) as found:
+            async for samples in found:
+                if not lock.locked():
+                    async with lock:
+                        await stream.write(pb.FromNode(samples=samples))
 
     async def _report(self, stream: ControllerStream, lock: asyncio.Lock) -> None:
         events = self._reporter.restart()

@@ -18,7 +18,7 @@ from agent.network.draining import Draining
 from agent.network.holding import Holding
 from agent.network.port_holder import OTHER, Port, PortHolder, _Hold, text
 from agent.network.published import PublishedPorts
-from agent.plan.balance import HELD, INGRESS, Backend, Frontend, HostPort, Member, Vip, families, port_frontend
+from agent.plan.balance import HELD, INGRESS, Backend, Frontend, HostPort, Member, Row, Vip, families, port_frontend
 from agent.plan.balance_book import BalanceBook
 from agent.plan.forget import Forgetting
 from agent.plan.names import EndpointsMessage, ServiceNames
@@ -265,8 +265,10 @@ class MemoryBalancer:
         rows = self._book.rows()
         self._book.read(rows)
         self._soon()
-        replicas = dict.fromkeys(rows.values())
-        return tuple(Traffic(row.service_id, row.service, row.replica, row.address) for row in replicas)
+        return _uncounted(rows)
+
+    async def load(self) -> tuple[Traffic, ...]:
+        return _uncounted(self._book.known_rows())
 
     async def repair(self) -> tuple[str, ...]:
         freed = self._ports.retry()
@@ -281,6 +283,10 @@ class MemoryBalancer:
         self._ports.close()
         if remove:
             self.tables.clear()
+
+
+def _uncounted(rows: Mapping[str, Row]) -> tuple[Traffic, ...]:
+    return tuple(Traffic(row.service_id, row.service, row.replica, row.address) for row in dict.fromkeys(rows.values()))
 
 
 def _named(message: EndpointsMessage) -> Iterable[str]:

@@ -44,6 +44,8 @@ class Traffic:
     bytes_in: int = 0
     packets_out: int = 0
     bytes_out: int = 0
+    open: int = 0
+    """TCP connections, when they were counted last (`load` only)."""
 
 
 class Balancer(Protocol):
@@ -76,7 +78,10 @@ class Balancer(Protocol):
         """Waits until other callers of sleeping services are held on this node than `beyond`; service id -> how many."""
 
     async def traffic(self) -> tuple[Traffic, ...]:
-        """Counts for each replica that is or was known."""
+        """Counts for each replica that is or was known; of those that went it is the last word."""
+
+    async def load(self) -> tuple[Traffic, ...]:
+        """The same of the replicas that are known now, with open connections; takes nobody's last word."""
 
     async def repair(self) -> tuple[str, ...]:
         """Put back what somebody removed; a sentence for each thing repaired."""
@@ -122,6 +127,9 @@ class NoBalancer:
         return {}
 
     async def traffic(self) -> tuple[Traffic, ...]:
+        return ()
+
+    async def load(self) -> tuple[Traffic, ...]:
         return ()
 
     async def repair(self) -> tuple[str, ...]:

@@ -42,6 +42,7 @@ from model.ports import Clock
 log = logging.getLogger(__name__)
 RETRY_MAX_S: Final = 30.0
 OWED_MAX: Final = 1_000
+OPEN_LOOK_SHARE: Final = 100
 _ROUTE_LOCALNET: Final = Path("/proc/sys/net/ipv4/conf/all/route_localnet")
 
 Say = Callable[[str, str, str], None]
@@ -57,6 +58,8 @@ class Connections(Protocol):
     def delete_where(self, protocol: int, original: Side, chosen: Chosen, *, six: bool = False) -> int: ...
 
     def open_connections(self, addresses: Iterable[str]) -> dict[str, int]: ...
+
+    def balanced(self) -> dict[str, int]: ...
 
     def close(self) -> None: ...
 
@@ -88,6 +91,8 @@ class KernelBalancer:
         self._session = 0
         self._task: asyncio.Task[None] | None = None
         self._set_localnet = False
+        self._open: Mapping[str, int] = {}
+        self._look_again_at = 0.0
 
     async def open(self) -> None:
         """Take over the table of an earlier agent, or make one. Needs root."""
@@ -246,14 +251,36 @@ class KernelBalancer:
             self._news.set()
         return tuple(_summed(rows, found))
 
+    async def load(self) -> tuple[Traffic, ...]:
+        rows = self._book.known_rows()
+        if not rows:
+            return ()
+        found = await asyncio.to_thread(self._counts, any(":" in address for address in rows))
+        await self._look_at_open()
+        return tuple(_summed(rows, found, self._open))
+
     def _counts(self, six: bool) -> dict[str, dict[str, tuple[int, int]]]:
         found: dict[str, dict[str, tuple[int, int]]] = {}
         for name in COUNTERS:
             found[name] = {}
             for which in (name, f"{name}6") if six else (name,):
                 with contextlib.suppress(RuntimeFailed):  # somebody removed the table; it is back soon
-                    found[name] |= balance_held.counts(self._nft.run(f"list set {balance_rules.TABLE} {which}"))
+                    found[name] |= self._nft.counts(balance_rules.TABLE.split()[1], which)
         return found
+
+    async def _look_at_open(self) -> None:
+        """The kernel keeps every connection for minutes after its end, and a pass reads them all: it may take a hundredth of
+        the time, and until the next one the last count holds."""
+        begin = self._clock.monotonic()
+        if begin < self._look_again_at:
+            return
+        try:
+            self._open = await asyncio.to_thread(self._conntrack.balanced)
+        except (RuntimeFailed, OSError) as error:
+            log.warning("open connections cannot be counted: %s", error)
+            self._open = {}
+        now = self._clock.monotonic()
+        self._look_again_at = now + OPEN_LOOK_SHARE * (now - begin)
 
     # -- keeping
 
@@ -315,7 +342,9 @@ class KernelBalancer:
         self._conntrack.close()
 
 
-def _summed(rows: Mapping[str, Row], found: Mapping[str, Mapping[str, tuple[int, int]]]) -> Iterator[Traffic]:
+def _summed(
+    rows: Mapping[str, Row], found: Mapping[str, Mapping[str, tuple[int, int]]], still_open: Mapping[str, int] | None = None
+) -> Iterator[Traffic]:
     """One row for each replica, of its addresses of both families together."""
     by_replica: dict[Row, list[str]] = {}
     for address, row in rows.items():
@@ -332,4 +361,5 @@ def _summed(rows: Mapping[str, Row], found: Mapping[str, Mapping[str, tuple[int,
             bytes_in=sum(size for _, size in to),
             packets_out=sum(packets for packets, _ in back),
             bytes_out=sum(size for _, size in back),
+            open=sum(still_open.get(address, 0) for address in addresses) if still_open else 0,
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -97,6 +98,7 @@ class Conntrack:
 
     def __init__(self) -> None:
         self._socket = Nfnetlink()
+        self._passing = Nfnetlink()  # a pass takes long: others need not wait for it
 
     def delete(
         self,
@@ -129,6 +131,14 @@ class Conntrack:
         found = self._found(nfnl.TCP, Side(target=address), Side()) + self._found(nfnl.TCP, Side(), Side(source=address))
         return len({connection.original for connection in found if connection.open})
 
+    def balanced(self) -> dict[str, int]:
+        """How many open TCP connections this node's balancer has sent to each address. One pass over all of them."""
+        found = Counter(
+            nfnl.parse_balanced(payload) for six in (False, True) for payload in self._passing.dump(nfnl.dump_balanced(six=six))
+        )
+        del found[""]
+        return dict(found)
+
     def _found(self, protocol: int, original: Side, reply: Side) -> list[Connection]:
         payloads = self._socket.dump(nfnl.dump_connections(protocol, original, reply))
         found = map(nfnl.parse_connection, payloads)
@@ -136,6 +146,7 @@ class Conntrack:
 
     def close(self) -> None:
         self._socket.close()
+        self._passing.close()
 
 
 def _code(payload: bytes) -> int:

@@ -12,6 +12,7 @@ import threading
 from typing import Any, Final
 
 from agent.network.nfnl import Nfnetlink
+from agent.plan import nfnl
 from model.errors import RuntimeFailed
 
 _STATELESS: Final = 1 << 2
@@ -68,6 +69,12 @@ class Nft:
                 self._library.nft_ctx_output_set_flags(self._context, 0)
         found: list[dict[str, Any]] = json.loads(output)["nftables"] if output else []
         return found
+
+    def counts(self, table: str, name: str) -> dict[str, tuple[int, int]]:
+        """Packets and bytes for each address of a set of an inet table. By way of nft's own text it takes six times as long.
+        Raises RuntimeFailed when there is no such set."""
+        payloads = self._netlink.dump(nfnl.dump_elements(table, name))
+        return {address: (packets, size) for payload in payloads for address, packets, size in nfnl.parse_counts(payload)}
 
     def foreign_changes(self) -> int:
         """How many times it was seen that somebody else has changed rules, in whatever table. Grows only."""

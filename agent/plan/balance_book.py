@@ -307,6 +307,10 @@ class BalanceBook:
         """Addresses whose counts are in the tables, with whose they are."""
         return dict(self._counting)
 
+    def known_rows(self) -> dict[str, Row]:
+        """The same without those whose endpoint went, and without replicas that only publish ports of their own."""
+        return {address: row for address, row in self._counting.items() if row.service_id and address not in self._unread}
+
     def read(self, addresses: Iterable[str]) -> None:
         """The counts of these were read: those whose endpoint went are counted no longer."""
         for address in addresses:

@@ -17,7 +17,6 @@ from agent.plan.balance_rules import HOLD, MARK, SETS
 
 _BLOCK: Final = re.compile(r"^\t(?:set|map) (\S+) \{(.*?)^\t\}", re.MULTILINE | re.DOTALL)
 _ELEMENTS: Final = re.compile(r"elements = \{(.*)\}", re.DOTALL)
-_COUNTED: Final = re.compile(r"^(\S+) counter packets (\d+) bytes (\d+)$")
 _PROTOCOLS: Final = {"6": "tcp", "17": "udp", "132": "sctp"}
 
 
@@ -56,16 +55,6 @@ def held(listing: str) -> Held:
                         holding.add(frontend)
     slots = {f: HELD if f in holding else _in_order(backends.get(where, {})) for f, where in entries.items()}
     return Held({f: found for f, found in slots.items() if found or isinstance(f, Published)}, tuple(members), counts)
-
-
-def counts(listing: str) -> dict[str, tuple[int, int]]:
-    """Packets and bytes for each address, from `list set`."""
-    found = {}
-    for _, rows in _blocks(listing):
-        for row in rows:
-            if match := _COUNTED.match(row):
-                found[match[1]] = (int(match[2]), int(match[3]))
-    return found
 
 
 def _blocks(listing: str) -> Iterator[tuple[str, list[str]]]:

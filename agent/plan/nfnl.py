@@ -1,4 +1,4 @@
-"""Netfilter's netlink messages as bytes: the generation of the nftables rules, and connection tracking.
+"""Netfilter's netlink messages as bytes: the generation of the nftables rules, counts of sets, and connection tracking.
 
 Rules: pure; only what shoal needs. Requests about connections are filtered by the kernel (CTA_FILTER, since Linux 5.8), so that
 a node with many connections is not copied to find a few. What comes back is compared once more (`concerns`): kernels up to 6.18
@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Final
 
 from agent.plan.netlink import AF_INET, ENOENT, F_ACK, F_DUMP, F_REQUEST, NESTED, Request, attr
@@ -22,9 +23,16 @@ UDP: Final = 17
 SCTP: Final = 132
 
 _CTNETLINK, _NFTABLES = 1 << 8, 10 << 8
-_CT_GET, _CT_DELETE, _NFT_GETGEN = _CTNETLINK | 1, _CTNETLINK | 2, _NFTABLES | 16
+_CT_GET, _CT_DELETE, _NFT_GETGEN, _NFT_GETSETELEM = _CTNETLINK | 1, _CTNETLINK | 2, _NFTABLES | 16, _NFTABLES | 13
 _NFTA_GEN_ID = 1
-_CTA_ORIGINAL, _CTA_REPLY, _CTA_PROTOINFO, _CTA_ID, _CTA_FILTER = 1, 2, 4, 12, 25
+_NFPROTO_INET = 1
+_ELEMENTS_TABLE, _ELEMENTS_SET, _ELEMENTS = 1, 2, 3
+_ELEMENT_KEY, _ELEMENT_EXPRESSION, _DATA_VALUE, _EXPRESSION_DATA = 1, 7, 1, 2
+_COUNTER_BYTES, _COUNTER_PACKETS = 1, 2
+_COUNTED = tuple(struct.Struct(f">2s10x{size}s8x8s8xQ4xQ") for size in (4, 16))
+"""An element of addresses with its counter as the kernel lays it out: length, address, kind of expression, bytes, packets."""
+_CTA_ORIGINAL, _CTA_REPLY, _CTA_STATUS, _CTA_PROTOINFO, _CTA_ID, _CTA_FILTER, _CTA_STATUS_MASK = 1, 2, 3, 4, 12, 25, 26
+_STATUS_DNAT = 1 << 5
 _CTA_FILTER_ORIGINAL, _CTA_FILTER_REPLY = 1, 2
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
 _V4_SOURCE, _V6_SOURCE = 1, 3
@@ -65,6 +73,61 @@ def get_generation() -> Request:
 
 def parse_generation(payload: bytes) -> int:
     return int.from_bytes(attributes(payload[4:])[_NFTA_GEN_ID], "big")
+
+
+def dump_elements(table: str, name: str) -> Request:
+    """Asks for the elements of a set of a table of the family inet."""
+    body = attr(_ELEMENTS_TABLE, table.encode() + b"\0") + attr(_ELEMENTS_SET, name.encode() + b"\0")
+    head = struct.pack(">BBH", _NFPROTO_INET, 0, 0)
+    return Request(_NFT_GETSETELEM, F_REQUEST | F_DUMP, head + body, (ENOENT,), f"elements of set {name}")
+
+
+def parse_counts(payload: bytes) -> Iterator[tuple[str, int, int]]:
+    """(address, packets, bytes) of each element with a counter. There may be thousands: their common shape is read at once."""
+    body = attributes(payload[4:]).get(_ELEMENTS, b"")
+    for shape in _COUNTED:
+        if len(body) % shape.size == 0 and body[:2] == struct.pack("=H", shape.size):
+            found = list(shape.iter_unpack(body))
+            if all(length == body[:2] and kind == b"counter\0" for length, _, kind, _, _ in found):
+                return ((_address(key), packets, size) for _, key, _, size, packets in found)
+    return _parse_any_counts(body)
+
+
+def _parse_any_counts(body: bytes) -> Iterator[tuple[str, int, int]]:
+    offset = 0
+    while offset + 4 <= len(body):
+        length = int.from_bytes(body[offset : offset + 2], "little")
+        if length < 4:
+            return
+        element = attributes(body[offset + 4 : offset + length])
+        offset += (length + 3) & ~3
+        key = attributes(element.get(_ELEMENT_KEY, b"")).get(_DATA_VALUE, b"")
+        expression = attributes(element.get(_ELEMENT_EXPRESSION, b""))
+        counter = attributes(expression.get(_EXPRESSION_DATA, b""))
+        if len(key) in (4, 16) and _COUNTER_PACKETS in counter:
+            packets, size = (int.from_bytes(counter.get(kind, b""), "big") for kind in (_COUNTER_PACKETS, _COUNTER_BYTES))
+            yield _address(key), packets, size
+
+
+def _address(packed: bytes) -> str:
+    return ".".join(map(str, packed)) if len(packed) == 4 else str(ipaddress.IPv6Address(packed))
+
+
+def dump_balanced(*, six: bool = False) -> Request:
+    """Asks for the TCP connections whose target was changed on this node; kernels before 5.18 give all of TCP."""
+    status = struct.pack(">I", _STATUS_DNAT)
+    asked = dump_connections(TCP, six=six)
+    return replace(asked, payload=asked.payload + attr(_CTA_STATUS, status) + attr(_CTA_STATUS_MASK, status))
+
+
+def parse_balanced(payload: bytes) -> str:
+    """Where the connection goes, if its target was changed and it is open; else empty. There may be tens of thousands, most of
+    them over: only of those that count everything is read."""
+    found = attributes(payload[4:])
+    status = int.from_bytes(found.get(_CTA_STATUS, b""), "big")
+    if not status & _STATUS_DNAT or not _open(found.get(_CTA_PROTOINFO, b"")):
+        return ""
+    return _parse_tuple(found[_CTA_REPLY])[1].source
 
 
 def dump_connections(protocol: int, original: Side = Side(), reply: Side = Side(), *, six: bool = False) -> Request:

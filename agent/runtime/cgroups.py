@@ -17,10 +17,13 @@ from typing import Final, Protocol
 
 from agent.plan.cgroups import V1_FILES, V2_FILES, usage_v1, usage_v2
 from agent.plan.container import Usage
+from agent.plan.samples import V1_SAMPLED, V2_SAMPLED, Counters, counters_v1, counters_v2
 from model.errors import RuntimeFailed
 
 ROOT: Final = Path("/sys/fs/cgroup")
 _READ_BYTES: Final = 8192
+_NONE: Final = -1
+"""No descriptor."""
 _EMPTY_WAIT_S: Final = 0.002
 _EMPTY_TRIES: Final = 500
 _V2_CONTROLLERS: Final = ("cpuset", "cpu", "io", "memory", "pids")
@@ -53,6 +56,7 @@ class UsageFiles:
         for name, path in files:
             with contextlib.suppress(OSError):
                 self._fds[name] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._sampled = tuple(self._fds.get(name, _NONE) for _, name in (V1_SAMPLED if version == 1 else V2_SAMPLED))
 
     def read(self, at: float) -> Usage | None:
         """None when the cgroup is gone."""
@@ -64,10 +68,20 @@ class UsageFiles:
             return None
         return usage_v1(texts, at) if self._version == 1 else usage_v2(texts, at)
 
+    def sample(self) -> Counters | None:
+        """Fewer files, and of each only what counts: 20 us. None when the cgroup is gone."""
+        try:
+            texts = [os.pread(fd, _READ_BYTES, 0) if fd != _NONE else b"" for fd in self._sampled]
+        except OSError:
+            return None
+        if not any(texts):
+            return None
+        return counters_v1(texts) if self._version == 1 else counters_v2(texts)
+
     def close(self) -> None:
         for fd in self._fds.values():
             os.close(fd)
-        self._fds = {}
+        self._fds, self._sampled = {}, ()
 
 
 class CgroupV1:

@@ -14,7 +14,7 @@ import shutil
 import signal as signals
 import threading
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -25,6 +25,7 @@ from agent.plan.container import ContainerOrder, ExecRequest, Exited, Found, Log
 from agent.plan.exits import create_error
 from agent.plan.log_lines import LogOptions, log_options
 from agent.plan.oci import HostFacts, seccomp_filter
+from agent.plan.samples import Counters
 from agent.plan.seccomp import filter_key
 from agent.runtime import attach, bundle, conmon_call, ends, execs
 from agent.runtime.bundle import Paths, Pids, State
@@ -343,12 +344,26 @@ class ConmonRuntime:
         self.log_store.forget(log_key)
 
     async def usage(self, container_id: str) -> Usage | None:
+        files = self._usage_files(container_id)
+        return files.read(time.time()) if files is not None else None
+
+    def sampled(self, container_ids: Iterable[str]) -> dict[str, Counters]:
+        found = {}
+        for container_id in container_ids:
+            files = self._usage_files(container_id)
+            counters = files.sample() if files is not None else None
+            if counters is not None:
+                found[container_id] = counters
+        return found
+
+    def _usage_files(self, container_id: str) -> UsageFiles | None:
+        """Kept open while the container runs."""
         container = self._containers.get(container_id)
         if container is None or container.exit is not None or not container.pids.pid:
             return None
         if container.usage is None:
             container.usage = self.cgroups.open_usage(container.state.cgroup)
-        return container.usage.read(time.time())
+        return container.usage
 
     def _exec_ended(self) -> None:
         """What a failed exec leaves may die a moment after it; without SIGCHLD nobody tells when."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
@@ -17,11 +17,13 @@ from agent.plan.container import ContainerOrder, ExecRequest, Exited, Found, Log
 from agent.plan.exits import exit_message
 from agent.plan.log_lines import log_options
 from agent.plan.oci_process import working_dir
+from agent.plan.samples import Counters
 from agent.runtime.port import Session
 from model.errors import Conflict, NotFound, RuntimeFailed
 
 _FATAL: Final = frozenset({1, 2, 3, 6, 9, 15})
 _SIGKILL: Final = 9
+_IDLE: Final = Counters(0.0, 0, 0, 1 << 20, 1, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ class MemoryRuntime:
         self._logs: dict[str, _Log] = {}
         self._exits: asyncio.Queue[Exited] = asyncio.Queue()
         self._pid = 1000
+        self.counters: dict[str, Counters] = {}
+        """What containers are said to have used; without a row: nothing."""
 
     def crash(self) -> None:
         """The agent died: undelivered exits are found by `recover` alone."""
@@ -202,6 +206,14 @@ class MemoryRuntime:
             return None
         limits = container.order.spec.limits
         return Usage(self._now(), 0.0, 1 << 20, limits.memory_bytes, 1, limits.pids, 0, 0)
+
+    def sampled(self, container_ids: Iterable[str]) -> dict[str, Counters]:
+        found = {}
+        for container_id in container_ids:
+            container = self._containers.get(container_id)
+            if container is not None and container.exit is None and container.started_at:
+                found[container_id] = self.counters.get(container_id, _IDLE)
+        return found
 
     async def close(self) -> None:
         return

@@ -6,7 +6,8 @@ Rules: the ports are in-memory ones; the wires are real (TLS, gRPC, HTTPS on loo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from agent.core.journal import Journal
 from agent.core.ports import Ports
 from agent.core.report import Reporter
 from agent.core.runner import Runner
+from agent.core.sampling import Sampler
 from agent.core.session import NodeIdentity, SessionClient
 from agent.core.tls import NodePki
 from agent.images.errors import ImageNotFound
@@ -30,6 +32,8 @@ from agent.network.memory import MemoryNetwork
 from agent.plan.container import ContainerOrder, ExecRequest, Exited, Found, LogLine, Usage
 from agent.plan.core import Core
 from agent.plan.mounts import volume_users
+from agent.plan.samples import Counters
+from agent.runtime.machine import MemoryMachine
 from agent.volumes.store import VolumeStore
 from controller.certificates import Authority, new_authority
 from model import codec
@@ -152,6 +156,11 @@ class PretendRuntime:
     async def usage(self, container_id: str) -> Usage | None:
         return Usage(1.0, 2.0, 3, 0, 1, 0, 0, 0) if self.containers.get(container_id) == "running" else None
 
+    def sampled(self, container_ids: Iterable[str]) -> dict[str, Counters]:
+        """Each uses half a core."""
+        running = [one for one in container_ids if self.containers.get(one) == "running"]
+        return dict.fromkeys(running, Counters(time.monotonic() / 2, 0, 0, 1000, 3, 0, 0))
+
     async def close(self) -> None:
         pass
 
@@ -249,8 +258,9 @@ class Agent:
         identity = NodeIdentity("n1", "id1", addresses)
         dial = dialling(keys.node)
         return SessionClient(
-            identity, dial, self.runner, self.reporter, lambda: NodeInfo(cpus=2.0), RealClock(), RealRandom()
-        )
+            identity, dial, self.runner, self.reporter, lambda: NodeInfo(cpus=2.0), RealClock(), RealRandom(),
+            sampler=Sampler(self.runner, MemoryMachine(), RealClock()),
+        )  # fmt: skip
 
     async def reached(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(WAIT_S):
@@ -260,9 +270,11 @@ class Agent:
 class Dispatcher:
     """A controller's dispatch server as a test wants it: every session's messages in a queue, answers from the test."""
 
-    def __init__(self, keys: Keys, *, epoch: int = 1, heartbeat_s: float = 0.2, redirect: str | None = None) -> None:
+    def __init__(
+        self, keys: Keys, *, epoch: int = 1, heartbeat_s: float = 0.2, redirect: str | None = None, sample_s: float = 0.0
+    ) -> None:
         self._keys = keys
-        self._welcome = pb.Welcome(epoch=epoch, heartbeat_s=heartbeat_s)
+        self._welcome = pb.Welcome(epoch=epoch, heartbeat_s=heartbeat_s, sample_s=sample_s)
         self._redirect = redirect
         self.sessions: asyncio.Queue[DispatchSession] = asyncio.Queue()
         self.address = ""

@@ -31,6 +31,9 @@ class Rules:
     def run(self, text: str) -> str:
         return ""
 
+    def counts(self, table: str, name: str) -> dict[str, tuple[int, int]]:
+        return {}
+
 
 class NoConnections:
     def delete_where(self, *_: Any, **__: Any) -> int:
@@ -38,6 +41,9 @@ class NoConnections:
 
     def open_connections(self, addresses: Iterable[str]) -> dict[str, int]:
         return dict.fromkeys(addresses, 0)
+
+    def balanced(self) -> dict[str, int]:
+        return {}
 
     def close(self) -> None:
         """Nothing was opened."""

@@ -38,6 +38,9 @@ class NoConnections:
     def open_connections(self, addresses: Iterable[str]) -> dict[str, int]:
         return dict.fromkeys(addresses, 0)
 
+    def balanced(self) -> dict[str, int]:
+        return {}
+
     def close(self) -> None:
         """Nothing was opened."""
 

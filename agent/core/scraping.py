@@ -1,0 +1,143 @@
+"""Metrics that replicas expose themselves: those their service's policy names, asked for from within the node.
+
+Rules: a replica that does not answer in time, or with too much, has said nothing. Only lines of the wanted names are parsed. Of
+a counter its rate per second counts, of anything else the value; several series of one name are added up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from math import isfinite
+from typing import Final, NamedTuple
+
+from agent.plan.records import Life, ReplicaId
+from model.errors import Unavailable
+from model.ports import Clock
+
+log = logging.getLogger(__name__)
+EVERY_S: Final = 5.0
+WITHIN_S: Final = 1.0
+BODY_BYTES_MAX: Final = 1 << 20
+AT_ONCE: Final = 8
+STALE_S: Final = 3 * EVERY_S
+_LOOPBACK: Final = "127.0.0.1"
+
+Fetch = Callable[[str, int, str], Awaitable[str]]
+"""(address, port, path) -> the body. Raises OSError, ShoalError."""
+
+
+class Found(NamedTuple):
+    value: float
+    counter: bool
+
+
+class Scraper:
+    """`look` from time to time; `values` at any time."""
+
+    def __init__(self, clock: Clock, fetch: Fetch | None = None) -> None:
+        self._clock = clock
+        self._fetch = fetch or fetched
+        self._before: dict[ReplicaId, tuple[float, dict[str, Found]]] = {}
+        self._values: dict[ReplicaId, tuple[float, dict[str, float]]] = {}
+        self._limit = asyncio.Semaphore(AT_ONCE)
+
+    def values(self, replica: ReplicaId) -> Mapping[str, float]:
+        at, values = self._values.get(replica, (0.0, {}))
+        return values if self._clock.monotonic() - at < STALE_S else {}
+
+    async def look(self, lives: Iterable[Life]) -> None:
+        """Once at each of those that are asked."""
+        asked = {life.id: life for life in lives if wanted(life) and place(life)}
+        for known in (self._before, self._values):
+            for replica in known.keys() - asked.keys():
+                del known[replica]
+        await asyncio.gather(*(self._look(life) for life in asked.values()))
+
+    async def _look(self, life: Life) -> None:
+        metrics = life.spec.metrics
+        assert metrics is not None
+        try:
+            async with self._limit, asyncio.timeout(WITHIN_S):
+                text = await self._fetch(place(life), metrics.port, metrics.path)
+            found = parsed(text, wanted(life))
+        except (OSError, ValueError, Unavailable) as error:  # a timeout is an OSError
+            log.debug("metrics of %s: %s", life.name, error)
+            return
+        now = self._clock.monotonic()
+        before_at, before = self._before.get(life.id, (0.0, {}))
+        self._before[life.id] = now, found
+        self._values[life.id] = now, rates(before, found, now - before_at)
+
+
+def wanted(life: Life) -> frozenset[str]:
+    """Names of the metrics its policy goes by."""
+    spec = life.spec
+    if spec.metrics is None or spec.autoscale is None:
+        return frozenset()
+    return frozenset(metric.query for metric in spec.autoscale.metrics if metric.kind == "scrape")
+
+
+def place(life: Life) -> str:
+    """Where the node reaches it; empty: nowhere."""
+    addresses = [address.partition("/")[0] for _, address in life.addresses]
+    shares_ours = any(row.network == "host" for row in life.spec.container.networks)
+    return next(iter(addresses), _LOOPBACK if shares_ours else "")
+
+
+def parsed(text: str, names: Collection[str]) -> dict[str, Found]:
+    """The sums of the series of these names. Raises ValueError for what is no metrics."""
+    from prometheus_client.parser import text_string_to_metric_families  # loads much, and few nodes need it
+
+    lines = [line for line in text.splitlines() if _name(line) in names]
+    found: dict[str, Found] = {}
+    for family in text_string_to_metric_families("\n".join(lines) + "\n"):
+        for sample in family.samples:
+            if sample.name in names and isfinite(sample.value):
+                before = found[sample.name].value if sample.name in found else 0.0
+                counts = family.type == "counter" or (family.type == "unknown" and sample.name.endswith("_total"))
+                found[sample.name] = Found(before + sample.value, counts)
+    return found
+
+
+def _name(line: str) -> str:
+    """Whose line it is: `jobs{queue="a"} 3`, `# TYPE jobs gauge`."""
+    if line.startswith("#"):
+        words = line.split(None, 3)
+        return words[2] if len(words) > 2 and words[1] == "TYPE" else ""
+    return line.partition("{")[0].partition(" ")[0]
+
+
+def rates(before: Mapping[str, Found], after: Mapping[str, Found], seconds: float) -> dict[str, float]:
+    """What counts of each; a counter read for the first time, or that went back, gives nothing."""
+    values = {}
+    for name, row in after.items():
+        if not row.counter:
+            values[name] = row.value
+        elif name in before and row.value >= before[name].value and seconds > 0:
+            values[name] = (row.value - before[name].value) / seconds
+    return values
+
+
+async def fetched(address: str, port: int, path: str) -> str:
+    """The body of a GET. Raises OSError, Unavailable."""
+    reader, writer = await asyncio.open_connection(address, port, limit=BODY_BYTES_MAX)
+    try:
+        host = f"[{address}]" if ":" in address else address
+        writer.write(f"GET {path} HTTP/1.0\r\nHost: {host}:{port}\r\nAccept: text/plain\r\n\r\n".encode())
+        data = bytearray()
+        while part := await reader.read(1 << 16):
+            data += part
+            if len(data) > BODY_BYTES_MAX:
+                raise Unavailable(f"more than {BODY_BYTES_MAX} bytes")
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+    head, _, body = bytes(data).partition(b"\r\n\r\n")
+    words = head.split(None, 2)
+    if len(words) < 2 or words[1] != b"200":
+        raise Unavailable(f"answered {words[1].decode(errors='replace') if len(words) > 1 else 'nothing'}")
+    return body.decode(errors="replace")

@@ -1,0 +1,217 @@
+"""From two readings of counters to what was used meanwhile.
+
+Rules: pure. A rate is per second over the time between two readings; a counter that went back, or a clock that was set, gives
+no value (NaN), never a wrong one. What was read once gives nothing yet.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from math import nan
+from typing import Final, NamedTuple
+
+from agent.plan.network import veth_name
+
+V1_SAMPLED: Final = (
+    ("cpuacct", "cpuacct.usage"), ("cpu", "cpu.stat"), ("memory", "memory.usage_in_bytes"), ("memory", "memory.stat"),
+    ("pids", "pids.current"), ("blkio", "blkio.throttle.io_service_bytes"),
+)  # fmt: skip
+"""(controller, file), in the order in which `counters_v1` wants their contents."""
+V2_SAMPLED: Final = (
+    ("", "cpu.stat"), ("", "memory.current"), ("", "memory.stat"), ("", "pids.current"), ("", "io.stat"),
+)  # fmt: skip
+CLOCK_SET_S: Final = 1.0
+"""The clock may differ by so much from the time that has passed between two readings; more, and it was set."""
+_LINK: Final = re.compile(rb"^ *([^\s:]+): *(\d+)(?: +\d+){7} +(\d+)", re.MULTILINE)
+_V1_READ: Final = re.compile(rb" Read (\d+)")
+_V1_WRITE: Final = re.compile(rb" Write (\d+)")
+_V2_READ: Final = re.compile(rb" rbytes=(\d+)")
+_V2_WRITE: Final = re.compile(rb" wbytes=(\d+)")
+
+
+class Counters(NamedTuple):
+    """One cgroup at one moment. `periods`, `throttled`: how many there were, and in how many of them it was held back."""
+
+    cpu_s: float
+    periods: int
+    throttled: int
+    memory_bytes: int
+    pids: int
+    read_bytes: int
+    write_bytes: int
+
+
+class Link(NamedTuple):
+    """Bytes of a network link since it was made: that it received, that it sent."""
+
+    rx_bytes: int
+    tx_bytes: int
+
+
+class Used(NamedTuple):
+    """By one container between two readings. Rates may be NaN."""
+
+    cpu_cores: float
+    throttled: float
+    memory_bytes: int
+    pids: int
+    read_bytes_per_s: float
+    write_bytes_per_s: float
+
+
+class MachineCounters(NamedTuple):
+    """The whole node at one moment. `links`: every link of its network namespace."""
+
+    cpu_s: float
+    memory_bytes: int
+    read_bytes: int
+    write_bytes: int
+    disk_used_bytes: int
+    disk_bytes: int
+    links: Mapping[str, Link]
+    way_out: Link
+
+
+class Moment(NamedTuple):
+    """When something was read, by the clock and by the time that has passed."""
+
+    unix_s: float
+    monotonic_s: float
+
+
+def counters_v1(texts: Sequence[bytes]) -> Counters:
+    """From the contents of V1_SAMPLED; empty: there is no such file."""
+    usage, cpu_stat, memory, memory_stat, pids, io = texts
+    return Counters(
+        _number(usage) / 1e9,
+        _named(cpu_stat, b"nr_periods "),
+        _named(cpu_stat, b"nr_throttled "),
+        max(0, _number(memory) - _named(memory_stat, b"total_inactive_file ")),
+        _number(pids),
+        _sum(_V1_READ, io),
+        _sum(_V1_WRITE, io),
+    )
+
+
+def counters_v2(texts: Sequence[bytes]) -> Counters:
+    """From the contents of V2_SAMPLED; empty: there is no such file."""
+    cpu_stat, memory, memory_stat, pids, io = texts
+    return Counters(
+        _named(cpu_stat, b"usage_usec ") / 1e6,
+        _named(cpu_stat, b"nr_periods "),
+        _named(cpu_stat, b"nr_throttled "),
+        max(0, _number(memory) - _named(memory_stat, b"inactive_file ")),
+        _number(pids),
+        _sum(_V2_READ, io),
+        _sum(_V2_WRITE, io),
+    )
+
+
+def _number(text: bytes) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        return 0
+
+
+def _named(text: bytes, name: bytes) -> int:
+    """The number after `name` at a line's beginning."""
+    at = 0 if text.startswith(name) else text.find(b"\n" + name) + 1
+    if at == 0 and not text.startswith(name):
+        return 0
+    end = text.find(b"\n", at)
+    return _number(text[at + len(name) : end if end >= 0 else None])
+
+
+def _sum(pattern: re.Pattern[bytes], text: bytes) -> int:
+    return sum(map(int, pattern.findall(text))) if len(text) > len(b"Total 0\n") else 0
+
+
+def passed_s(before: Moment, after: Moment) -> float:
+    """Between two readings; NaN when there is no telling: the clock was set meanwhile, or the machine slept."""
+    seconds = after.monotonic_s - before.monotonic_s
+    if seconds <= 0 or abs(after.unix_s - before.unix_s - seconds) > CLOCK_SET_S:
+        return nan
+    return seconds
+
+
+def rate(before: float, after: float, seconds: float) -> float:
+    """Per second; NaN for a counter that went back."""
+    return (after - before) / seconds if after >= before else nan
+
+
+def used(before: Counters, after: Counters, seconds: float) -> Used:
+    periods, throttled = after.periods - before.periods, after.throttled - before.throttled
+    return Used(
+        rate(before.cpu_s, after.cpu_s, seconds),
+        0.0 if periods == 0 else min(1.0, throttled / periods) if periods > 0 and throttled >= 0 else nan,
+        after.memory_bytes,
+        after.pids,
+        rate(before.read_bytes, after.read_bytes, seconds),
+        rate(before.write_bytes, after.write_bytes, seconds),
+    )
+
+
+def links(text: bytes) -> dict[str, Link]:
+    """Every link of a network namespace, from its /proc/net/dev."""
+    return {name.decode(): Link(int(rx), int(tx)) for name, rx, tx in _LINK.findall(text)}
+
+
+def sandboxes(found: Mapping[str, Link]) -> dict[str, Link]:
+    """What containers received and sent, by the beginning of their sandbox's links: the host's ends see it the other way
+    round."""
+    sums: dict[str, Link] = {}
+    for name, link in found.items():
+        if name.startswith(_VETH):
+            before = sums.get(name[:-2], _NO_LINK)
+            sums[name[:-2]] = Link(before.rx_bytes + link.tx_bytes, before.tx_bytes + link.rx_bytes)
+    return sums
+
+
+def sandbox_link(sandbox: str) -> str:
+    """How the links of a sandbox begin."""
+    return veth_name(sandbox, 0)[:-2]
+
+
+_NO_LINK: Final = Link(0, 0)
+_VETH: Final = sandbox_link("")
+
+
+def ways_out(routes: str, underlay: str) -> frozenset[str]:
+    """The machine's own links, from the kernel's table of IPv4 routes: with a default route, and that of the underlay."""
+    found: dict[str, int] = {}
+    wanted = int.from_bytes(bytes(map(int, underlay.split("."))), "little") if underlay.count(".") == 3 else 0
+    for line in routes.splitlines()[1:]:
+        interface, destination, _, _, _, _, _, mask, *_ = line.split()
+        bits = int(mask, 16)
+        if int(destination, 16) == 0 or (wanted and wanted & bits == int(destination, 16)):
+            found[interface] = bits
+    return frozenset(name for name in found if not name.startswith("sh"))
+
+
+def total(found: Mapping[str, Link], names: Iterable[str]) -> Link:
+    rows = [found[name] for name in names if name in found]
+    return Link(sum(row.rx_bytes for row in rows), sum(row.tx_bytes for row in rows))
+
+
+def machine_cpu_s(stat: bytes, ticks_per_s: int) -> float:
+    """Busy seconds of all CPUs together, from /proc/stat: what was neither idle nor waited for a disk. That of guests is within
+    that of who runs them."""
+    numbers = list(map(int, stat[: stat.find(b"\n")].split()[1:9]))
+    return (sum(numbers) - sum(numbers[3:5])) / ticks_per_s
+
+
+def machine_memory_bytes(meminfo: bytes) -> int:
+    """In use and not to be had, from /proc/meminfo."""
+    return max(0, _kib(meminfo, b"MemTotal:") - _kib(meminfo, b"MemAvailable:"))
+
+
+def _kib(text: bytes, name: bytes) -> int:
+    words = text[text.find(name) + len(name) :].split(None, 1)
+    return _number(words[0]) * 1024 if name in text and words else 0
+
+
+def machine_io(vmstat: bytes) -> tuple[int, int]:
+    """Bytes read from and written to all block devices, from /proc/vmstat."""
+    return _named(vmstat, b"pgpgin ") * 1024, _named(vmstat, b"pgpgout ") * 1024
