@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from controller.decide.index import Index
 from model.documents import (
@@ -30,8 +30,7 @@ from model.documents import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(NamedTuple):
     """What dispatch knows of a node's session, in memory of the leader only. Times in Unix ms; 0: never in this reign.
     `generation`: the newest assignment document that the agent has taken."""
 

@@ -1,20 +1,24 @@
 """What a session is told, in an order that is safe: what is guarded, then what runs, then endpoints, and the floor last.
 
-Rules: nothing is queued: each round looks at the flags others raised and says what is newest then.
+Rules: nothing is queued: each round looks at the flags others raised and says what is newest then. A leader whose lease is over
+says nothing more: another one may lead, and what it knows is old.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from controller.dispatch.books import Books
 from controller.dispatch.followers import Followers
-from controller.dispatch.session import NodeSession
+from controller.dispatch.session import NodeSession, goodbye
 from controller.dispatch.stream import NodeStream
 from controller.dispatch.turns import Turns
 from protos import node_pb2 as pb
 
 
 async def write_session(
-    session: NodeSession, stream: NodeStream, welcome: pb.Welcome, books: Books, followers: Followers, turns: Turns
+    session: NodeSession, stream: NodeStream, welcome: pb.Welcome, books: Books, followers: Followers, turns: Turns,
+    leads: Callable[[], bool],
 ) -> None:
     """Until its farewell is said."""
     await stream.write(pb.ToNode(welcome=welcome))
@@ -22,15 +26,19 @@ async def write_session(
     while True:
         await session.wake.wait()
         session.wake.clear()
+        if not leads():
+            session.end(goodbye("the lease of the lead is over"))
         if session.farewell is not None:
             await stream.write(session.farewell)
             return
         if session.beat:
             beat, session.beat = session.beat, 0
             await stream.write(pb.ToNode(heartbeat=pb.Heartbeat(sequence=beat)))
-        guarded = books.guarded(session)
-        if guarded is not None:
-            await stream.write(pb.ToNode(guarded=guarded))
+        if session.unguarded:
+            session.unguarded = False
+            guarded = books.guarded(session)
+            if guarded is not None:
+                await stream.write(pb.ToNode(guarded=guarded))
         if session.stale:
             async with turns:
                 session.stale = False

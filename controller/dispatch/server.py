@@ -41,6 +41,8 @@ from protos import node_pb2 as pb
 log = logging.getLogger(__name__)
 
 EVENTS_MAX: Final = 100
+GUARDED_S: Final = 0.5
+"""Guarded addresses that change are told so much later: where a thousand nodes come, each has to hear of each."""
 
 
 class Dispatch:
@@ -74,6 +76,7 @@ class Dispatch:
         self._books = Books(picture, guarded)
         self._samples = samples
         self._turns = Turns()
+        self._guarding: asyncio.TimerHandle | None = None
         self._followers = Followers(clock, lambda: self._books.number, late_s)
         self.writer = StatusWriter(picture, clock, self._status_of)
         picture.subscribe(self._on_changes)
@@ -91,6 +94,9 @@ class Dispatch:
         for session in self._sessions.values():
             session.end(redirect(self._leader_address()))
         self._followers.shut()
+        if self._guarding is not None:
+            self._guarding.cancel()
+            self._guarding = None
         if self._samples is not None:
             self._samples.clear()
 
@@ -147,9 +153,14 @@ class Dispatch:
             for session in self._sessions_of((node,)):
                 session.lost = number
                 session.tell()
-        if news.guarded:
-            for session in self._sessions.values():
-                session.wake.set()
+        if news.guarded and self._guarding is None:
+            self._guarding = asyncio.get_running_loop().call_later(GUARDED_S, self._tell_guarded)
+
+    def _tell_guarded(self) -> None:
+        self._guarding = None
+        for session in self._sessions.values():
+            session.unguarded = True
+            session.wake.set()
 
     def _sessions_of(self, nodes: Iterable[str]) -> list[NodeSession]:
         return [session for node in nodes if (session := self._sessions.get(node)) is not None]
@@ -196,7 +207,7 @@ class Dispatch:
         self._on_facts(session.node)
         reading = asyncio.ensure_future(self._read(session, stream))
         try:
-            await write_session(session, stream, self._welcome(), self._books, self._followers, self._turns)
+            await write_session(session, stream, self._welcome(), self._books, self._followers, self._turns, self.leads)
         finally:
             reading.cancel()
             self._followers.gone(session)

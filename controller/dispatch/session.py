@@ -45,6 +45,8 @@ class NodeSession:
     """To be told (0: nothing)."""
     guarded: int = 0
     """Number of the newest guarded addresses it was told."""
+    unguarded: bool = True
+    """There may be newer ones."""
     stale: bool = True
     """What it must run may differ from what it was sent."""
     news: bool = True

@@ -4,7 +4,8 @@ Rules: what decides is the real thing: decide_services and decide_nodes, the wri
 dispatch, the agent's Core. Only what carries them is replaced: a store of one dict, a picture that is as old as the last `see`,
 sessions whose messages are whole. Time stands still while anything can happen; then it goes on to the next thing that waits.
 A step is one transaction, one message, or all that an agent does until it waits for something; a fault may cut that short after
-each round of effects. c1 leads at first: which of the two makes no difference.
+each round of effects. c1 leads at first: which of the two makes no difference. Who has lost the lead learns it when it writes,
+but its lease is over before another one's begins, and then it tells nodes nothing (controller/dispatch/outgoing.py).
 """
 
 from __future__ import annotations
@@ -118,10 +119,10 @@ class Small:
                 found += [
                     f"connect {node} {name}"
                     for name, row in self.controllers.items()
-                    if row.reign is not None and row.reign.epoch >= place.epoch
+                    if row.reign is not None and row.reign.epoch >= place.epoch and self._leads(name)
                 ]
             else:
-                if self._desired(node) != place.core.desired:
+                if self._leads(place.session) and self._desired(node) != place.core.desired:
                     found.append(f"hear {node}")
                 if self._news(node):
                     found.append(f"report {node}")

@@ -139,7 +139,7 @@ class ModelCluster:
 
     def _obey(self, name: str) -> None:
         if name in self.docs["assignments"]:
-            self.sessions[name] = replace(self.sessions[name], generation=self.docs["assignments"][name].generation)
+            self.sessions[name] = self.sessions[name]._replace(generation=self.docs["assignments"][name].generation)
         wanted = self._wanted(name)
         have = self.running[name]
         for key in [key for key in have if key not in wanted]:
@@ -186,7 +186,7 @@ class ModelCluster:
         """The node cannot be reached; its containers run on."""
         for name in names:
             self.dead.add(name)
-            self.sessions[name] = replace(self.sessions[name], open=False, whole_status=False)
+            self.sessions[name] = self.sessions[name]._replace(open=False, whole_status=False)
 
     def back(self, *names: str) -> None:
         """The nodes reach the controller again and report what runs before they are told anything."""

@@ -85,15 +85,15 @@ def test_who_is_connected_while_it_runs_keeps_it(cluster: ModelCluster) -> None:
 
 
 def no_session(cluster: ModelCluster) -> None:
-    cluster.sessions["n2"] = replace(cluster.sessions["n2"], open=False)
+    cluster.sessions["n2"] = cluster.sessions["n2"]._replace(open=False)
 
 
 def not_whole(cluster: ModelCluster) -> None:
-    cluster.sessions["n2"] = replace(cluster.sessions["n2"], whole_status=False)
+    cluster.sessions["n2"] = cluster.sessions["n2"]._replace(whole_status=False)
 
 
 def older_document(cluster: ModelCluster) -> None:
-    cluster.sessions["n2"] = replace(cluster.sessions["n2"], generation=cluster.sessions["n2"].generation - 1)
+    cluster.sessions["n2"] = cluster.sessions["n2"]._replace(generation=cluster.sessions["n2"].generation - 1)
 
 
 def not_ready(cluster: ModelCluster) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 
 import pytest
 
@@ -57,7 +56,7 @@ def test_a_node_is_ready_only_with_an_open_session_and_its_whole_status(cluster:
     cluster.docs["nodes"]["n4"] = NodeDoc("n4", "id", joined_ms=cluster.now_ms)
     assert cluster.decide_nodes().empty()
     cluster.hear("n4")
-    cluster.sessions["n4"] = replace(cluster.sessions["n4"], whole_status=False)
+    cluster.sessions["n4"] = cluster.sessions["n4"]._replace(whole_status=False)
     assert cluster.decide_nodes().empty()
     cluster.hear("n4")
     assert cluster.decide_nodes().sentence == "n4 is ready"
@@ -68,7 +67,7 @@ def test_a_node_is_ready_only_with_an_open_session_and_its_whole_status(cluster:
 
 
 def test_a_closed_session_alone_changes_nothing(cluster: ModelCluster) -> None:
-    cluster.sessions["n1"] = replace(cluster.sessions["n1"], open=False)
+    cluster.sessions["n1"] = cluster.sessions["n1"]._replace(open=False)
     assert cluster.decide_nodes().empty()
 
 
