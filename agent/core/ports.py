@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from agent.network.balance_port import Balancer, NoBalancer
 from agent.network.port import NetworkDriver
 from agent.plan.names import Client, EndpointsMessage
+from agent.runtime.machine import Machine, MemoryMachine
 from agent.runtime.port import ContainerRuntime
 from agent.volumes.port import Volumes
 
@@ -65,7 +66,7 @@ class NoNames:
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The node's runtime, images, network, volumes, names and load balancer. `data_dir` is where spooled files go."""
+    """The node's runtime, images, network, volumes, names, load balancer and counters. `data_dir` is where spooled files go."""
 
     runtime: ContainerRuntime
     images: Images
@@ -74,3 +75,4 @@ class Ports:
     data_dir: Path
     names: Names = field(default_factory=NoNames)
     balance: Balancer = field(default_factory=NoBalancer)
+    machine: Machine = field(default_factory=MemoryMachine)

@@ -21,7 +21,6 @@ from agent.network.balance_port import Traffic
 from agent.plan import samples as plan
 from agent.plan.records import Life
 from agent.plan.samples import Counters, Link, MachineCounters, Moment
-from agent.runtime.machine import Machine
 from model.ports import Clock
 from protos import node_pb2 as pb
 
@@ -46,10 +45,9 @@ class Reading:
 class Sampler:
     """`async for samples in sampler.every(1.0)`: one session's; the next one begins anew."""
 
-    def __init__(self, runner: Runner, machine: Machine, clock: Clock, scraper: Scraper | None = None) -> None:
+    def __init__(self, runner: Runner, clock: Clock, scraper: Scraper | None = None) -> None:
         self._core = runner.core
         self._ports = runner.ports
-        self._machine = machine
         self._clock = clock
         self._scraper = scraper or Scraper(clock)
         self._problem = ""
@@ -97,7 +95,7 @@ class Sampler:
         return reading
 
     async def _read(self) -> Reading:
-        at, machine = self._moment(), self._machine.read()
+        at, machine = self._moment(), self._ports.machine.read()
         ids = [life.container_id for life in self._running()]
         counters: dict[str, Counters] = {}
         for begin in range(0, len(ids), PORTION):

@@ -33,7 +33,7 @@ from agent.plan.container import ContainerOrder, ExecRequest, Exited, Found, Log
 from agent.plan.core import Core
 from agent.plan.mounts import volume_users
 from agent.plan.samples import Counters
-from agent.runtime.machine import MemoryMachine
+from agent.runtime.machine import Machine, MemoryMachine
 from agent.volumes.store import VolumeStore
 from controller.certificates import Authority, new_authority
 from model import codec
@@ -235,11 +235,13 @@ class Agent:
     network: MemoryNetwork = field(default_factory=MemoryNetwork)
     images: PretendImages = field(default_factory=PretendImages)
     balance: Balancer = field(default_factory=NoBalancer)
+    machine: Machine = field(default_factory=MemoryMachine)
 
     def __post_init__(self) -> None:
         self.core = Core("n1")
         volumes = VolumeStore(self.data_dir / "volumes", lambda: volume_users(list(self.core.lives.values())))
-        self.ports = Ports(self.runtime, self.images, self.network, volumes, self.data_dir, balance=self.balance)
+        own = (self.runtime, self.images, self.network, volumes, self.data_dir)
+        self.ports = Ports(*own, balance=self.balance, machine=self.machine)
         self.reporter = Reporter()
         self.runner = Runner(self.core, self.ports, Journal(self.data_dir), RealClock(), self.reporter)
 
@@ -259,7 +261,7 @@ class Agent:
         dial = dialling(keys.node)
         return SessionClient(
             identity, dial, self.runner, self.reporter, lambda: NodeInfo(cpus=2.0), RealClock(), RealRandom(),
-            sampler=Sampler(self.runner, MemoryMachine(), RealClock()),
+            sampler=Sampler(self.runner, RealClock()),
         )  # fmt: skip
 
     async def reached(self, condition: Callable[[], bool]) -> None:

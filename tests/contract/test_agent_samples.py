@@ -110,10 +110,10 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.balance = Counted()
-        self.agent = Agent(folder, balance=self.balance)
+        self.agent = Agent(folder, balance=self.balance, machine=MemoryMachine(lambda: self.machine))
         self.clock = Hand()
         self.machine = MachineCounters(10.0, 500, 0, 0, 7, 9, {}, Link(0, 0))
-        self.sampler = Sampler(self.agent.runner, MemoryMachine(lambda: self.machine), self.clock)
+        self.sampler = Sampler(self.agent.runner, self.clock)
 
     def link(self, received: int, sent: int) -> None:
         life = next(iter(self.agent.core.lives.values()))
