@@ -416,6 +416,8 @@ class MachinesDoc:
     number: int = 0
     """Of the newest machine: names are never used twice."""
     history: tuple[Event, ...] = ()
+    seen: tuple[float, float] = (1.0, 1.0)
+    """The shares of the template's cpus and memory that the newest machine to join really had."""
 
 
 @dataclass(frozen=True, slots=True)

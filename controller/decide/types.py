@@ -18,9 +18,11 @@ from model.documents import (
     DecisionDoc,
     Event,
     NetworkDoc,
+    MachinesDoc,
     NetworkPlanDoc,
     NodeDoc,
     NodeHealthDoc,
+    NodeGroupDoc,
     ServiceDoc,
     ServicePlanDoc,
     StackDoc,
@@ -72,6 +74,8 @@ class Settings:
     node_timeout_ms: int = 10_000
     pool: str = "10.0.0.0/8"
     network_prefix: int = 16
+    groups: Mapping[str, NodeGroupDoc] = field(default_factory=dict)
+    machines: Mapping[str, MachinesDoc] = field(default_factory=dict)
     slice_prefix: int = 24
     slice_idle_ms: int = 600_000
     """So long nobody has used a node's slice of a network before it is given back."""
@@ -117,5 +121,7 @@ class Plan:
         """Nothing to write."""
         return not (
             self.assignments or self.netplans or self.svcplans or self.places or self.health or self.decisions
-            or self.deletes or self.events
+            or self.machines or self.nodes or self.deletes or self.events
         )
+    machines: tuple[MachinesDoc, ...] = ()
+    nodes: tuple[NodeDoc, ...] = ()

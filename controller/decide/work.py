@@ -102,6 +102,13 @@ def local_volumes(doc: ServiceDoc, volumes: Mapping[str, VolumeDoc]) -> tuple[st
 
 def begin(batch: Batch, doc: ServiceDoc) -> Work:
     """The service's demands and standing."""
+    work = demands(batch, doc)
+    _collect(batch, work)
+    return work
+
+
+def demands(batch: Batch, doc: ServiceDoc) -> Work:
+    """What each of its replicas asks of a node."""
     spec = doc.spec
     work = Work(doc, Group(spec.name), volumes=local_volumes(doc, batch.view.volumes), networks=networks_of(doc))
     work.fixed = fixed_of(doc) if work.networks else []
@@ -115,7 +122,6 @@ def begin(batch: Batch, doc: ServiceDoc) -> Work:
         )  # fmt: skip
     except BadInput as error:
         work.blocked = str(error)
-    _collect(batch, work)
     return work
 
 

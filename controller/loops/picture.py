@@ -27,9 +27,11 @@ from model.documents import (
     DecisionDoc,
     EventChunkDoc,
     LeaderDoc,
+    MachinesDoc,
     NetworkDoc,
     NetworkPlanDoc,
     NodeDoc,
+    NodeGroupDoc,
     NodeHealthDoc,
     ServiceDoc,
     ServicePlanDoc,
@@ -66,6 +68,8 @@ KINDS: Final[Mapping[str, type]] = {
 
 
 @dataclass(frozen=True, slots=True)
+    "nodegroups": NodeGroupDoc,
+    "machines": MachinesDoc,
 class Change:
     """One document changed. `old`/`new` None: it did not / does not exist. Single documents have the name "".
 

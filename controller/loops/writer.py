@@ -40,6 +40,8 @@ def documents(plan: Plan) -> Iterator[tuple[str, Any]]:
         ("health", "name", plan.health),
         ("decisions", "name", plan.decisions),
     )
+        ("machines", "group", plan.machines),
+        ("nodes", "name", plan.nodes),
     for kind, field, rows in kinds:
         for document in rows:
             yield key(kind, getattr(document, field)), document

@@ -1,0 +1,1 @@
+"""Pure: which machines a node group gets and gives back."""
