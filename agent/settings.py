@@ -16,7 +16,8 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`cpus` in cores and `memory_bytes`: 0 means detect. `listen`: host and port of the agent's gRPC service."""
+    """`cpus` in cores and `memory_bytes`: 0 means detect. `listen`: host and port of the agent's gRPC service;
+    `metrics`: of its metrics page, None: there is none."""
 
     data_dir: Path
     run_dir: Path
@@ -26,6 +27,7 @@ class Settings:
     advertise: str = ""
     listen_host: str = "0.0.0.0"
     listen_port: int = 7445
+    metrics: tuple[str, int] | None = None
     cpus: float = 0.0
     memory_bytes: int = 0
     labels: tuple[tuple[str, str], ...] = ()
@@ -51,6 +53,7 @@ def parse(argv: Sequence[str]) -> Settings:
         advertise=words.advertise,
         listen_host=words.listen[0],
         listen_port=words.listen[1],
+        metrics=words.metrics,
         cpus=words.cpus,
         memory_bytes=words.memory,
         labels=tuple(words.label),
@@ -72,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--name", default="", metavar="NODE", help="this node's name (default: the host's name)")
     add("--advertise", type=_ipv4, default="", metavar="IP", help="address other nodes and controllers reach this node at")
     add("--listen", type=_host_port, default=("0.0.0.0", 7445), metavar="HOST:PORT")
+    add("--metrics", type=_host_port, metavar="HOST:PORT", help="tell metrics there; over TLS unless loopback (default: no)")
     add("--cpus", type=_positive, default=0.0, metavar="N", help="cores to offer (default: detected)")
     add("--memory", type=_bytes, default=0, metavar="BYTES", help="memory to offer (default: detected)")
     add("--label", action="append", default=[], type=_pair, metavar="K=V", help="node label (first start)")

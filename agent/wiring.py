@@ -24,6 +24,7 @@ from agent.core.clock import RealClock, RealRandom
 from agent.core.dialling import dialling
 from agent.core.journal import Journal
 from agent.core.leaving import leave
+from agent.core.metrics_wiring import Watch, watching
 from agent.core.ports import Ports
 from agent.core.report import Reporter
 from agent.core.runner import Runner
@@ -131,12 +132,14 @@ async def _main(settings: Settings, identity: NodeIdentity, info: NodeInfo) -> i
 async def _serve(settings: Settings, identity: NodeIdentity, info: NodeInfo) -> int:
     async with AsyncExitStack() as stack:
         core = Core(identity.name)
-        reporter, clock, journal = Reporter(), RealClock(), Journal(settings.data_dir)
+        clock, journal = RealClock(), Journal(settings.data_dir)
+        watch = watching(settings, core, clock)
+        reporter = watch.reporter if watch else Reporter()
 
         def say(kind: str, about: str, sentence: str) -> None:
             reporter.event(Event(round(clock.now() * 1000), kind, about, sentence, identity.name))
 
-        ports = await _ports(settings, info, core, say, stack)
+        ports = await _ports(settings, info, core, say, stack, watch)
         runner = Runner(core, ports, journal, clock, reporter)
         await runner.recover()
         pki = load_pki(settings.data_dir)
@@ -144,10 +147,12 @@ async def _serve(settings: Settings, identity: NodeIdentity, info: NodeInfo) -> 
 
         server, _ = await start_server(runner, pki, f"{settings.listen_host}:{settings.listen_port}")
         stack.push_async_callback(server.stop, 0.5)
+        if watch:
+            info = await watch.serve(settings, info, runner, stack)
         _tell_systemd("READY=1")
         client = SessionClient(
             identity,
-            dialling(pki),
+            watch.dial(dialling(pki)) if watch else dialling(pki),
             runner,
             reporter,
             lambda: replace(info, routes=machine_routes()),
@@ -222,8 +227,9 @@ def _sweep(data_dir: Path) -> None:
 
 
 async def _ports(
-    settings: Settings, info: NodeInfo, core: Core, say: Callable[[str, str, str], None], stack: AsyncExitStack
-) -> Ports:
+    settings: Settings, info: NodeInfo, core: Core, say: Callable[[str, str, str], None], stack: AsyncExitStack,
+    watch: Watch | None,
+) -> Ports:  # fmt: skip
     from agent.images.records import RegistryConfig
     from agent.images.store import ImageStore
     from agent.network.balancer import KernelBalancer
@@ -238,9 +244,9 @@ async def _ports(
     mirrors: dict[str, tuple[str, ...]] = {}
     for origin, endpoint in settings.mirrors:
         mirrors[origin] = (*mirrors.get(origin, ()), endpoint)
-    images = ImageStore(
-        settings.data_dir / "images", config=RegistryConfig(mirrors=mirrors, insecure=frozenset(settings.insecure))
-    )
+    registries = RegistryConfig(mirrors=mirrors, insecure=frozenset(settings.insecure))
+    folder = settings.data_dir / "images"
+    images = watch.images(folder, registries) if watch else ImageStore(folder, config=registries)
     stack.push_async_callback(images.close)
     names = NameBook(settings.run_dir / "names.json", NameServer())
     names.load()

@@ -62,7 +62,13 @@ def _replica(doc: ServiceDoc, row: ReplicaStatus, node: str, address: str) -> Gr
     spec = doc.spec
     name = replica_name(spec.name, row.slot, node, everywhere=spec.mode in GLOBAL, single=spec.single)
     labels = {"service": spec.name, "stack": spec.stack, "replica": name, "node": node, "instance": name}
-    return {"targets": [address], "labels": labels | {"__metrics_path__": f"/replicas/{quote(name, safe='')}/metrics"}}
+    assert spec.metrics is not None, "only those are asked for"
+    where = {
+        "__metrics_path__": f"/replicas/{quote(name, safe='')}/metrics",
+        "__param_port": str(spec.metrics.port),
+        "__param_path": spec.metrics.path,
+    }
+    return {"targets": [address], "labels": labels | where}
 
 
 def _addresses(snapshot: Snapshot) -> dict[str, str]:

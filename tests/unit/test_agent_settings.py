@@ -17,7 +17,7 @@ def test_every_flag() -> None:
     words = (
         "--data-dir /var/lib/x --run-dir /run/x --join https://a:7443,https://b:7443 --token T --name n1 --advertise 10.0.0.1"
         " --listen 127.0.0.1:9 --cpus 1.5 --memory 512M --label zone=a --label b=c=d --insecure-registry r:5000"
-        " --registry-mirror docker.io=r:5000 --cgroup-parent lab/n1 --runtime runc --log-level debug"
+        " --registry-mirror docker.io=r:5000 --cgroup-parent lab/n1 --runtime runc --log-level debug --metrics 10.0.0.1:7446"
     )
     found = parse(words.split())
     assert (found.data_dir, found.join, found.memory_bytes) == (
@@ -28,6 +28,8 @@ def test_every_flag() -> None:
     assert (found.listen_host, found.listen_port, found.cpus) == ("127.0.0.1", 9, 1.5)
     assert (found.labels, found.mirrors) == ((("zone", "a"), ("b", "c=d")), (("docker.io", "r:5000"),))
     assert (found.runtime, found.cgroup_parent, found.insecure) == ("runc", "lab/n1", ("r:5000",))
+    assert found.metrics == ("10.0.0.1", 7446)
+    assert parse(["--data-dir", "/d"]).metrics is None
 
 
 def test_the_run_directory_follows_the_name() -> None:

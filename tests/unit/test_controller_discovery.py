@@ -44,7 +44,7 @@ def test_replicas_that_run_are_reached_through_their_node() -> None:
         "targets": ["10.0.0.2:7446"],
         "labels": {
             "service": "shop_web", "stack": "shop", "replica": "shop_web.3", "node": "n2", "instance": "shop_web.3",
-            "__metrics_path__": "/replicas/shop_web.3/metrics",
+            "__metrics_path__": "/replicas/shop_web.3/metrics", "__param_port": "9100", "__param_path": "/m",
         },
     }  # fmt: skip
 

@@ -1,0 +1,59 @@
+"""The node's image store, counted: what was asked of it, what came from registries, what was there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agent.core.metrics import AgentMetrics
+from agent.images.records import Credentials, Image, ProgressSink, PullPolicy, PullProgress, RegistryConfig
+from agent.images.store import ImageStore
+from model.ports import Clock
+
+
+class WatchedImageStore(ImageStore):
+    """Two pulls of one reference at a time are one, and are counted as one fetch."""
+
+    def __init__(self, root: Path, *, config: RegistryConfig, metrics: AgentMetrics, clock: Clock) -> None:
+        super().__init__(root, config=config)
+        self._metrics, self._clock = metrics, clock
+        self._fetching: set[str] = set()
+
+    def stored_bytes(self) -> int:
+        """Of all layers."""
+        return self._layers.size_bytes(self._layers.known())
+
+    async def pull(
+        self, ref: str, *, auth: Credentials | None = None, progress: ProgressSink | None = None, policy: PullPolicy = "missing"
+    ) -> Image:
+        if ref in self._fetching or (policy != "always" and self.get(ref) is not None):
+            image = await super().pull(ref, auth=auth, progress=progress, policy=policy)
+            self._metrics.pulls.labels("present").inc()
+            return image
+        self._fetching.add(ref)
+        try:
+            return await self._fetch(ref, auth, progress, policy)
+        finally:
+            self._fetching.discard(ref)
+
+    async def _fetch(self, ref: str, auth: Credentials | None, progress: ProgressSink | None, policy: PullPolicy) -> Image:
+        reports: list[PullProgress] = []
+
+        def told(report: PullProgress) -> None:
+            reports[1:] = [report]  # the first says what was there before
+            if progress is not None:
+                progress(report)
+
+        started = self._clock.monotonic()
+        try:
+            image = await super().pull(ref, auth=auth, progress=told, policy=policy)
+        except BaseException:
+            self._metrics.pulls.labels("failed").inc()
+            raise
+        finally:
+            self._metrics.fetched_bytes.inc(reports[-1].bytes_done if reports else 0)
+        self._metrics.pulls.labels("fetched").inc()
+        self._metrics.pull_seconds.observe(self._clock.monotonic() - started)
+        there, total = (reports[0].layers_done, reports[0].layers_total) if reports else (len(image.layers), len(image.layers))
+        self._metrics.layers.labels("cache").inc(there)
+        self._metrics.layers.labels("registry").inc(total - there)
+        return image
