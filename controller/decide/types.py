@@ -17,12 +17,12 @@ from model.documents import (
     ControllerDoc,
     DecisionDoc,
     Event,
-    NetworkDoc,
     MachinesDoc,
+    NetworkDoc,
     NetworkPlanDoc,
     NodeDoc,
-    NodeHealthDoc,
     NodeGroupDoc,
+    NodeHealthDoc,
     ServiceDoc,
     ServicePlanDoc,
     StackDoc,
@@ -62,6 +62,8 @@ class View:
     """When this leader began to lead: silence is counted from here at the earliest."""
     stacks: Mapping[str, StackDoc] = field(default_factory=dict)
     controllers: Mapping[str, ControllerDoc] = field(default_factory=dict)
+    groups: Mapping[str, NodeGroupDoc] = field(default_factory=dict)
+    machines: Mapping[str, MachinesDoc] = field(default_factory=dict)
     index: Index | None = field(default=None, compare=False, repr=False)
     """A cache the shell keeps for its whole reign and puts into every view it makes (one `Index()` per thread): with it a
     pass costs what changed, without it the pass reads all assignments. Answers do not depend on it."""
@@ -74,8 +76,6 @@ class Settings:
     node_timeout_ms: int = 10_000
     pool: str = "10.0.0.0/8"
     network_prefix: int = 16
-    groups: Mapping[str, NodeGroupDoc] = field(default_factory=dict)
-    machines: Mapping[str, MachinesDoc] = field(default_factory=dict)
     slice_prefix: int = 24
     slice_idle_ms: int = 600_000
     """So long nobody has used a node's slice of a network before it is given back."""
@@ -107,6 +107,8 @@ class Plan:
     places: tuple[VolumePlaceDoc, ...] = ()
     health: tuple[NodeHealthDoc, ...] = ()
     decisions: tuple[DecisionDoc, ...] = ()
+    machines: tuple[MachinesDoc, ...] = ()
+    nodes: tuple[NodeDoc, ...] = ()
     deletes: tuple[str, ...] = ()
     """Store keys to delete (documents of nodes, networks, volumes, services that are gone)."""
     events: tuple[Event, ...] = ()
@@ -123,5 +125,3 @@ class Plan:
             self.assignments or self.netplans or self.svcplans or self.places or self.health or self.decisions
             or self.machines or self.nodes or self.deletes or self.events
         )
-    machines: tuple[MachinesDoc, ...] = ()
-    nodes: tuple[NodeDoc, ...] = ()

@@ -64,12 +64,12 @@ KINDS: Final[Mapping[str, type]] = {
     "events": EventChunkDoc,
     "decisions": DecisionDoc,
     "tokens": TokenDoc,
+    "nodegroups": NodeGroupDoc,
+    "machines": MachinesDoc,
 }
 
 
 @dataclass(frozen=True, slots=True)
-    "nodegroups": NodeGroupDoc,
-    "machines": MachinesDoc,
 class Change:
     """One document changed. `old`/`new` None: it did not / does not exist. Single documents have the name "".
 

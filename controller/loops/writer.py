@@ -39,9 +39,9 @@ def documents(plan: Plan) -> Iterator[tuple[str, Any]]:
         ("assignments", "node", plan.assignments),
         ("health", "name", plan.health),
         ("decisions", "name", plan.decisions),
-    )
         ("machines", "group", plan.machines),
         ("nodes", "name", plan.nodes),
+    )
     for kind, field, rows in kinds:
         for document in rows:
             yield key(kind, getattr(document, field)), document

@@ -46,8 +46,8 @@ class Watch:
 
 
 def a_world(chance: random.Random, **changes: Any) -> World:
-    bounds: dict[str, Any] = {"min": chance.choice((0, 0, 1)), "max": chance.choice((2, 4, 8)), "buffer": chance.choice((0, 0, 1))}
-    groups = [group(**bounds, **changes)]
+    least, most, spare = chance.choice((0, 0, 1)), chance.choice((2, 4, 8)), chance.choice((0, 0, 1))
+    groups = [group(min=least, max=most, buffer=spare, **changes)]
     if chance.random() < 0.4:
         template = MachineTemplate(8.0, 16 * GIB)
         groups.append(group("large", template=template, max=3, **changes))
