@@ -130,7 +130,7 @@ class Bench:
     def step(self, name: str, act: Callable[[], object], done: Callable[[Answer], bool], last: str = "last_ack") -> Answer:
         """Do it, wait until the agents are `done`, remember what it cost."""
         leader = self.controllers[0]
-        self.stats("reset")
+        agents_cpu_s, etcd_cpu_s = self.stats("reset")["cpu_s"], self.etcd.cpu_s()
         leader.forget_peak()
         before, cpu = self.etcd.counters(), {controller: controller.cpu_s() for controller in self.controllers}
         self._turn_profile(leader)
@@ -151,12 +151,14 @@ class Bench:
             "peak_mb": leader.rss_mb(peak=True), "txns": after["txns"] - before["txns"],
             "etcd_bytes": after["bytes"] - before["bytes"], "bytes": found["bytes_in"] + found["bytes_out"],
             "to_agents_bytes": found["bytes_in"], "acked": found["replicas"], "added": found["added"],
-            "removed": found["removed"],
+            "removed": found["removed"], "agents_cpu_s": found["cpu_s"] - agents_cpu_s,
+            "etcd_cpu_s": self.etcd.cpu_s() - etcd_cpu_s,
         }  # fmt: skip
         self.figures |= {f"{name}_{what}": round(value, 3) for what, value in row.items()}
         self._say(
             f"{name:<9} {row['s']:8.2f} s   controller {row['cpu_s']:7.2f} CPU s {row['peak_mb']:6.0f} MB   "
-            f"etcd {row['txns']:5.0f} txns {row['etcd_bytes'] / 1e6:7.2f} MB   streams {row['bytes'] / 1e6:8.2f} MB"
+            f"etcd {row['txns']:5.0f} txns {row['etcd_bytes'] / 1e6:7.2f} MB {row['etcd_cpu_s']:6.2f} CPU s   "
+            f"streams {row['bytes'] / 1e6:8.2f} MB   agents {row['agents_cpu_s']:6.2f} CPU s"
         )
         self._turn_profile(leader, name)
         return found

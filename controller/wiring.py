@@ -94,7 +94,7 @@ async def _parts(
         agents = Agents(picture, pki)
         stack.push_async_callback(agents.close)
         sessions = DispatchServer(dispatch, pki)
-        dispatch.address = join_host(config.advertise, await sessions.start(join_host(*config.dispatch)))
+        dispatch.address = join_host(config.advertise, sessions.start(listen("--dispatch", *config.dispatch)))
         stack.push_async_callback(sessions.stop)
         api_url = f"https://{join_host(config.advertise, listener.getsockname()[1])}"
         api = Api(

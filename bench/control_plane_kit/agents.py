@@ -1,10 +1,10 @@
 """Light agents, many in one process: `python -m bench.control_plane_kit.agents FILE`. Commands on stdin, answers on stdout.
 
-Rules: each has its own connection, certificate and session (gRPC, mutual TLS) and says what a real agent says: Hello, a whole
-status, Ack for every Desired, EndpointsAck, heartbeats, and, once `report` was said, the state of its replicas; only the
-containers are missing. One container takes START_S to start, one after the other on its node, and all that start together are
-told in one status. Commands: `stats` (one JSON object), `reset` (counts from here on), `report` (containers begin to start),
-`lose N` (the first N go silent for good: their connections are cut).
+Rules: each has its own connection, certificate and session (gRPC over mutual TLS, line.py) and says what a real agent says:
+Hello, a whole status, Ack for every Desired, EndpointsAck, heartbeats, and, once `report` was said, the state of its replicas;
+only the containers are missing. One container takes START_S to start, one after the other on its node, and all that start
+together are told in one status. Commands: `stats` (one JSON object), `reset` (counts from here on), `report` (containers begin
+to start), `lose N` (the first N go silent for good: their connections are cut).
 """
 
 from __future__ import annotations
@@ -21,28 +21,21 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-import grpc
-from grpc import aio
-
-from bench.control_plane_kit.wire import replica_bytes, status_bytes
-from model.pki_names import CONTROLLER_SERVER_NAME
+from bench.control_plane_kit.line import Line, context_of, dial
+from bench.control_plane_kit.wire import Slot, Told, replica_bytes, status_bytes
+from controller.dispatch.tls_link import Links
 from protos import node_pb2 as pb
 
 START_S: Final = 0.04
 """The CPU one started container costs a node of one core."""
 COALESCE_S: Final = 0.05
-OPEN_PER_S: Final = 125
+OPEN_PER_S: Final = 200
 """Sessions begun per second and process at first; after a change of leader they come as they come."""
-OPTIONS: Final = (
-    ("grpc.ssl_target_name_override", CONTROLLER_SERVER_NAME),
-    ("grpc.max_receive_message_length", 64 << 20),
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.use_local_subchannel_pool", 1),
-)
+PATH: Final = "/shoal.node.v1.Dispatch/Session"
+DESIRED: Final = 0x12
+"""How a ToNode with a Desired begins."""
+WELCOME_S: Final = 5.0
 INFO: Final = json.dumps({"cpus": 64.0, "memory_bytes": 256 << 30, "pids": 100_000, "arch": "x86_64"}).encode()
-ENDED: Final = (aio.AioRpcError, asyncio.InvalidStateError, aio.UsageError)
-Slot = tuple[int, int, int]
-"""slot, version, created_ms"""
 
 
 @dataclass(slots=True)
@@ -74,8 +67,9 @@ class Stats:
 class Fleet:
     """What the agents of this process share."""
 
-    def __init__(self, ca: bytes, controllers: Sequence[str], seed: int) -> None:
+    def __init__(self, ca: str, controllers: Sequence[str], seed: int) -> None:
         self.ca = ca
+        self.links = Links()
         self.controllers = tuple(controllers)
         self.random = Random(seed)
         self.stats = Stats()
@@ -86,18 +80,20 @@ class Fleet:
 class LightAgent:
     """One node. `run()` keeps a session open until it is lost."""
 
-    def __init__(self, fleet: Fleet, name: str, certificate: bytes, key: bytes) -> None:
+    def __init__(self, fleet: Fleet, name: str, certificate: str) -> None:
         self._fleet = fleet
         self.name = name
-        self._credentials = grpc.ssl_channel_credentials(fleet.ca, key, certificate)
+        self._certificate = certificate
         self._services: dict[str, frozenset[Slot]] = {}
         self._specs: dict[tuple[str, int], None] = {}
         self._running: dict[str, frozenset[Slot]] = {}
         self._generation = 0
         self._epoch = 0
-        self._call: Any = None
-        self._outbox: list[bytes] = []
-        self._writing: asyncio.Task[None] | None = None
+        """Of the leader that has welcomed it last; `_open`: of the one it has a session with."""
+        self._open = 0
+        self._settled = False
+        self._line: Line | None = None
+        self._heard_s = 0.0
         self._starting: asyncio.TimerHandle | None = None
         self._beat_number = 0
         self._next = ""
@@ -110,7 +106,7 @@ class LightAgent:
             address, self._next = self._next or self._controllers[turn % len(self._controllers)], ""
             turn += 1
             epoch = self._epoch
-            with contextlib.suppress(*ENDED, TimeoutError):
+            with contextlib.suppress(OSError):
                 await self._session(address)
             failures = 0 if self._epoch != epoch else failures + 1
             if not self._next:
@@ -119,37 +115,51 @@ class LightAgent:
 
     async def _session(self, address: str) -> None:
         self._fleet.stats.opened += 1
-        async with aio.secure_channel(address, self._credentials, options=OPTIONS) as channel:
-            call: Any = channel.stream_stream("/shoal.node.v1.Dispatch/Session")()
-            self._call = call
-            open_epoch = 0
-            try:
-                known = [pb.SpecKey(service_id=sid, version=version) for sid, version in self._specs]
-                hello = pb.Hello(node=self.name, info=INFO, generation=self._generation, known_specs=known)
-                await self._write(call, pb.FromNode(hello=hello).SerializeToString())
-                async with asyncio.timeout(5.0):
-                    first = await self._read(call)
-                if first is None or first.WhichOneof("kind") != "welcome":
-                    self._next = first.redirect.dispatch if first is not None else ""
-                    return
-                open_epoch = self._welcomed(first.welcome)
-                await self._talk(call)
-            finally:
-                self._closed(open_epoch)
-                call.cancel()
+        self._settled, self._heard_s = False, time.monotonic()
+        self._line = await dial(address, context_of(self._fleet.ca, self._certificate), self._fleet.links, PATH, self._hear)
+        try:
+            known = [pb.SpecKey(service_id=sid, version=version) for sid, version in self._specs]
+            hello = pb.Hello(node=self.name, info=INFO, generation=self._generation, known_specs=known)
+            self._say(pb.FromNode(hello=hello).SerializeToString())
+            await self._line.over
+        finally:
+            self._line.close()
+            self._line = None
+            self._closed()
 
-    def _welcomed(self, welcome: pb.Welcome) -> int:
-        self._epoch, self._controllers = welcome.epoch, tuple(welcome.controllers)
+    def _hear(self, data: bytes) -> None:
+        stats = self._fleet.stats
+        stats.messages_in += 1
+        stats.bytes_in += len(data)
+        self._heard_s = time.monotonic()
+        if data[0] == DESIRED:
+            self._take(Told.FromString(data).desired)
+            return
+        message = pb.ToNode.FromString(data)
+        kind = message.WhichOneof("kind")
+        if kind == "welcome":
+            self._welcomed(message.welcome)
+        elif kind == "endpoints":
+            self._say(pb.FromNode(endpoints_ack=pb.EndpointsAck(number=message.endpoints.number)).SerializeToString())
+        elif kind in ("redirect", "goodbye"):
+            self._next = message.redirect.dispatch
+            self._hang_up()
+
+    def _welcomed(self, welcome: pb.Welcome) -> None:
+        self._epoch = self._open = welcome.epoch
+        self._controllers = tuple(welcome.controllers)
         self._fleet.heartbeat_s = welcome.heartbeat_s
         stats = self._fleet.stats
         stats.sessions += 1
         stats.epochs[welcome.epoch] = stats.epochs.get(welcome.epoch, 0) + 1
         self._say(status_bytes(True, [row for sid, slots in self._running.items() for row in replica_bytes(sid, slots)], []))
-        return welcome.epoch
 
-    def _closed(self, epoch: int) -> None:
-        self._call = None
-        self._outbox.clear()
+    def _hang_up(self) -> None:
+        if self._line is not None:
+            self._line.close()
+
+    def _closed(self) -> None:
+        epoch, self._open = self._open, 0
         if epoch:
             stats = self._fleet.stats
             stats.sessions -= 1
@@ -157,33 +167,13 @@ class LightAgent:
             if not stats.epochs[epoch]:
                 del stats.epochs[epoch]
 
-    async def _talk(self, call: Any) -> None:
-        settled = False
-        while True:
-            async with asyncio.timeout(max(1.0, 3 * self._fleet.heartbeat_s)):
-                message = await self._read(call)
-            kind = message.WhichOneof("kind") if message is not None else "goodbye"
-            if message is None or kind == "goodbye":
-                return
-            if kind == "redirect":
-                self._next = message.redirect.dispatch
-                return
-            if kind == "endpoints":
-                self._say(pb.FromNode(endpoints_ack=pb.EndpointsAck(number=message.endpoints.number)).SerializeToString())
-            elif kind == "desired":
-                self._take(message.desired)
-                if not settled:
-                    settled = True
-                    self._fleet.stats.settled += 1
-                    self._fleet.stats.last_settled = time.monotonic()
-
-    def _take(self, desired: pb.Desired) -> None:
+    def _take(self, desired: Any) -> None:
         """As the agent does: whole replaces everything, else what it names."""
         services = {} if desired.whole else dict(self._services)
         for row in desired.services:
             for spec in row.specs:
                 self._specs[row.service_id, spec.version] = None
-            services[row.service_id] = frozenset((slot.slot, slot.version, slot.created_ms) for slot in row.slots)
+            services[row.service_id] = frozenset(row.slots)
         for gone in desired.removed_services:
             services.pop(gone, None)
         added = removed = 0
@@ -198,7 +188,11 @@ class LightAgent:
         stats.added += added
         stats.removed += removed
         stats.replicas += added - removed
-        stats.last_ack = time.monotonic()
+        stats.last_ack = self._heard_s
+        if not self._settled:
+            self._settled = True
+            stats.settled += 1
+            stats.last_settled = self._heard_s
         if added or removed:
             self._start(added)
 
@@ -230,11 +224,13 @@ class LightAgent:
         stats = self._fleet.stats
         stats.running += len(rows) - len(gone)
         stats.last_running = time.monotonic()
-        if self._call is not None:
+        if self._open:
             self._say(status_bytes(False, rows, gone))
 
     def beat(self) -> None:
-        if self._call is not None and self._epoch:
+        if self._line is not None and time.monotonic() > self._heard_s + max(WELCOME_S, 3 * self._fleet.heartbeat_s):
+            self._hang_up()
+        elif self._open:
             self._beat_number += 1
             self._say(pb.FromNode(heartbeat=pb.Heartbeat(sequence=self._beat_number)).SerializeToString())
 
@@ -247,32 +243,11 @@ class LightAgent:
         if self._starting is not None:
             self._starting.cancel()
 
-    # ---- the wire
-
     def _say(self, data: bytes) -> None:
-        """gRPC takes one write at a time."""
-        self._outbox.append(data)
-        if self._writing is None or self._writing.done():
-            self._writing = asyncio.ensure_future(self._drain())
-
-    async def _drain(self) -> None:
-        call = self._call
-        with contextlib.suppress(*ENDED):
-            while call is not None and call is self._call and self._outbox:
-                await self._write(call, self._outbox.pop(0))
-
-    async def _write(self, call: Any, data: bytes) -> None:
-        await call.write(data)
-        self._fleet.stats.messages_out += 1
-        self._fleet.stats.bytes_out += len(data)
-
-    async def _read(self, call: Any) -> pb.ToNode | None:
-        data = await call.read()
-        if not isinstance(data, bytes):
-            return None
-        self._fleet.stats.messages_in += 1
-        self._fleet.stats.bytes_in += len(data)
-        return pb.ToNode.FromString(data)
+        if self._line is not None:
+            self._line.say(data)
+            self._fleet.stats.messages_out += 1
+            self._fleet.stats.bytes_out += len(data)
 
 
 async def _beat_all(fleet: Fleet, agents: list[LightAgent]) -> None:
@@ -315,11 +290,10 @@ async def _serve(fleet: Fleet, agents: list[LightAgent]) -> None:
 
 
 async def main(path: Path) -> None:
-    """`path`: JSON with `ca`, `controllers`, `seed` and `agents` (name, certificate, key)."""
+    """`path`: JSON with `ca`, `controllers`, `seed` and `agents` (name, file with certificate and key)."""
     settings = json.loads(path.read_text())
-    fleet = Fleet(settings["ca"].encode(), settings["controllers"], settings["seed"])
-    rows = settings["agents"]
-    await _serve(fleet, [LightAgent(fleet, name, pem.encode(), key.encode()) for name, pem, key in rows])
+    fleet = Fleet(settings["ca"], settings["controllers"], settings["seed"])
+    await _serve(fleet, [LightAgent(fleet, name, certificate) for name, certificate in settings["agents"]])
 
 
 if __name__ == "__main__":

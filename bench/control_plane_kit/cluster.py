@@ -72,6 +72,12 @@ def until(probe: Callable[[], Any], what: str, every_s: float = 0.05, within_s: 
     return found
 
 
+def cpu_s(pid: int) -> float:
+    """What the process has used so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Etcd:
     """The controller's own kind of etcd, but alone: it has to outlive a killed controller."""
 
@@ -89,6 +95,9 @@ class Etcd:
         self._tls = ssl.create_default_context(cafile=names[3])
         self._tls.load_cert_chain(names[4], names[5])
         self._port = settings.client_port
+
+    def cpu_s(self) -> float:
+        return cpu_s(self.process.pid)
 
     def counters(self) -> dict[str, float]:
         """Since etcd's start: `txns` (that a client asked for), `bytes` (that clients sent), `db_bytes`."""
@@ -122,8 +131,7 @@ class Process:
             raise RuntimeError(f"{self.log.name} ended with {self.child.returncode}: {self.log.read_text()[-2000:]}")
 
     def cpu_s(self) -> float:
-        fields = Path(f"/proc/{self.child.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_s(self.child.pid)
 
     def rss_mb(self, peak: bool = False) -> float:
         """Now, or the most since `forget_peak`."""
@@ -196,8 +204,11 @@ class Agents(Process):
 
     def __init__(self, path: Path, rows: Sequence[Row], ca: str, controllers: Sequence[str], seed: int) -> None:
         path.mkdir()
+        for name, certificate, private in rows:
+            (path / f"{name}.pem").write_text(certificate + private)
+        named = [(name, str(path / f"{name}.pem")) for name, _, _ in rows]
         file = path / "agents.json"
-        file.write_text(json.dumps({"ca": ca, "controllers": list(controllers), "seed": seed, "agents": rows}))
+        file.write_text(json.dumps({"ca": ca, "controllers": list(controllers), "seed": seed, "agents": named}))
         super().__init__([sys.executable, "-m", "bench.control_plane_kit.agents", str(file)], path / "agents.log")
 
     def ask(self, command: str) -> None:

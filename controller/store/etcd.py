@@ -35,6 +35,7 @@ PAGE_KEYS_FIRST: Final = 128
 PAGE_KEYS_MAX: Final = 4096
 PAGE_BYTES: Final = 4_000_000
 LIST_TRIES: Final = 3
+_Keeping = aio.StreamStreamCall[pb.LeaseKeepAliveRequest, pb.LeaseKeepAliveResponse]
 
 
 class EtcdStore:
@@ -42,6 +43,8 @@ class EtcdStore:
 
     def __init__(self, target: EtcdTarget) -> None:
         self.channel = EtcdChannel(target)
+        self._keeping: tuple[Member, _Keeping] | None = None
+        """A stream of keepalives on which every question was answered."""
 
     async def get(self, key: str) -> Entry | None:
         check_key(key)
@@ -110,15 +113,28 @@ class EtcdStore:
         raise StoreUnavailable(f"etcd does not answer ({last}): is it running and reachable?")
 
     async def _keepalive(self, member: Member, lease: int) -> int:
-        call = member.lease.LeaseKeepAlive(metadata=await self.channel.metadata(member))
+        """On a stream that stays open: beginning one takes several rounds of a busy loop. One with a question that was not
+        answered is dropped: a late answer must not pass for that of the next."""
+        kept, self._keeping = self._keeping, None
+        if kept is not None and kept[0] is not member:
+            kept[1].cancel()
+            kept = None
+        call = kept[1] if kept is not None else member.lease.LeaseKeepAlive(metadata=await self.channel.metadata(member))
         try:
             await call.write(pb.LeaseKeepAliveRequest(ID=lease))
             response = await call.read()
             if not isinstance(response, pb.LeaseKeepAliveResponse):
                 raise TimeoutError
-            return response.TTL
-        finally:
+        except BaseException:
             call.cancel()
+            raise
+        self._let_go()
+        self._keeping = (member, call)
+        return response.TTL
+
+    def _let_go(self) -> None:
+        if self._keeping is not None:
+            self._keeping[1].cancel()
 
     async def lease_revoke(self, lease: int) -> None:
         try:
@@ -127,6 +143,7 @@ class EtcdStore:
             return
 
     async def close(self) -> None:
+        self._let_go()
         await self.channel.close()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.control_plane_kit.wire import replica_bytes, status_bytes
+from bench.control_plane_kit.wire import Told, replica_bytes, status_bytes
 from protos import node_pb2 as pb
 from tests.contract.controller_harness import ROOT
 
@@ -44,7 +44,8 @@ def test_a_small_run_ends_with_every_replica_acknowledged_and_leaves_nothing(tmp
 
 def test_status_by_hand_is_what_protobuf_says() -> None:
     slots = [(1, 1, 1_700_000_000_000), (300, 2, 1_700_000_000_001)]
-    message = pb.FromNode.FromString(status_bytes(True, replica_bytes("0123456789abcdef", slots), [("gone", (5, 1, 7))]))
+    known = [_slot(*slot) for slot in slots]
+    message = pb.FromNode.FromString(status_bytes(True, replica_bytes("0123456789abcdef", known), [("gone", _slot(5, 1, 7))]))
     assert message.status.whole
     assert [(row.service_id, row.slot, row.created_ms) for row in message.status.gone] == [("gone", 5, 7)]
     rows = message.status.replicas
@@ -52,3 +53,18 @@ def test_status_by_hand_is_what_protobuf_says() -> None:
     assert {(row.key.service_id, row.state) for row in rows} == {("0123456789abcdef", "running")}
     assert all(len(row.container_id) == 64 and row.addresses[0].network == "bridge" for row in rows)
     assert len({row.container_id for row in rows} | {row.addresses[0].address for row in rows}) == 4
+
+
+def test_what_a_node_must_run_is_read_as_protobuf_says() -> None:
+    service = pb.Service(
+        service_id="id1", name="web", specs=[pb.Spec(version=2, json=b"{}")], slots=[pb.Slot(slot=3, version=2)]
+    )
+    desired = pb.Desired(generation=7, whole=True, services=[service], removed_services=["id0"])
+    found = Told.FromString(pb.ToNode(desired=desired).SerializeToString()).desired
+    assert (found.generation, found.whole, list(found.removed_services)) == (7, True, ["id0"])
+    assert [(row.service_id, row.specs[0].version) for row in found.services] == [("id1", 2)]
+    assert [pb.Slot.FromString(slot) for slot in found.services[0].slots] == list(service.slots)
+
+
+def _slot(slot: int, version: int, created_ms: int) -> bytes:
+    return pb.Slot(slot=slot, version=version, created_ms=created_ms).SerializeToString()

@@ -21,6 +21,7 @@ from controller.dispatch.server import Dispatch
 from controller.election import Reign
 from controller.loops.picture import Picture
 from controller.pki import Pki, ensure_pki
+from controller.wiring import listen
 from model import codec
 from model.documents import (
     INGRESS,
@@ -136,7 +137,7 @@ class Leader:
 async def leader(folder: Path, late_s: float = 60.0) -> AsyncIterator[Leader]:
     """With a network that n1 and n2 take part in, and one replica of `web` on n1."""
     found = Leader(ensure_pki(folder / "pki", "c1", []), late_s)
-    found.port = await found.server.start("127.0.0.1:0")
+    found.port = found.server.start(listen("--dispatch", "127.0.0.1", 0))
     slices = (("n1", "10.1.0.0/24"), ("n2", "10.1.1.0/24"))
     found.put("netplans", "net", NetworkPlanDoc("n", "net", 4097, "10.1.0.0/16", slices))
     found.put("services", "web", WEB)

@@ -21,6 +21,7 @@ from controller.election import Election, Reign
 from controller.loops.picture import Picture
 from controller.pki import ensure_pki
 from controller.store.memory import MemoryStore
+from controller.wiring import listen
 from model.documents import LeaderDoc, NodeDoc, key
 from model.pki_names import CONTROLLER_SERVER_NAME, ROLE_NODE
 from model.store_port import Guard
@@ -51,7 +52,7 @@ async def opening(folder: Path) -> AsyncIterator[tuple[Dispatch, Asked, Any, Rei
     picture = Picture(asyncio.get_running_loop().call_soon)
     dispatch = Dispatch(picture, RealClock(), 1.0, asked.read, lambda node: None, lambda events: None)
     server = DispatchServer(dispatch, pki)
-    port = await server.start("127.0.0.1:0")
+    port = server.start(listen("--dispatch", "127.0.0.1", 0))
     reign = Reign(Guard(key("leader"), 1), 1, "c", 1, 0, RealClock().monotonic, good_until=float("inf"))
     dispatch.open(reign)
     credentials = grpc.ssl_channel_credentials(pki.authority.pem, pair.key, pair.certificate)
