@@ -25,6 +25,7 @@ from controller.loops.picture import KINDS, Picture, Snapshot
 from controller.loops.views import view_of
 from controller.metrics import STORE_SECONDS
 from controller.pki import Pki
+from controller.samples.port import Samples
 from model import codec
 from model.documents import key
 from model.errors import Conflict, StoreUnknown
@@ -37,6 +38,15 @@ T = TypeVar("T")
 
 class Changed(Conflict):
     """A guard failed: somebody else wrote in between."""
+
+
+@dataclass(slots=True)
+class Board:
+    """The newest row of what is measured, as everybody gets it, and how many read it."""
+
+    at_ms: int = 0
+    event: bytes = b""
+    readers: int = 0
 
 
 @dataclass(slots=True)
@@ -56,6 +66,8 @@ class Api:
     api_address: str
     dispatch_address: str
     gone: GoneServices
+    samples: Samples
+    board: Board = field(default_factory=Board)
     index_cache: Index = field(default_factory=Index)
     claiming: asyncio.Lock = field(default_factory=asyncio.Lock)
     tally: Tally = field(default_factory=Tally)

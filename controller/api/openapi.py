@@ -18,6 +18,8 @@ from model.version import VERSION
 
 REF: Final = "#/components/schemas/{model}"
 _PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
+_STREAMED: Final = {"text/event-stream": {"type": "object"}}
+"""What one piece of a stream is, when it is no text."""
 _ERRORS: Final = {
     400: "What was sent cannot be taken", 403: "No certificate, or one that may not do this", 404: "There is no such thing",
     408: "The body did not come in time", 409: "It exists, is in use, or changed meanwhile", 413: "The body is too large",
@@ -67,8 +69,10 @@ def _query(row: Query, schemas: dict[str, Any]) -> dict[str, Any]:
 
 def _responses(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     media = route.stream or "application/json"
-    answer = {"type": "string"} if route.stream else _schema(route.answer, schemas)
+    answer = _STREAMED.get(media, {"type": "string"}) if route.stream else _schema(route.answer, schemas)
     found: dict[str, Any] = {str(route.status): {"description": "Done", "content": {media: {"schema": answer}}}}
+    if route.leader:
+        found["307"] = {"description": "The leader answers, at Location"}
     error = {"application/json": {"schema": _schema(ErrorAnswer, schemas)}}
     for status in sorted({*route.errors, *((408, 413) if route.body is not None else ())}):
         found[str(status)] = {"description": _ERRORS[status], "content": error}

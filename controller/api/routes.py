@@ -10,6 +10,7 @@ from controller.api import (
     cluster,
     connections,
     discovery,
+    history,
     images,
     metrics,
     networks,
@@ -33,7 +34,7 @@ from controller.api.schemas import (
     ScaleBody,
     TokenBody,
 )
-from controller.api.streams import NDJSON
+from controller.api.streams import EVENTS, NDJSON
 from model.spec import NetworkSpec, ServiceSpec
 
 Count = Annotated[int, Field(ge=0, lt=2**53)]
@@ -93,6 +94,31 @@ LOGS: Final = (
     Query("since", Count, "only newer than this, Unix milliseconds"),
     Query("timestamps", bool, "for tools; every line has its time", False),
 )
+SINCE: Final = (
+    Query("since", Count, "only newer than this, Unix milliseconds"),
+    Query("fields", str, "only these columns, with commas between them"),
+)
+SAMPLES: Final = (
+    Route(
+        "GET", "/v1/services/{name}/history", history.service_history, "What a service used, by steps", None, Object, SINCE,
+        leader=True,
+    ),
+    Route(
+        "GET", "/v1/replicas/{name}/history", history.replica_history, "What a replica used, by steps", None, Object, SINCE,
+        leader=True,
+    ),
+    Route(
+        "GET", "/v1/nodes/{name}/history", history.node_history, "What a node used, by steps", None, Object, SINCE, leader=True,
+    ),
+    Route(
+        "GET", "/v1/stream", history.stream, "The newest of services and nodes, step by step", stream=EVENTS, leader=True,
+        query=(Query("follow", bool, "go on with every step", False),),
+    ),
+    Route(
+        "GET", "/v1/stats", history.stats, "What containers use now, from their nodes", None, Object,
+        (Query("service"), Query("node")),
+    ),
+)  # fmt: skip
 FORCE: Final = (Query("force", bool, "also when something speaks against it", False),)
 STACKS: Final = (
     Route(
@@ -174,4 +200,4 @@ IMAGES: Final = (
     Route("DELETE", "/v1/images/{reference:path}", images.remove, "Removes an image from all nodes", None, Objects, FORCE),
 )  # fmt: skip
 
-ROUTES: Final[tuple[Route, ...]] = (*CLUSTER, *STACKS, *REPLICAS, *SERVICES, *NODES, *IMAGES, *VOLUMES, *NETWORKS)
+ROUTES: Final[tuple[Route, ...]] = (*CLUSTER, *STACKS, *REPLICAS, *SERVICES, *SAMPLES, *NODES, *IMAGES, *VOLUMES, *NETWORKS)

@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, Response
 from controller.api.context import Api, Call
 from controller.certificates import Peer
 from model.codec import unknown_keys
-from model.errors import BadInput, ShoalError, Unauthorized
+from model.errors import BadInput, ShoalError, Unauthorized, Unavailable
 from model.pki_names import ROLE_CONTROLLER, ROLE_METRICS, ROLE_OPERATOR
 
 log = logging.getLogger(__name__)
@@ -73,6 +73,8 @@ class Route:
     anonymous: bool = False
     metrics: bool = False
     """A certificate that may read metrics only is enough."""
+    leader: bool = False
+    """Only the leader can answer: others say where it is."""
     stream: str = ""
     takes: str = ""
     status: int = 200
@@ -97,6 +99,8 @@ def endpoint(api: Api, route: Route) -> Callable[[Request], Awaitable[Response]]
     async def handle(request: Request) -> Response:
         try:
             peer = authorize(request, route.anonymous, route.metrics)
+            if route.leader and not leads(api):
+                return _elsewhere(api, request)
             query = _query(request, query_of(route), adapters)
             body = await _body(request, route, body_adapter)
             if route.reads and query["index"] is not None:
@@ -113,6 +117,21 @@ def endpoint(api: Api, route: Route) -> Callable[[Request], Awaitable[Response]]
             return error_response(ShoalError("the controller failed on this request: see its log"))
 
     return handle
+
+
+def leads(api: Api) -> bool:
+    """Whether this controller is the one that the store says leads."""
+    leader = api.snapshot().one("leader")
+    return leader is not None and leader.api == api.api_address
+
+
+def _elsewhere(api: Api, request: Request) -> Response:
+    """To the leader. Raises Unavailable when there is none."""
+    leader = api.snapshot().one("leader")
+    if leader is None or not leader.api:
+        raise Unavailable("no controller leads now: try again")
+    query = f"?{request.url.query}" if request.url.query else ""
+    return Response(status_code=307, headers={"location": f"{leader.api}{request.url.path}{query}"})
 
 
 def authorize(request: Any, anonymous: bool = False, metrics: bool = False) -> Peer | None:

@@ -1,4 +1,4 @@
-"""Answers that come line by line: NDJSON out of several sources at once.
+"""Answers that come bit by bit: NDJSON out of several sources at once, and server-sent events.
 
 Rules: a slow reader slows its sources down (bounded queue) instead of filling memory. A source that fails becomes one line with
 `error`; the others go on. When the reader goes away everything it asked for ends.
@@ -19,6 +19,7 @@ from model.errors import ShoalError
 
 WAITING_MAX: Final = 256
 NDJSON: Final = "application/x-ndjson"
+EVENTS: Final = "text/event-stream"
 
 Row = dict[str, Any]
 Rows = AsyncGenerator[Row, None]
@@ -33,6 +34,17 @@ def ndjson(rows: Rows) -> StreamingResponse:
                 yield dump(row) + b"\n"
 
     return StreamingResponse(lines(), media_type=NDJSON, headers={"cache-control": "no-store"})
+
+
+def event_stream(events: AsyncGenerator[bytes, None]) -> StreamingResponse:
+    """Server-sent events, each already in its words."""
+
+    async def whole() -> AsyncGenerator[bytes, None]:
+        async with aclosing(events):
+            async for event in events:
+                yield event
+
+    return StreamingResponse(whole(), media_type=EVENTS, headers={"cache-control": "no-store"})
 
 
 async def merged(sources: Sequence[Rows]) -> Rows:

@@ -302,6 +302,9 @@ async def _standby(leader: ControllerProcess, second: ControllerProcess) -> None
         assert message.redirect.dispatch == _dispatch_address(leader)
     await asyncio.to_thread(second.operator().ok, "POST", "/v1/services", service_body("web"))
     assert [row["name"] for row in await until(leader, "/v1/services", bool)] == ["web"]
+    asking = second.operator()
+    assert (await asyncio.to_thread(asking.get, "/v1/nodes/n1/history?fields=cpu_cores"))[0] == 307, "only the leader has them"
+    assert asking.headers["location"] == leader.context()["apis"][0] + "/v1/nodes/n1/history?fields=cpu_cores"
     told = await until(leader, "/v1/nodes/n1/explain", lambda row: row["events"])
     assert told["events"][0]["sentence"] == "node n1 joined the cluster", "the leader tells what a standby took in"
     node.dispatch = _dispatch_address(leader)

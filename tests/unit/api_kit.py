@@ -13,6 +13,7 @@ from controller.api.gone import GoneServices
 from controller.clock import RealClock, RealRandom
 from controller.decide.types import Settings
 from controller.loops.picture import Picture
+from controller.samples.store import MemorySamples
 from controller.store.memory import MemoryStore
 from controller.store.mirror import Mirror
 from model.documents import PREFIX
@@ -35,7 +36,7 @@ async def controllers(count: int) -> AsyncIterator[list[Api]]:
             await mirror.wait_for(1)
             apis.append(Api(
                 store, picture, mirror.wait_for, RealClock(), RealRandom(), NOTHING, NOTHING, NOTHING, Settings(),
-                f"c{number}", "", "", GoneServices(),
+                f"c{number}", "", "", GoneServices(), MemorySamples(RealClock()),
             ))  # fmt: skip
         yield apis
         for task in tasks:
