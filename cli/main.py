@@ -89,8 +89,13 @@ def shoal(context: str) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command line; gives the exit code."""
+    return run(shoal, argv, "shoal")
+
+
+def run(command: click.Command, argv: list[str] | None, name: str) -> int:
+    """Run `argv` as words of `command`, which a person calls `name`; gives the exit code."""
     try:
-        result: Any = shoal.main(args=argv, prog_name="shoal", standalone_mode=False)
+        result: Any = command.main(args=argv, prog_name=name, standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as done:
         return done.exit_code

@@ -330,7 +330,8 @@ class ScaleOrderDoc:
     floor_until_ms: int = 0
 
 
-class MetricReading(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class MetricReading:
     """What one metric said in one decision: total over all replicas, how many of them spoke, the count it wants."""
 
     metric: str

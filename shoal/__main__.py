@@ -4,7 +4,8 @@ Rules:
 - Nothing but the standard library's cheapest modules is imported here: every `shoal ps` pays for it.
 - In a wheel the folders stand under shoal/_app/, in a checkout beside this package: the right one goes first on
   sys.path, so that `import model` means ours.
-- Child processes start as `python -m shoal <role>`; the roles are named once, in ROLES.
+- Child processes start as `python -m shoal <role>`; the roles are named once, in ROLES, among them the one command that the
+  command line may not import.
 """
 
 import os
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-ROLES = {"agent": "agent.main", "controller": "controller.main", "sim": "sim.main"}
+ROLES = {"agent": "agent.main", "controller": "controller.main", "sim": "sim.main", "autoscale replay": "sim.replay.main"}
 
 
 def app_root(package_folder: str) -> str:
@@ -33,9 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a daemon (`agent`, `controller`) or else the command line with these words; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     use_app_root()
-    role = ROLES.get(words[0]) if words else None
-    entry = import_module(role or "cli.main").main
-    return int(entry(words[1:] if role else words) or 0)
+    length = next((length for length in (1, 2) if " ".join(words[:length]) in ROLES), 0)
+    entry = import_module(ROLES[" ".join(words[:length])] if length else "cli.main").main
+    return int(entry(words[length:]) or 0)
 
 
 if __name__ == "__main__":

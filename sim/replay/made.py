@@ -18,7 +18,7 @@ DAY_S: Final = 86_400
 
 
 def load(name: str, seed: int, seconds: int = DAY_S) -> list[float]:
-    """One of KINDS, about MEAN units a second."""
+    """One of KINDS, about `MEAN` units a second."""
     random = Chance(seed).stream(f"load/{name}")
     return _noisy(random, KINDS[name](random, seconds))
 
@@ -40,11 +40,21 @@ def _steps(random: Random, seconds: int) -> list[float]:
 
 
 def _spikes(random: Random, seconds: int) -> list[float]:
-    """About two an hour: up by one to four times within seconds, away again within minutes."""
+    """About two an hour on top of the day: half to twice the mean more."""
+    return _spiked(random, seconds, 0.5, 2.0)
+
+
+def _surges(random: Random, seconds: int) -> list[float]:
+    """The same, but up to five times the mean."""
+    return _spiked(random, seconds, 1.0, 4.0)
+
+
+def _spiked(random: Random, seconds: int, lowest: float, highest: float) -> list[float]:
+    """Up within 20 s, away again within minutes; heights in means."""
     found = _days(random, seconds)
     at = random.expovariate(1 / 1800)
     while at < seconds:
-        height, rise_s, fade_s = MEAN * random.uniform(1, 4), random.uniform(1, 20), random.uniform(30, 300)
+        height, rise_s, fade_s = MEAN * random.uniform(lowest, highest), random.uniform(1, 20), random.uniform(30, 300)
         for second in range(int(at) + 1, min(seconds, int(at + 6 * fade_s))):
             past = second - at
             found[second] += height * min(1.0, past / rise_s) * exp(-max(0.0, past - rise_s) / fade_s)
@@ -53,7 +63,7 @@ def _spikes(random: Random, seconds: int) -> list[float]:
 
 
 def _batches(random: Random, seconds: int) -> list[float]:
-    """A steady load, and jobs that double it for a few minutes, every quarter of an hour with some delay."""
+    """A steady load, and jobs that more than double it for minutes, every quarter of an hour with some delay."""
     found = [MEAN * 0.7] * seconds
     for begin in range(0, seconds, 900):
         first = begin + int(random.uniform(0, 120))
@@ -80,5 +90,7 @@ def _noisy(random: Random, levels: list[float]) -> list[float]:
 
 
 KINDS: Final[Mapping[str, Callable[[Random, int], list[float]]]] = {
-    "days": _days, "steps": _steps, "spikes": _spikes, "batches": _batches, "mixed": _mixed,
+    "days": _days, "steps": _steps, "spikes": _spikes, "mixed": _mixed, "surges": _surges, "batches": _batches,
 }  # fmt: skip
+USUAL: Final = ("days", "steps", "spikes", "mixed")
+"""As bursty as public records by the second; the others are more so."""

@@ -32,6 +32,8 @@ def test_the_root_goes_first_and_only_once(monkeypatch: pytest.MonkeyPatch) -> N
         (["agent", "--node", "n1"], "agent.main", ["--node", "n1"]),
         (["controller"], "controller.main", []),
         (["node", "ls"], "cli.main", ["node", "ls"]),
+        (["autoscale", "replay", "trace.csv", "--help"], "sim.replay.main", ["trace.csv", "--help"]),
+        (["autoscale", "ls"], "cli.main", ["autoscale", "ls"]),
         ([], "cli.main", []),
     ],
 )

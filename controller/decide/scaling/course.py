@@ -114,7 +114,7 @@ def _woken(case: Case) -> int:
     ]  # fmt: skip
     goal = max([1 if facts.waiting else 0, *(_count(case, reading) for reading in awake)])
     if facts.waiting:
-        case.parts.append(words.callers(facts.waiting))
+        case.parts[:] = [words.callers(facts.waiting)]
     elif not goal:
         case.parts[:] = ["asleep until the first caller"]
     return _stepped_out(case, goal)

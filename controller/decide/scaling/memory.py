@@ -1,7 +1,7 @@
 """What the autoscaler remembers from one decision to the next: counts wanted, changes made, metrics that fail.
 
 Rules: everything is a tuple of a `ScaleDoc`, so that a new leader goes on with it. A count that is wanted no longer is held
-until the end of its slot (a fifteenth of the window): the window is never shorter than said, a load that swings writes a few
+until the end of its slot (a thirtieth of the window): the window is never shorter than said, a load that swings writes a few
 times a minute, and one that stays writes nothing.
 """
 
@@ -12,7 +12,7 @@ from typing import Final
 from model.autoscale import ScaleIn, ScaleOut
 
 Rows = tuple[tuple[int, int], ...]
-SLOTS: Final = 15
+SLOTS: Final = 30
 
 
 def remember(recommended: Rows, count: int, scale: int, now_ms: int, window_s: float) -> Rows:

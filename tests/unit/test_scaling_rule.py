@@ -1,0 +1,329 @@
+"""The autoscaler's rule, case by case: one service, its metrics, its clock."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from controller.decide.scaling.rule import HISTORY_MAX, decide
+from controller.decide.scaling.types import ScaleFacts, ScaleStep, Series
+from model.autoscale import Autoscale, ScaleIn, ScaleOut, ScalingFallback, ScalingMetric
+from model.codec import decode, encode
+from model.documents import ScaleDoc, ScaleOrderDoc
+
+CONNECTIONS = ScalingMetric("connections", 50.0)
+CPU = ScalingMetric("cpu", 0.6)
+NOW = 1_000_000_000_000
+
+
+class Service:
+    """A service whose replicas start at once; `load` says what its metrics are, per second in all."""
+
+    def __init__(self, scale: int, *metrics: ScalingMetric, **policy: Any) -> None:
+        self.policy = Autoscale(**{"min": 1, "max": 100, "metrics": metrics or (CONNECTIONS,), **policy})
+        self.scale = self.ready = scale
+        self.starting = self.waiting = 0
+        self.now_ms = NOW
+        self.order: ScaleOrderDoc | None = None
+        self.document: ScaleDoc | None = None
+        self.rows: dict[str, list[tuple[int, float, int | None]]] = {}
+        self.problems: dict[str, str] = {}
+        self.written = 0
+        self.follows = True
+
+    def load(self, seconds: int, **values: float | None) -> Service:
+        """So many seconds in which each metric has that total; None: nothing is heard of it. Decided every 5 s."""
+        for _ in range(seconds):
+            self.now_ms += 1000
+            for name, value in values.items():
+                if value is not None:
+                    spoke = self.ready if name in ("cpu", "memory") else None
+                    self.rows.setdefault(name, []).append((self.now_ms, value, spoke))
+            if self.now_ms % 5000 == 0:
+                self.decide()
+        return self
+
+    @property
+    def kept(self) -> ScaleDoc:
+        assert self.document is not None
+        return self.document
+
+    def facts(self) -> ScaleFacts:
+        series = {name: Series(tuple(rows[-120:]), self.problems.get(name, "")) for name, rows in self.rows.items()}
+        return ScaleFacts(
+            "id", "web", self.policy, self.scale, self.ready, self.starting, self.waiting, series, self.document, self.order
+        )
+
+    def decide(self) -> ScaleStep:
+        step = decide(self.facts(), self.now_ms)
+        again = decide(replace(self.facts(), document=step.document), self.now_ms)
+        assert again.document is step.document, "twice is once"
+        assert again.scale == step.scale
+        self.written += step.document is not self.document
+        self.document = decode(ScaleDoc, encode(step.document)) if step.document is not self.document else self.document
+        self.scale = step.scale
+        self.ready = step.scale if self.follows else self.ready
+        self.starting = step.scale - self.ready
+        self.step = step
+        return step
+
+
+def steady(scale: int, *metrics: ScalingMetric, connections: float = 190, **policy: Any) -> Service:
+    """One that has run for ten minutes under what it should bear."""
+    return Service(scale, *metrics, **policy).load(600, connections=connections)
+
+
+def test_a_steady_service_writes_once_and_never_again() -> None:
+    service = steady(4)
+    assert (service.scale, service.written) == (4, 1)
+
+
+def test_the_largest_wish_wins_and_the_sentence_has_its_inputs() -> None:
+    service = Service(4, CPU, CONNECTIONS).load(120, cpu=2.3, connections=190).load(70, cpu=2.3, connections=338)
+    assert service.scale == 7
+    said = service.kept.history[-1]
+    assert said.sentence == "6 -> 7 replicas: connections 338/s of 50/s a replica over 10 s want 7"
+    assert [row.metric for row in said.readings] == ["cpu", "connections"]
+    assert service.step.sentence == "7 replicas: connections 338/s of 50/s a replica want 7"
+
+
+def test_a_burst_of_ten_seconds_is_enough_to_scale_out() -> None:
+    service = steady(4).load(10, connections=800)
+    assert service.scale == 8
+    assert service.load(20, connections=800).scale == 16
+
+
+def test_no_more_than_the_step_in_its_time() -> None:
+    service = steady(4).load(5, connections=5000)
+    assert service.scale == 8
+    assert "at most +4 in 15 s" in service.step.sentence
+    service.load(10, connections=5000)
+    assert service.scale == 8
+    service.load(5, connections=5000)
+    assert service.scale == 16
+    assert "at most +8 in 15 s" in service.step.sentence
+
+
+def test_replicas_that_start_are_not_ordered_twice() -> None:
+    service = steady(4)
+    service.follows = False
+    service.load(60, connections=338)
+    assert (service.scale, service.ready, service.starting) == (7, 4, 3)
+    assert len(service.kept.history) == 2
+
+
+def test_within_tolerance_nothing_changes() -> None:
+    assert steady(20, connections=1000).load(120, connections=1040).scale == 20
+    assert steady(20, connections=1000).load(900, connections=910).scale == 20
+    assert steady(20, connections=1000).load(900, connections=890).scale == 18
+
+
+def test_in_only_to_the_largest_of_the_window_and_by_a_quarter_a_minute() -> None:
+    service = steady(20, connections=1000).load(295, connections=100)
+    assert service.scale == 20
+    assert "20 were wanted within 300 s" in service.step.sentence
+    seen = []
+    for _ in range(8):
+        service.load(60, connections=100)
+        seen.append(service.scale)
+    assert seen == [15, 12, 9, 7, 6, 5, 4, 3]
+
+
+def test_a_peak_within_the_window_holds_all_of_it() -> None:
+    service = steady(20, connections=1000).load(200, connections=100).load(60, connections=1000).load(290, connections=100)
+    assert service.scale == 20
+    assert service.load(120, connections=100).scale < 20
+
+
+@pytest.mark.parametrize("bad", [None, -1.0, float("nan"), float("inf"), 1e300])
+def test_a_metric_without_a_proper_value_never_scales_in(bad: float | None) -> None:
+    service = steady(20, connections=1000).load(1200, connections=bad)
+    assert service.scale == 20
+    assert "no scaling in: connections: no sample in 60 s" in service.step.sentence
+    assert service.kept.failing
+
+
+def test_one_missing_metric_holds_what_the_other_would_let_go_but_not_what_it_wants_more() -> None:
+    service = Service(10, CPU, CONNECTIONS).load(600, cpu=6.0, connections=500)
+    service.load(900, connections=100)
+    assert service.scale == 10
+    assert "no scaling in: cpu: no sample in 60 s" in service.step.sentence
+    service.load(60, connections=900)
+    assert service.scale == 18
+
+
+def test_what_was_not_known_within_the_window_was_as_it_is_now() -> None:
+    service = steady(20, connections=1000).load(200, connections=100).load(200, connections=None).load(300, connections=100)
+    assert service.scale == 20
+    assert service.load(400, connections=100).scale < 20
+
+
+def test_a_problem_of_the_sensor_is_told_and_blocks_at_once() -> None:
+    service = steady(20, connections=1000).load(290, connections=100)
+    service.problems["connections"] = "prometheus answers 503"
+    service.load(400, connections=100)
+    assert service.scale == 20
+    assert service.step.sentence.endswith("no scaling in: connections: prometheus answers 503")
+
+
+def test_replicas_that_do_not_speak_are_idle_on_the_way_up_and_busy_on_the_way_down() -> None:
+    service = Service(10, CPU).load(400, cpu=6.0)
+    service.rows["cpu"].clear()
+    for second in range(-300, 1):  # five of ten speak, each at half of what it should bear
+        service.rows["cpu"].append((service.now_ms + second * 1000, 1.5, 5))
+    assert service.decide().scale == 10
+    assert service.kept.recommended[-1][1] == 8  # 5 x 0.3 and 5 x 0.6 of 0.6
+    service.rows["cpu"][:] = [(at, 5 * 0.7, 5) for at, _, _ in service.rows["cpu"]]  # more than they should, but not in all
+    assert service.decide().scale == 10
+
+
+def test_fallback_after_so_many_failures() -> None:
+    higher = ScalingFallback(3, 6, "higher")
+    service = steady(4, fallback=higher).load(80, connections=None)
+    assert service.scale == 6
+    assert service.kept.history[-1].sentence == "4 -> 6 replicas: connections fails: the fallback is 6"
+    assert service.load(600, connections=None).scale == 6
+    assert steady(8, connections=390, fallback=higher).load(600, connections=None).scale == 8
+    assert steady(8, connections=390, fallback=ScalingFallback(3, 6, "current")).load(600, connections=None).scale == 8
+    static = steady(8, connections=390, fallback=ScalingFallback(3, 6, "static"))
+    assert static.load(300, connections=None).scale == 8
+    assert static.load(300, connections=None).scale == 6
+
+
+def test_bounds_hold_at_once_whatever_is_known() -> None:
+    service = Service(2, min=5)
+    assert service.decide().scale == 5
+    assert service.step.sentence.startswith("2 -> 5 replicas: at least 5 by the policy")
+    service = steady(4, max=6).load(120, connections=5000)
+    assert service.scale == 6
+    assert "at most 6 are allowed" in service.step.sentence
+    assert Service(50, max=20).decide().scale == 20
+
+
+def test_pauses_hold_their_direction_only() -> None:
+    service = steady(4)
+    service.order = ScaleOrderDoc("id", "web", paused="out")
+    service.load(60, connections=900)
+    assert service.scale == 4
+    assert service.step.sentence.endswith("8 when it is no longer paused (out)")
+    service.order = replace(service.order, paused="in")
+    service.load(60, connections=900)
+    assert service.scale == 18
+    assert service.load(900, connections=50).scale == 18
+    service.order = replace(service.order, paused="both")
+    assert service.load(60, connections=5000).scale == 18
+
+
+def test_a_floor_by_hand_holds_until_its_time() -> None:
+    service = Service(4)
+    service.order = ScaleOrderDoc("id", "web", floor=10, floor_until_ms=NOW + 900_000)
+    service.load(5, connections=100)
+    assert service.scale == 10
+    assert "10 were set by hand" in service.step.sentence
+    assert service.load(890, connections=100).scale == 10
+    assert service.load(30, connections=100).scale == 8
+    service.order = replace(service.order, floor=500, floor_until_ms=service.now_ms + 900_000)
+    assert service.load(5, connections=100).scale == 100
+
+
+def test_recommend_tells_and_does_nothing() -> None:
+    service = steady(4, mode="recommend").load(60, connections=600)
+    assert service.scale == 4
+    assert service.kept.wanted == 8
+    assert not any(row.acted for row in service.kept.history)
+    assert service.step.sentence.endswith("only recommended")
+    written = service.written
+    service.load(300, connections=600)
+    assert service.written == written
+
+
+def test_off_remembers_nothing_of_what_was_wanted() -> None:
+    service = steady(20, connections=1000).load(290, connections=100)
+    service.policy = replace(service.policy, mode="off")
+    service.load(1200, connections=1000)
+    assert (service.scale, service.kept.recommended) == (20, ())
+    service.policy = replace(service.policy, mode="on")
+    assert service.load(240, connections=100).scale == 20
+
+
+def test_to_zero_only_when_allowed_unused_and_long_enough() -> None:
+    service = steady(1, connections=40, min=0)
+    assert service.load(290, connections=0).scale == 1
+    assert service.load(60, connections=0).scale == 0
+    assert service.step.sentence == "0 replicas: asleep until the first caller"
+    assert "unused for 300 s" in service.kept.history[-1].sentence
+    assert steady(1, connections=40).load(1000, connections=0).scale == 1
+    assert steady(1, connections=40, min=0).load(1000, connections=0.1).scale == 1
+    assert steady(1, connections=40, min=0, activation=5.0).load(1000, connections=4.9).scale == 0
+    assert steady(1, connections=40, min=0, activation=5.0).load(1000, connections=5.0).scale == 1
+
+
+def test_a_silent_sensor_sends_nobody_to_sleep() -> None:
+    service = steady(1, connections=40, min=0).load(200, connections=0).load(1000, connections=None)
+    assert service.scale == 1
+
+
+def test_asleep_nothing_is_written_and_callers_or_a_metric_wake_at_once() -> None:
+    service = steady(1, connections=40, min=0).load(700, connections=0)
+    written = service.written
+    service.load(600, connections=0)
+    assert (service.scale, service.written) == (0, written)
+    service.waiting = 3
+    assert service.decide().scale == 1
+    assert service.step.sentence == "0 -> 1 replica: 3 callers waiting"
+    service.waiting = 0
+    assert service.load(120, connections=0).scale == 1, "it was just woken"
+    asleep = steady(1, connections=40, min=0).load(700, connections=0)
+    assert asleep.load(5, connections=120).scale >= 1
+    paused = steady(1, connections=40, min=0).load(700, connections=0)
+    paused.order = ScaleOrderDoc("id", "web", paused="out")
+    paused.waiting = 1
+    assert paused.decide().scale == 0
+
+
+def test_cpu_beside_callers_does_not_keep_it_awake_but_work_does() -> None:
+    service = Service(1, CPU, CONNECTIONS, min=0)
+    service.load(300, cpu=0.02, connections=40).load(700, cpu=0.02, connections=0)
+    assert service.scale == 0
+    busy = Service(2, CPU, CONNECTIONS, min=0).load(300, cpu=1.1, connections=40).load(700, cpu=1.1, connections=0)
+    assert busy.scale == 2
+
+
+def test_a_new_leader_without_samples_waits_and_then_goes_on() -> None:
+    service = steady(20, connections=1000).load(280, connections=100)
+    service.rows["connections"].clear()
+    assert service.load(25, connections=100).scale == 20
+    assert service.load(5, connections=100).step.sentence.endswith("connections is known for less than a minute")
+    assert service.load(20, connections=100).scale == 15, "what the one before it remembered still counts"
+
+
+def test_the_history_is_bounded_and_the_document_small() -> None:
+    service = steady(4, scale_in=ScaleIn(window_s=10, every_s=5), scale_out=ScaleOut(every_s=5))
+    for _ in range(30):
+        service.load(60, connections=900).load(90, connections=100)
+    assert len(service.kept.history) == HISTORY_MAX
+    assert len(encode(service.kept)) < 16_000
+
+
+def test_a_load_that_swings_writes_a_few_times_a_minute() -> None:
+    service = steady(20, connections=1000)
+    before = service.written
+    for _ in range(60):
+        service.load(30, connections=1000).load(30, connections=600)
+    assert service.written - before <= 4 * 60
+
+
+def test_without_metrics_the_minimum_holds() -> None:
+    service = Service(5, min=2)
+    service.policy = replace(service.policy, metrics=())
+    assert service.load(295).scale == 5
+    assert service.load(600).scale == 2
+
+
+def test_a_count_that_somebody_else_changed_is_where_it_goes_on() -> None:
+    service = steady(4)
+    service.scale = service.ready = 12
+    assert service.load(5, connections=190).scale == 9
+    assert service.kept.wanted == 9
