@@ -221,6 +221,7 @@ def test_a_draining_machine_is_taken_back_before_a_new_one_is_made() -> None:
     assert world.names("burst", "ready") == ["burst-1"]
     assert world.doc("burst-1").availability == "active"
     assert world.machines["burst"].number == 1
+    assert "burst-1 stays: 4 replicas had no room" in world.said
 
 
 def test_what_a_person_drained_or_paused_is_left_alone() -> None:

@@ -30,40 +30,58 @@ class _Option:
     waste: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Need:
+    """Who waits in a cluster, and who of them would find a node without anything more."""
+
+    batch: Batch
+    cluster: Cluster
+    fit: Fit
+
+    @property
+    def lacking(self) -> int:
+        return sum(len(row.group.slots) for row in self.cluster.rows) - self.fit.count
+
+
 def grow(batch: Batch, crews: Sequence[Crew]) -> None:
-    rows = asking(batch)
-    cluster = Cluster(batch, crews, rows)
-    fit = _for_those_who_wait(batch, crews, cluster) if rows else Fit({}, {})
+    need = _take_back(crews, _need(batch, crews))
+    fit = _for_those_who_wait(crews, need) if need.cluster.rows else need.fit
     for crew in crews:
         _to_least(batch, crew)
-        _to_spare(batch, crew, cluster, fit)
+        _to_spare(batch, crew, need.cluster, fit)
 
 
-def _for_those_who_wait(batch: Batch, crews: Sequence[Crew], cluster: Cluster) -> Fit:
-    fit = _take_back(batch, crews, cluster, cluster.fit())
+def _need(batch: Batch, crews: Sequence[Crew]) -> _Need:
+    cluster = Cluster(batch, crews, asking(batch))
+    return _Need(batch, cluster, cluster.fit() if cluster.rows else Fit({}, {}))
+
+
+def _take_back(crews: Sequence[Crew], need: _Need) -> _Need:
+    """Machines that are being drained stay when that helps those who wait. Who was to move from them need not move then."""
+    for crew in crews:
+        for machine in crew.of("draining") if not crew.group.removing else ():
+            view = need.batch.view
+            if not need.lacking or node_state(view, machine.node) != "ready" or crew.staying >= crew.limit:
+                continue
+            nodes = {**view.nodes, machine.node: replace(view.nodes[machine.node], availability="active")}
+            better = _need(Batch(replace(view, nodes=nodes), need.batch.settings, need.batch.now_ms), crews)
+            if better.lacking < need.lacking:
+                take_back(view, crew, machine, f"{counted(need.lacking)} had no room")
+                need = better
+    return need
+
+
+def _for_those_who_wait(crews: Sequence[Crew], need: _Need) -> Fit:
+    batch, cluster, fit = need.batch, need.cluster, need.fit
     while any(fit.placed[row.name] < len(row.group.slots) for row in cluster.rows):
         options = [found for crew in crews if (found := _option(batch, crew, cluster, fit)) is not None]
         if not options:
             break
         best = min(options, key=lambda row: (row.waste, -row.fit.count, row.count, row.crew.spec.name))
-        names = best.crew.add(best.count, f"{_who(cluster.rows, fit, best.fit)}")
+        names = best.crew.add(best.count, _who(cluster.rows, fit, best.fit))
         cluster.extend({name: imagined(batch, best.crew, name) for name in names})
         fit = cluster.fit()
     _explain(batch, crews, cluster, fit)
-    return fit
-
-
-def _take_back(batch: Batch, crews: Sequence[Crew], cluster: Cluster, fit: Fit) -> Fit:
-    for crew in crews:
-        for machine in crew.of("draining") if not crew.group.removing else ():
-            row = cluster.activate(machine.node)
-            if row is None or node_state(batch.view, machine.node) != "ready" or crew.staying >= crew.limit:
-                continue
-            better = cluster.fit({machine.node: row})
-            if better.count > fit.count:
-                take_back(batch.view, crew, machine, _who(cluster.rows, fit, better))
-                cluster.extend({machine.node: row})
-                fit = better
     return fit
 
 

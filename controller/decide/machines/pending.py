@@ -100,11 +100,6 @@ class Cluster:
         """These are there from now on too."""
         self._extra.update(rows)
 
-    def activate(self, node: str) -> tuple[NodeFacts, Load] | None:
-        """A drained node as it would be if it were not."""
-        known = next((row for row in self._base.nodes if row.name == node), None)
-        return None if known is None else (replace(known, availability="active"), self._base.loads.get(node, Load()))
-
     def fit(self, more: Mapping[str, tuple[NodeFacts, Load]] | None = None, without: Sequence[str] = ()) -> Fit:
         """Who would find a node, with these nodes besides, and without those."""
         pool = Pool(self._with({**self._extra, **(more or {})}, without))
