@@ -11,6 +11,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from model.autoscale_check import url_problem
 from model.errors import BadInput
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
@@ -32,6 +33,8 @@ class Config:
     etcd_cert: Path | None = None
     etcd_key: Path | None = None
     pool: str = "10.0.0.0/8"
+    prometheus: str = ""
+    scale_every_s: float = 5.0
     log_level: str = "info"
 
 
@@ -49,6 +52,8 @@ def parse(argv: Sequence[str]) -> Config:
     parser.add_argument("--etcd-cert", type=Path, metavar="FILE")
     parser.add_argument("--etcd-key", type=Path, metavar="FILE")
     parser.add_argument("--pool", default="10.0.0.0/8", metavar="CIDR", help="where networks get their subnets from")
+    parser.add_argument("--prometheus", default="", metavar="URL", help="who is asked for metrics of policies in PromQL")
+    parser.add_argument("--scale-every", default="5s", metavar="TIME", help="how often the autoscaler looks at a service")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     flags = parser.parse_args(argv)
     etcd = tuple(url.strip() for url in flags.etcd.split(",") if url.strip())
@@ -65,6 +70,8 @@ def parse(argv: Sequence[str]) -> Config:
         etcd_cert=flags.etcd_cert,
         etcd_key=flags.etcd_key,
         pool=_pool(flags.pool),
+        prometheus=_prometheus(flags.prometheus),
+        scale_every_s=duration_s("--scale-every", flags.scale_every),
         log_level=flags.log_level,
     )
 
@@ -114,6 +121,12 @@ def own_address(listen: str) -> str:
             return str(probe.getsockname()[0])
         except OSError:
             return "127.0.0.1"
+
+
+def _prometheus(url: str) -> str:
+    if url and (problem := url_problem(url)):
+        raise BadInput(f"--prometheus: {problem}")
+    return url
 
 
 def _pool(text: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from controller.decide.index import Index
 from controller.decide.nodes import decide_nodes
@@ -21,8 +22,12 @@ from controller.loops.dirty import EVERYTHING, dirty_nodes, dirty_services
 from controller.loops.events import EventLog, joined
 from controller.loops.loop import Loop, Shell
 from controller.loops.picture import Change, Picture, Snapshot
+from controller.loops.scaling import ScalingLoop
+from controller.loops.shrinking import Shrinking
 from controller.loops.views import view_of
 from controller.loops.writer import PlanWriter
+from controller.prometheus.queries import Queries
+from controller.samples.port import Samples
 from controller.steady import zero_ms
 from model.documents import Event
 from model.ports import Clock
@@ -41,6 +46,8 @@ class Leadership:
         shown: Callable[[int], Awaitable[None]],
         refresh: Callable[[], Awaitable[None]],
         compared: Callable[[], Awaitable[None]],
+        samples: Samples,
+        queries: Queries,
     ) -> None:
         self._store = store
         self._picture = picture
@@ -58,6 +65,9 @@ class Leadership:
         )
         self._services = Loop("services", self._decide_services, shell)
         self._nodes = Loop("nodes", self._decide_nodes, shell)
+        self._queries = queries
+        self._shrinking = Shrinking(samples)
+        self._scaling = ScalingLoop(shell, settings, samples, queries)
 
     @property
     def reign(self) -> Reign | None:
@@ -73,6 +83,11 @@ class Leadership:
         if self._reign is not None:
             self._nodes.queue.add((node,))
 
+    def woken(self, service_id: str) -> None:
+        """Somebody calls a service that sleeps."""
+        if self._reign is not None:
+            self._scaling.wake(service_id)
+
     async def lead(self, reign: Reign) -> None:
         dispatch = self.dispatch
         assert dispatch is not None, "the dispatch server is made before the first reign"
@@ -85,12 +100,15 @@ class Leadership:
         snapshot = self._picture.snapshot()
         self._services.queue.add((EVERYTHING,))
         self._nodes.queue.add(snapshot.of("nodes"))
+        self._scaling.reload(snapshot.of("services"))
         reign.started_s = self._clock.monotonic()  # before, no node could be heard
         dispatch.open(reign)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._services.run(writer))
                 group.create_task(self._nodes.run(writer))
+                group.create_task(self._scaling.run(writer))
+                group.create_task(self._queries.run())
                 group.create_task(dispatch.writer.run(writer))
                 group.create_task(self._events.run(writer, self._picture.snapshot))
         finally:
@@ -104,12 +122,15 @@ class Leadership:
     def _on_changes(self, changes: list[Change]) -> None:
         self._services.queue.add(dirty_services(changes, self._picture.snapshot()))
         self._nodes.queue.add(dirty_nodes(changes))
+        self._shrinking.take(changes)
+        self._scaling.take(changes)
         self._events.say(joined(changes))
 
     def _view(self, snapshot: Snapshot) -> View:
         sessions = self.dispatch.sessions() if self.dispatch else {}
         started_ms = int(zero_ms(self._clock) + self._reign.started_s * 1000) if self._reign else 0
-        return view_of(snapshot, self._index, sessions, started_ms)
+        view = view_of(snapshot, self._index, sessions, started_ms)
+        return replace(view, busy=busy) if (busy := self._shrinking.busy(view)) else view
 
     def _decide_services(self, view: View, dirty: tuple[str, ...], now_ms: int) -> Plan:
         return decide_services(view, None if EVERYTHING in dirty else dirty, self._settings, now_ms)

@@ -17,6 +17,9 @@ from controller.dispatch.server import Dispatch
 from controller.election import LEADER_KEY, TTL_S, Election
 from controller.lead import Leadership
 from controller.loops.picture import Picture
+from controller.prometheus.memory import MemoryPrometheus
+from controller.prometheus.port import Prometheus
+from controller.prometheus.queries import Queries
 from controller.samples.store import MemorySamples
 from controller.store.mirror import Mirror
 from model import codec
@@ -29,7 +32,8 @@ REFRESH_S: Final = 2.0
 
 
 class Parts:
-    """`close()` when nothing of it runs any more. `guarded`: addresses of the cluster's own that no document names."""
+    """`close()` when nothing of it runs any more. `guarded`: addresses of the cluster's own that no document names.
+    `prometheus_url`: who is asked for metrics that name no other."""
 
     def __init__(
         self,
@@ -39,6 +43,8 @@ class Parts:
         settings: Settings,
         guarded: Iterable[str] = (),
         late_s: float = LATE_S,
+        prometheus: Prometheus | None = None,
+        prometheus_url: str = "",
     ) -> None:
         self.store, self.clock, self.random, self.settings = store, clock, random, settings
         self.picture = Picture(get_running_loop().call_soon)
@@ -46,11 +52,13 @@ class Parts:
             store, PREFIX, clock, self.picture.from_mirror, keep_values=False, on_listed=self.picture.listed
         )
         self.picture.mirror_revision = lambda: self.mirror.revision
+        self.samples = MemorySamples(clock)
+        queries = Queries(prometheus or MemoryPrometheus(), clock, prometheus_url, settings.scale_every_ms / 1000)
         self.leadership = Leadership(
             store, self.picture, clock, settings, self.mirror.wait_for, _refresher(store, self.mirror),
-            self.mirror.compared,
+            self.mirror.compared, self.samples, queries,
         )  # fmt: skip
-        self.samples = MemorySamples(clock)
+        self.samples.woken = self.leadership.woken
         self.dispatch = Dispatch(
             self.picture, clock, heartbeat_s(settings.node_timeout_ms / 1000), _node_reader(store),
             self.leadership.node_facts_changed, self.leadership.say, guarded, late_s, self.samples,

@@ -34,6 +34,7 @@ from controller.election import Election
 from controller.lead import Leadership
 from controller.parts import Parts
 from controller.pki import Pki, ensure_etcd_pki, ensure_pki, write_admin_context, write_private, write_prometheus_files
+from controller.prometheus.http import HttpPrometheus
 from controller.store.etcd import EtcdStore
 from controller.store.etcd_admin import EtcdAdmin
 from controller.store.etcd_channel import EtcdTarget
@@ -88,7 +89,12 @@ async def _parts(
     clock, random = RealClock(), RealRandom()
     settings = settings_of(config, own_subnets())
     async with AsyncExitStack() as stack:
-        parts = Parts(store, clock, random, settings, _etcd_addresses(config.etcd))
+        prometheus = HttpPrometheus()
+        stack.callback(prometheus.close)
+        parts = Parts(
+            store, clock, random, settings, _etcd_addresses(config.etcd),
+            prometheus=prometheus, prometheus_url=config.prometheus,
+        )  # fmt: skip
         stack.callback(parts.close)
         picture, mirror, leadership, dispatch = parts.picture, parts.mirror, parts.leadership, parts.dispatch
         agents = Agents(picture, pki)
@@ -191,7 +197,10 @@ def free_ports(count: int) -> list[int]:
 def settings_of(config: Config, routes: Iterable[str]) -> Settings:
     """Networks are /16, or a sixteenth of a pool that has no room for several of these."""
     prefix = max(16, ip_network(config.pool).prefixlen + 4)
-    return Settings(int(config.node_timeout_s * 1000), config.pool, prefix, avoid=tuple(routes))
+    scale_every_ms = int(config.scale_every_s * 1000)
+    return Settings(
+        int(config.node_timeout_s * 1000), config.pool, prefix, scale_every_ms=scale_every_ms, avoid=tuple(routes)
+    )
 
 
 def own_subnets() -> list[str]:

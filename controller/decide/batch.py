@@ -42,7 +42,10 @@ class Batch:
     def names(self, dirty: Collection[str] | None) -> list[str]:
         """Services to decide about, sorted."""
         if dirty is None:
-            return sorted({*self.view.services, *self.index.placed, *self.view.decisions, *self.view.svcplans})
+            view = self.view
+            return sorted(
+                {*view.services, *self.index.placed, *view.decisions, *view.svcplans, *view.scales, *view.scale_orders}
+            )
         on_gone = {name for name, nodes in self.index.placed.items() if self.gone & nodes.keys()} if self.gone else set()
         return sorted({*dirty, *on_gone})
 
@@ -132,6 +135,13 @@ class Batch:
             self.events.append(Event(self.now_ms, "removed", f"service/{service}", sentence))
         if service in self.view.decisions:
             self.delete("decisions", service)
+        self.unscale(service)
+
+    def unscale(self, service: str) -> None:
+        """It does not scale itself any more: what the autoscaler knew, and what people said to it, goes."""
+        for kind, known in (("scales", self.view.scales), ("scaleorders", self.view.scale_orders)):
+            if service in known:
+                self.delete(kind, service)
 
     def mind_slices(self, look: bool) -> None:
         """At a `look` slices nobody uses are given back, and who waits is decided again; then or soon there is another one."""

@@ -87,6 +87,8 @@ def _prepare(batch: Batch, name: str) -> Work | None:
     if doc is None:
         _remove(batch, name, "")
         return None
+    if doc.spec.autoscale is None:
+        batch.unscale(name)
     work = begin(batch, doc)
     if doc.spec.auto_remove and _finished(batch, work):
         return None

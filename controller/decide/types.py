@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from controller.decide.index import Index
+from controller.decide.scaling.types import Series
 from model.documents import (
     AssignmentDoc,
     ControllerDoc,
@@ -23,6 +24,8 @@ from model.documents import (
     NodeDoc,
     NodeGroupDoc,
     NodeHealthDoc,
+    ScaleDoc,
+    ScaleOrderDoc,
     ServiceDoc,
     ServicePlanDoc,
     StackDoc,
@@ -40,6 +43,15 @@ class Session(NamedTuple):
     last_heard_ms: int = 0
     whole_status: bool = False
     generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What is known of an autoscaled service's load, in memory of the leader only. `series` by `ScalingMetric.name`; `waiting`:
+    callers that are held while it sleeps."""
+
+    series: Mapping[str, Series] = field(default_factory=dict)
+    waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +74,12 @@ class View:
     """When this leader began to lead: silence is counted from here at the earliest."""
     stacks: Mapping[str, StackDoc] = field(default_factory=dict)
     controllers: Mapping[str, ControllerDoc] = field(default_factory=dict)
+    scales: Mapping[str, ScaleDoc] = field(default_factory=dict)
+    scale_orders: Mapping[str, ScaleOrderDoc] = field(default_factory=dict)
+    measured: Mapping[str, Measured] = field(default_factory=dict)
+    """Of the services that a pass of the autoscaler is about."""
+    busy: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    """Open connections by service and slot, of services that were scaled in a moment ago."""
     groups: Mapping[str, NodeGroupDoc] = field(default_factory=dict)
     machines: Mapping[str, MachinesDoc] = field(default_factory=dict)
     index: Index | None = field(default=None, compare=False, repr=False)
@@ -80,6 +98,8 @@ class Settings:
     slice_idle_ms: int = 600_000
     """So long nobody has used a node's slice of a network before it is given back."""
     strategy: Literal["spread", "pack"] = "spread"
+    scale_every_ms: int = 5_000
+    """How often the autoscaler looks at a service."""
     avoid: tuple[str, ...] = ()
     """Subnets never handed out: those this machine has routes to. The nodes' own are in their status (NodeInfo.routes)."""
 
@@ -107,6 +127,8 @@ class Plan:
     places: tuple[VolumePlaceDoc, ...] = ()
     health: tuple[NodeHealthDoc, ...] = ()
     decisions: tuple[DecisionDoc, ...] = ()
+    scales: tuple[tuple[ScaleDoc, ServiceDoc], ...] = ()
+    """With the service each was decided for: written when its scale is another one, and in any case as it was."""
     machines: tuple[MachinesDoc, ...] = ()
     nodes: tuple[NodeDoc, ...] = ()
     deletes: tuple[str, ...] = ()
@@ -122,6 +144,6 @@ class Plan:
     def empty(self) -> bool:
         """Nothing to write."""
         return not (
-            self.assignments or self.netplans or self.svcplans or self.places or self.health or self.decisions
+            self.assignments or self.netplans or self.svcplans or self.places or self.health or self.decisions or self.scales
             or self.machines or self.nodes or self.deletes or self.events
         )

@@ -112,7 +112,7 @@ class Loop:
         shell = self._shell
         async with shell.deciding:
             snapshot = shell.snapshot()
-            plan = await self._decided(shell.view(snapshot), dirty)
+            plan = await self._decided(self._look(snapshot, dirty), dirty)
         if not plan.empty():
             log.info("%s: %s", self.name, plan.sentence)
             revision = await writer.write(plan, snapshot)
@@ -120,6 +120,10 @@ class Loop:
             if plan.deletes and revision:
                 await shell.shown(revision)
         return plan
+
+    def _look(self, snapshot: Snapshot, dirty: tuple[str, ...]) -> View:
+        """The facts of a pass."""
+        return self._shell.view(snapshot)
 
     async def _decided(self, view: View, dirty: tuple[str, ...]) -> Plan:
         clock = self._shell.clock

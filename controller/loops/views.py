@@ -18,6 +18,7 @@ def view_of(
         services=of("services"), nodes=of("nodes"), health=of("health"), statuses=of("status"),
         assignments=of("assignments"), networks=of("networks"), netplans=of("netplans"), svcplans=of("svcplans"),
         volumes=of("volumes"), places=of("places"), decisions=of("decisions"), stacks=of("stacks"),
+        scales=of("scales"), scale_orders=of("scaleorders"),
         controllers=of("controllers"), groups=of("nodegroups"), machines=of("machines"), sessions=sessions or {},
         reign_started_ms=reign_started_ms, index=index,
     )  # fmt: skip

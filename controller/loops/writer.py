@@ -3,6 +3,7 @@
 Rules:
 - Every transaction compares the mod_revision of each document it writes and the leader's own key: a deposed leader, or one
   whose picture is old, writes nothing.
+- What the autoscaler decided about one service is one transaction, guarded by the service too when only read.
 - A big plan is cut between documents. Order: places and networks before assignments (a replica must not start before the
   place of its volume is recorded), deletes last. Whatever a cut leaves undone, the next pass finds.
 - Unknown outcome: nothing is assumed; the caller waits until the mirror has compared itself and decides again.
@@ -55,6 +56,17 @@ def operations(plan: Plan) -> Iterator[Op]:
         yield Delete(path)
 
 
+def scalings(plan: Plan, snapshot: Snapshot) -> Iterator[tuple[list[Guard], dict[str, Any]]]:
+    """Guards and documents of each decision of the autoscaler."""
+    for document, service in plan.scales:
+        name = document.name
+        made = {key("scales", name): document, key("services", name): service}
+        wanted = [Guard(path, snapshot.revision(path)) for path in made]
+        if service is snapshot.of("services").get(name):
+            del made[key("services", name)]
+        yield wanted, made
+
+
 def split(ops: Iterable[Op], ops_max: int = OPS_MAX, bytes_max: int = BYTES_MAX) -> Iterator[tuple[Op, ...]]:
     """Runs of operations that fit one transaction each."""
     run: list[Op] = []
@@ -88,6 +100,9 @@ class PlanWriter:
         revision, known = 0, dict(documents(plan))
         for run in split(operations(plan)):
             revision = await self.commit(guards(run, snapshot), run, known)
+        for wanted, made in scalings(plan, snapshot):
+            puts = [Put(path, codec.encode(document)) for path, document in made.items()]
+            revision = await self.commit(wanted, puts, made)
         return revision
 
     async def commit(self, wanted: Sequence[Guard], ops: Sequence[Op], known: Mapping[str, Any] | None = None) -> int:

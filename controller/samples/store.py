@@ -43,6 +43,8 @@ class MemorySamples:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self.woken: Callable[[str], None] = lambda service_id: None
+        """Told which service is called while it sleeps."""
         self.clear()
 
     def clear(self) -> None:
@@ -112,6 +114,7 @@ class MemorySamples:
         held = self._waiting.setdefault(service_id, {})
         if waiting:
             held[node] = waiting
+            self.woken(service_id)
         else:
             held.pop(node, None)
         if not held:

@@ -1,0 +1,1 @@
+"""What a Prometheus says to a query, for policies that name one."""
