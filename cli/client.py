@@ -1,7 +1,7 @@
 """The HTTPS client of the command line: http.client and JSON, nothing heavy, since every command pays for its imports.
 
-Rules: one connection, kept alive; another controller is tried when one cannot be reached; every failure is a ShoalError of one
-line. Reads may be repeated after a broken connection, writes are not.
+Rules: one connection, kept alive; another controller is tried when one cannot be reached, the leader is asked what only it can
+answer; every failure is a ShoalError of one line. Reads may be repeated after a broken connection, writes are not.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import socket
 import ssl
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -24,6 +24,7 @@ from model.pki_names import CONTROLLER_SERVER_NAME
 CONNECT_S: Final = 5.0
 ANSWER_S: Final = 60.0
 DEFAULT_PORT: Final = 7443
+_ELSEWHERE: Final = 307
 
 
 def tls(context: Context) -> ssl.SSLContext:
@@ -61,6 +62,7 @@ class Client:
         self._tls = tls(context)
         self._answer_s = answer_s
         self._connection: http.client.HTTPSConnection | None = None
+        self._leader = ""
         self.index = 0
 
     def __enter__(self) -> Client:
@@ -111,6 +113,20 @@ class Client:
         finally:
             self.close()
 
+    def events(self, path: str, **query: Any) -> Iterator[Any]:
+        """The data of server-sent events, as they come."""
+        response = self._send("GET", path, None, query, timeout_s=None)
+        if response.status >= 400:
+            parse(response.status, response.read())
+        try:
+            while line := response.readline():
+                if line.startswith(b"data: "):
+                    yield json.loads(line[len(b"data: ") :])
+        except (OSError, http.client.HTTPException) as error:
+            raise Unavailable(f"the controller broke off the answer ({error}): try again") from error
+        finally:
+            self.close()
+
     def _send(
         self, method: str, path: str, body: Any, query: Mapping[str, Any], *, timeout_s: float | None = -1
     ) -> http.client.HTTPResponse:
@@ -122,7 +138,7 @@ class Client:
         connection = self._connect(self._answer_s if timeout_s == -1 else timeout_s)
         try:
             connection.request(method, target, data, headers)
-            return connection.getresponse()
+            response = connection.getresponse()
         except (http.client.HTTPException, OSError) as error:
             self.close()
             if not fresh and (method == "GET" or isinstance(error, http.client.RemoteDisconnected)) and not raw:
@@ -130,6 +146,22 @@ class Client:
             raise Unavailable(
                 f"the controller at {connection.host} does not answer ({reason(error)}): is it running?"
             ) from error
+        if response.status != _ELSEWHERE:
+            return response
+        if self._leader:
+            raise Unavailable("the lead goes from one controller to another: try again")
+        return self._at_leader(response, lambda: self._send(method, path, body, query, timeout_s=timeout_s))
+
+    def _at_leader(
+        self, told: http.client.HTTPResponse, again: Callable[[], http.client.HTTPResponse]
+    ) -> http.client.HTTPResponse:
+        """Only the leader answers this: it is asked, now and from now on."""
+        self.close()
+        self._leader = told.getheader("Location", "")
+        try:
+            return again()
+        finally:
+            self._leader = ""
 
     def _connect(self, timeout_s: float | None) -> http.client.HTTPSConnection:
         if self._connection is None:
@@ -140,7 +172,7 @@ class Client:
 
     def _open(self) -> http.client.HTTPSConnection:
         problems = []
-        for api in self.context.apis:
+        for api in (self._leader,) if self._leader else self.context.apis:
             parts = urlsplit(api)
             connection = _Connection(parts.hostname or "", parts.port or DEFAULT_PORT, timeout=CONNECT_S, context=self._tls)
             try:

@@ -23,6 +23,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "stack": ("cli.stack:stack_command", "list, show and remove stacks"),
     "service": ("cli.service:service_command", "list, inspect, scale, follow and remove services"),
     "ps": ("cli.ps:ps_command", "list replicas"),
+    "top": ("cli.top:top_command", "nodes and services live: CPU, memory, load"),
+    "stats": ("cli.stats:stats_command", "what containers use: CPU, memory, network, disk"),
     "port": ("cli.port:port_command", "published ports of a container or service"),
     "logs": ("cli.logs:logs_command", "logs of a replica or of all replicas of a service"),
     "exec": ("cli.exec:exec_command", "run a command in a running replica"),

@@ -16,6 +16,8 @@ import grpc
 import pytest
 from grpc import aio
 
+from cli.client import Client as CommandLine
+from cli.context import Context
 from model.pki_names import CONTROLLER_SERVER_NAME
 from protos import node_pb2 as pb
 from tests.contract.controller_harness import (
@@ -292,6 +294,11 @@ async def test_a_standby_redirects_reads_writes_and_takes_over() -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _context(controller: ControllerProcess) -> dict[str, Any]:
+    row = controller.context()
+    return {"apis": tuple(row["apis"]), **{name: row[name] for name in ("ca", "certificate", "key")}}
+
+
 async def _standby(leader: ControllerProcess, second: ControllerProcess) -> None:
     version = await rows(second, "/v1/version")
     assert (version["controller"], version["leader"], version["epoch"]) == ("c2", "c1", 1)
@@ -305,6 +312,8 @@ async def _standby(leader: ControllerProcess, second: ControllerProcess) -> None
     asking = second.operator()
     assert (await asyncio.to_thread(asking.get, "/v1/nodes/n1/history?fields=cpu_cores"))[0] == 307, "only the leader has them"
     assert asking.headers["location"] == leader.context()["apis"][0] + "/v1/nodes/n1/history?fields=cpu_cores"
+    with CommandLine(Context("c2", **_context(second))) as client:
+        assert (await asyncio.to_thread(client.get, "/v1/nodes/n1/history"))["name"] == "n1", "the command line goes there"
     told = await until(leader, "/v1/nodes/n1/explain", lambda row: row["events"])
     assert told["events"][0]["sentence"] == "node n1 joined the cluster", "the leader tells what a standby took in"
     node.dispatch = _dispatch_address(leader)
