@@ -153,3 +153,17 @@ def test_a_node_that_is_down_counts_for_nothing(cluster: ModelCluster) -> None:
     cluster.docs["health"]["n1"] = replace(health, state="down")
     ready, starting = serving(cluster)
     assert (before, ready, starting) == ((2, 0), 1, 1)
+
+
+def test_of_a_crowded_node_the_least_busy_replica_goes_first(cluster: ModelCluster) -> None:
+    cluster.change("web", scale=6)
+    cluster.converge()
+    by_node: dict[str, list[int]] = {}
+    for node, doc in cluster.docs["assignments"].items():
+        by_node[node] = [replica.slot for entry in doc.services for replica in entry.replicas]
+    cluster.change("web", scale=4)
+    idle = {node: slots[1] for node, slots in by_node.items()}
+    busy = {slot: 7 for slots in by_node.values() for slot in slots if slot not in idle.values()}
+    plan = decide_services(replace(cluster.view(), busy={"web": busy}), ["web"], SETTINGS, cluster.now_ms)
+    left = {replica.slot for doc in plan.assignments for entry in doc.services for replica in entry.replicas}
+    assert left == set(busy)
