@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -28,13 +27,13 @@ class StillClock:
 
 
 @pytest.fixture
-def cluster() -> Iterator[ModelCluster]:
+def cluster() -> ModelCluster:
     cluster = ModelCluster()
     cluster.node("n1")
     cluster.service("web", 3)
     cluster.service("other", 3)
     cluster.converge()
-    yield cluster
+    return cluster
 
 
 def traffic(samples: MemorySamples, service_id: str, **open_: int) -> None:
