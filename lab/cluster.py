@@ -23,7 +23,8 @@ from agent.network import namespaces
 from cli import context as contexts
 from cli.client import Client
 from lab import cgroups, images, layout, machines, underlay
-from lab.layout import CONTROLLER, REGISTRY, LabPaths, LabRecord, MachineRecord
+from lab.layout import CONTROLLER, PROMETHEUS, REGISTRY, LabPaths, LabRecord, MachineRecord
+from lab.prometheus import prepare as prepare_prometheus
 from lab.published import Published, published
 from model import codec
 from model.errors import Conflict, NotFound, ShoalError, Unavailable
@@ -79,23 +80,30 @@ class Lab:
 
     # -- up and down --------------------------------------------------------------------------------------------------
 
-    def up(self, nodes: int, *, cpus: float = 0.0, memory_bytes: int = 0, node_timeout_s: float = 3.0) -> LabRecord:
-        """The lab runs with `nodes` ready nodes and filled registry. Shares default to the machine's, split evenly."""
+    def up(
+        self, nodes: int, *, cpus: float = 0.0, memory_bytes: int = 0, node_timeout_s: float = 3.0, prometheus: bool = False
+    ) -> LabRecord:
+        """The lab runs with `nodes` ready nodes and filled registry. Shares default to the machine's, split evenly.
+
+        `prometheus`: with one that reads it all; agents tell metrics in such a lab only.
+        """
         machines.check_host()
         with self._locked():
             if self.exists():
                 raise Conflict(f"lab {self.name} is there already: take it down with `shoal lab down --name {self.name}` first")
-            record = self._begin(nodes, cpus, memory_bytes, node_timeout_s)
+            record = self._begin(nodes, cpus, memory_bytes, node_timeout_s, prometheus)
             with ThreadPoolExecutor(2) as pool:
                 built = pool.submit(images.build, self._say)
                 self._start_services(record)
+                if prometheus:
+                    self._power_on(record.machine(PROMETHEUS), "")
                 self._start_nodes(record.nodes(), self._token())
                 images.push(built.result(), record.registry, self._say)
             self.wait_ready([m.name for m in record.nodes()])
             contexts.save(contexts.read(self.paths.machine_state(CONTROLLER) / "admin.json", self.name))
             return self._write(replace(self.record(), ready=True))
 
-    def _begin(self, nodes: int, cpus: float, memory_bytes: int, node_timeout_s: float) -> LabRecord:
+    def _begin(self, nodes: int, cpus: float, memory_bytes: int, node_timeout_s: float, prometheus: bool) -> LabRecord:
         taken = [Lab(other).record().subnet for other in names()]
         subnet = layout.free_subnet(underlay.routes(), taken)
         share_cpus, share_memory = layout.share(os.cpu_count() or 1, _machine_memory_bytes(), nodes)
@@ -103,6 +111,8 @@ class Lab:
             MachineRecord(CONTROLLER, layout.CONTROLLER_HOST, role=CONTROLLER),
             MachineRecord(REGISTRY, layout.REGISTRY_HOST, role=REGISTRY),
         ]
+        if prometheus:
+            rows.append(MachineRecord(PROMETHEUS, layout.PROMETHEUS_HOST, role=PROMETHEUS))
         record = LabRecord(self.name, subnet, node_timeout_s, tuple(rows), previous_context=contexts.current_name())
         for _ in range(nodes):
             name, host = layout.next_node(record)
@@ -131,6 +141,8 @@ class Lab:
                 command = layout.controller_command(record, self.paths, sys.executable)
             case "registry":
                 command = tuple(images.registry_command(self.paths, record))
+            case "prometheus":
+                command = prepare_prometheus(record, self.paths)
             case _:
                 command = layout.agent_command(record, machine, self.paths, sys.executable, token)
         machines.power_on(record, machine, self.paths, command)
@@ -262,8 +274,8 @@ class Lab:
     # -- status -------------------------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
-        """`name, subnet, api, registry, context, ready, nodes, machines, ports` as plain JSON; node states and published ports
-        when the API answers."""
+        """`name, subnet, api, registry, prometheus, context, ready, nodes, machines, ports` as plain JSON; node states and
+        published ports when the API answers."""
         record = self.record()
         states: dict[str, Any] = {}
         ports: list[Published] = []
@@ -276,6 +288,7 @@ class Lab:
             "subnet": record.subnet,
             "api": record.api,
             "registry": record.registry,
+            "prometheus": record.prometheus,
             "context": self.name,
             "ready": record.ready and all(row["state"] == "ready" for row in rows if row["role"] == "node"),
             "nodes": [row for row in rows if row["role"] == "node"],

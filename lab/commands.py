@@ -68,11 +68,19 @@ def lab_command() -> None:
 @click.option("--node-memory", default="", help="memory of each node, such as 1G (default: the machine's, split evenly)")
 @click.option("--node-timeout", default=3.0, show_default=True, help="seconds of silence until a node is lost")
 @click.option("--timeout", default=60.0, show_default=True, help="seconds to wait for each daemon; a slow machine wants more")
-def up(name: str, nodes: int, node_cpus: float, node_memory: str, node_timeout: float, timeout: float) -> None:
+@click.option("--prometheus", is_flag=True, help="with a Prometheus that reads metrics of controller, agents and services")
+def up(
+    name: str, nodes: int, node_cpus: float, node_memory: str, node_timeout: float, timeout: float, prometheus: bool
+) -> None:  # fmt: skip
     lab = _lab(name)
     lab.ready_s = timeout
-    record = lab.up(nodes, cpus=node_cpus, memory_bytes=_bytes(node_memory), node_timeout_s=node_timeout)
+    memory_bytes = _bytes(node_memory)
+    record = lab.up(
+        nodes, cpus=node_cpus, memory_bytes=memory_bytes, node_timeout_s=node_timeout, prometheus=prometheus
+    )  # fmt: skip
     click.echo(f"lab {name} is up: {nodes} node{'' if nodes == 1 else 's'}, registry {record.registry}, context {name}")
+    if record.prometheus:
+        click.echo(f"Prometheus: {record.prometheus}")
     if record.nodes():
         first = record.address(record.nodes()[0])
         click.echo(f"published ports answer at the nodes' addresses, such as {first}: see `shoal lab status{_named(name)}`")

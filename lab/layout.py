@@ -24,8 +24,9 @@ UNDERLAYS: Final = "10.213.0.0/16"
 POOL: Final = "10.64.0.0/10"
 CONTROLLER: Final = "controller"
 REGISTRY: Final = "registry"
-CONTROLLER_HOST, REGISTRY_HOST, FIRST_NODE_HOST = 2, 3, 11
-API_PORT, DISPATCH_PORT, AGENT_PORT, REGISTRY_PORT = 7443, 7444, 7445, 5000
+PROMETHEUS: Final = "prometheus"
+CONTROLLER_HOST, REGISTRY_HOST, PROMETHEUS_HOST, FIRST_NODE_HOST = 2, 3, 4, 11
+API_PORT, DISPATCH_PORT, AGENT_PORT, METRICS_PORT, REGISTRY_PORT, PROMETHEUS_PORT = 7443, 7444, 7445, 7446, 5000, 9090
 NODES_MAX: Final = 200
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,30}")
 
@@ -94,6 +95,12 @@ class LabRecord:
     @property
     def registry(self) -> str:
         return f"{ipaddress.ip_network(self.subnet)[REGISTRY_HOST]}:{REGISTRY_PORT}"
+
+    @property
+    def prometheus(self) -> str:
+        """Where this lab's Prometheus answers; empty: it has none."""
+        found = [self.address(machine) for machine in self.machines if machine.role == PROMETHEUS]
+        return f"http://{found[0]}:{PROMETHEUS_PORT}" if found else ""
 
     @property
     def api(self) -> str:
@@ -186,6 +193,7 @@ def agent_command(record: LabRecord, machine: MachineRecord, paths: LabPaths, py
     address = record.address(machine)
     join = ("--join", record.api, "--token", token) if token else ()
     labels = tuple(word for key, value in machine.labels for word in ("--label", f"{key}={value}"))
+    metrics = ("--metrics", f"{address}:{METRICS_PORT}") if record.prometheus else ()
     return (
         python, "-m", "shoal", "agent", "--data-dir", str(paths.machine_state(machine.name)),
         "--run-dir", str(paths.machine_run(machine.name)), *join, "--name", machine.name,
@@ -193,7 +201,7 @@ def agent_command(record: LabRecord, machine: MachineRecord, paths: LabPaths, py
         "--cpus", str(machine.cpus), "--memory", str(machine.memory_bytes),
         "--cgroup-parent", f"/{paths.cgroup}/{machine.name}/replicas",
         "--insecure-registry", record.registry, "--registry-mirror", f"docker.io={record.registry}",
-        "--registry-mirror", f"localhost:{REGISTRY_PORT}={record.registry}", *labels,
+        "--registry-mirror", f"localhost:{REGISTRY_PORT}={record.registry}", *labels, *metrics,
     )  # fmt: skip
 
 

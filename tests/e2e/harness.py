@@ -62,13 +62,13 @@ class Watchdog:
 class LabUnderTest:
     """One lab and `shoal` on it."""
 
-    def __init__(self, config: Path, nodes: int = 3) -> None:
+    def __init__(self, config: Path, nodes: int = 3, *more: str) -> None:
         self.name = f"e2e-{secrets.token_hex(4)}"
         self.environment = {**os.environ, "SHOAL_CONFIG_DIR": str(config), "SHOAL_CONTEXT": self.name}
         self._watchdog = Watchdog(self.name, self.environment)
         try:
             self("lab", "up", "--name", self.name, "--nodes", str(nodes), "--node-timeout", f"{3 * PATIENCE:g}",
-                 "--timeout", f"{60 * PATIENCE:g}")  # fmt: skip
+                 "--timeout", f"{60 * PATIENCE:g}", *more)  # fmt: skip
         except BaseException:
             self.down()
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -60,6 +61,12 @@ def test_the_lab_starts_the_ordinary_daemons_with_their_ordinary_flags() -> None
     assert agent[:4] == ("python3", "-m", "shoal", "agent")
     assert "--token" in agent
     assert "--token" not in layout.agent_command(RECORD, RECORD.machine("n1"), paths, "python3", "")
+    assert "--metrics" not in agent
+    seen = replace(RECORD, machines=(*RECORD.machines, MachineRecord(layout.PROMETHEUS, 4, role=layout.PROMETHEUS)))
+    assert ("--metrics", f"{seen.address(seen.machine('n1'))}:7446") == layout.agent_command(
+        seen, seen.machine("n1"), paths, "python3", ""
+    )[-2:]
+    assert seen.prometheus.endswith(".4:9090")
     controller = layout.controller_command(RECORD, paths, "python3")
     assert controller[:4] == ("python3", "-m", "shoal", "controller")
     assert not ipaddress.ip_network(layout.POOL).overlaps(ipaddress.ip_network(layout.UNDERLAYS))
