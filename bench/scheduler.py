@@ -1,7 +1,8 @@
 """The scheduler at scale, in CPU seconds of one core: `python -m bench.scheduler [--json]`.
 
-Rules: the account of the nodes is kept between placements, as the controller keeps it; what building it costs is shown apart.
-The collector of cycles runs as always. `--json` prints one object: `placements_per_s` and `million_s` of the million case,
+Rules: the account of the nodes is kept between placements, as the controller keeps it; what building it costs is shown apart,
+and `numpy_s`, to import numpy, which the first big batch of a process does. The collector of cycles runs as in the controller.
+`--json` prints one object: `placements_per_s` and `million_s` of the million case,
 `nodes_ratio` (the same work at 1,000,000 nodes and at 5,000: the worse of nodes that are much alike and of nodes that all have
 something else left), `account_s` (to build the account of 1,000,000 nodes), `single_ms` (one more replica on a full cluster,
 the median), `packing_over_bound` (nodes used over the fewest that could do, less 1, best fit), `rss_mb` after the million case.
@@ -9,10 +10,12 @@ the median), `packing_over_bound` (nodes used over the fewest that could do, les
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from itertools import groupby
 from random import Random
 from statistics import median
@@ -20,6 +23,8 @@ from statistics import median
 from model.constraints import Constraint, parse_constraint
 from scheduler import MICRO, Amounts, ClusterView, Group, Load, NodeFacts, Placement, Pool, place_in
 
+COLLECT_AFTER = (20_000, 20, 20)
+"""As in controller/main.py."""
 SEED = 20
 ROUNDS = 3
 CPUS = (0, MICRO // 20, MICRO // 10, MICRO // 5)
@@ -154,6 +159,10 @@ def measured(say: bool) -> dict[str, float]:
         if say:
             print(f"{what:<82} {value}", flush=True)
 
+    began = time.process_time()
+    import_module("numpy")
+    numpy_s = time.process_time() - began
+    tell("to import numpy", f"{numpy_s:.3f} s")
     rows = [many(100_000) for _ in range(ROUNDS)]
     small = median(took for took, _ in rows)
     tell("100,000 replicas of 1,000 services on 5,000 nodes", f"{small:.3f} s, {rows[0][1] / small:,.0f} a second")
@@ -181,12 +190,13 @@ def measured(say: bool) -> dict[str, float]:
     return {
         "placements_per_s": round(rows[0][1] / million), "million_s": round(million, 3),
         "nodes_ratio": round(max(ratios), 3), "account_s": round(account, 2), "single_ms": round(alone, 3),
-        "packing_over_bound": round(over, 4), "rss_mb": round(resident, 1),
+        "packing_over_bound": round(over, 4), "numpy_s": round(numpy_s, 3), "rss_mb": round(resident, 1),
     }  # fmt: skip
 
 
 def main(arguments: list[str]) -> int:
     as_json = "--json" in arguments
+    gc.set_threshold(*COLLECT_AFTER)
     figures = measured(not as_json)
     if as_json:
         print(json.dumps(figures))

@@ -13,7 +13,7 @@ from itertools import zip_longest
 from model.constraints import value_of
 from scheduler.fill import Best, Field
 from scheduler.filters import BY_NAME
-from scheduler.pool import Pool
+from scheduler.pool import Levels, Pool
 from scheduler.types import Group, NodeFacts
 
 
@@ -72,14 +72,14 @@ Chain = tuple[str, ...]
 """The values of one branch, outermost first."""
 
 
-def spread_over_labels(pool: Pool, group: Group, existing: dict[int, int], count: int) -> list[int]:
+def spread_over_labels(pool: Pool, group: Group, existing: Levels, count: int) -> list[int]:
     """Nodes for up to `count` replicas, in slot order. Takes them from the pool."""
     named, kinds = pool.named(group), pool.kinds_for(group)
     by_name = named is not None or any(key in BY_NAME for key in group.spread)
     if by_name and named is None:
         named = pool.eligible(group)
     have: Counter[Chain] = Counter()
-    for i, number in existing.items():
+    for i, number in existing.all().items():
         have[_chain(group, pool.nodes[i] if by_name else pool.kinds[pool.where[i].kind])] += number
     below: dict[Chain, list[int]] = {}
     for number in named if named is not None else sorted(kinds):

@@ -18,11 +18,13 @@ from scheduler.types import Group, NodeFacts
 
 SHARE: Final = 1_000_000
 _FEW: Final = 16
-"""New entries that are fewer than one to so many old ones are put in one by one; otherwise all are sorted. And so many entries
-that hold no more are passed over."""
+"""New entries that are fewer than one to so many old ones are put in one by one; otherwise all are sorted."""
 
 _YOUNG_MAX: Final = 2_000
-"""A shelf of more classes keeps the last ones apart, up to so many."""
+"""A shelf of more classes keeps the last ones apart, up to so many or a sixteenth of it."""
+
+_SHELVES_MAX: Final = 1_000
+"""So few are always kept."""
 
 State = tuple[int, int, int, int, int]
 """Of a class: kind, replicas, and what is left of cpus, memory and pids."""
@@ -36,67 +38,84 @@ class Alike:
     shelf: Shelf
 
     def __init__(self, state: State, members: list[int]) -> None:
-        self.kind, self.replicas, self.cpus, self.memory, self.pids = state
+        self.set(state)
         self.members = members
         self.size = len(members)
 
+    def state(self) -> State:
+        return (self.kind, self.replicas, self.cpus, self.memory, self.pids)
+
+    def set(self, state: State) -> None:
+        self.kind, self.replicas, self.cpus, self.memory, self.pids = state
+
 
 Entry = tuple[int, int, int, Alike]
-"""Replicas in all, minus the free share: the smaller is filled first. The third only keeps entries apart. It holds as long as
-it is its class's `entry`."""
+"""Minus the replicas in all, and the free share: the larger is filled first. The third only keeps entries apart. It holds as
+long as it is its class's `entry`."""
 
 GONE: Final[Entry] = (0, 0, -1, Alike((-1, 0, 0, 0, 0), []))
 """The entry of a class that is not on a shelf."""
+_WORST: Final[Entry] = (-(1 << 200), *GONE[1:])
 
 
 class Shelf:
-    """Classes of one kind with at least these amounts left, and not much more."""
+    """Classes of one kind with at least these amounts left, and less than those of `_end`."""
 
-    __slots__ = ("cpus", "fresh", "gone", "memory", "old", "young")
+    __slots__ = ("best", "cpus", "cpus_end", "fresh", "gone", "kind", "memory", "memory_end", "old", "young")
 
-    def __init__(self, cpus: int, memory: int) -> None:
-        self.cpus, self.memory = lowest(cpus), lowest(memory)
+    def __init__(self, kind: int, cpus: int, memory: int) -> None:
+        self.kind = kind
+        self.cpus, self.cpus_end = bounds(cpus)
+        self.memory, self.memory_end = bounds(memory)
         self.old: list[Entry] = []
         self.young: list[Entry] = []
         """The same for what came last, so that no long list is shifted for one entry."""
         self.fresh: list[Entry] = []
+        """Not in order yet: who has just got a replica is seldom among the next ones."""
+        self.best = _WORST
+        """Of the fresh ones; it may hold no more."""
         self.gone = 0
         """So many entries hold no more."""
 
     def __bool__(self) -> bool:
         return len(self.old) + len(self.young) + len(self.fresh) > self.gone
 
+    def put(self, entry: Entry) -> None:
+        self.fresh.append(entry)
+        if entry > self.best:
+            self.best = entry
+
     def ordered(self) -> list[list[Entry]]:
-        """The entries, each list in rank order; some of them may hold no more."""
-        fresh, young = self.fresh, self.young
-        if self.gone * 2 > len(self.old) + len(young) + len(fresh) or len(young) > _YOUNG_MAX:
-            self.old = sorted(entry for entries in (self.old, young, fresh) for entry in entries if entry[3].entry is entry)
-            self.gone, self.young, self.fresh = 0, [], []
-            return [self.old]
-        if self.gone:
-            self.gone -= _trim(self.old) + _trim(young)
-        if fresh:
-            if len(self.old) <= _YOUNG_MAX:
-                young = self.old
-            if len(fresh) * _FEW <= len(young):
-                for entry in fresh:
-                    insort(young, entry)
-            else:
-                young += fresh
-                young.sort()
-            self.fresh = []
-        return [self.old, self.young] if self.young else [self.old]
+        """The entries but for the fresh ones, each list in rank order, the best last; some of them may hold no more."""
+        old, young = len(self.old), len(self.young)
+        if self.gone * 2 > old + young + len(self.fresh) or young > max(_YOUNG_MAX, old // _FEW):
+            every = (self.old, self.young, self.fresh)
+            self.old = sorted(entry for entries in every for entry in entries if entry[3].entry is entry)
+            self.gone, self.young, self.fresh, self.best = 0, [], [], _WORST
+        elif self.gone:
+            self.gone -= _trim(self.old) + _trim(self.young)
+        return [entries for entries in (self.old, self.young) if entries]
+
+    def take_in(self) -> None:
+        """Put the fresh entries in order too."""
+        fresh = [entry for entry in self.fresh if entry[3].entry is entry]
+        self.gone -= len(self.fresh) - len(fresh)
+        young = self.old if len(self.old) <= _YOUNG_MAX else self.young
+        if len(fresh) * _FEW <= len(young):
+            for entry in fresh:
+                insort(young, entry)
+        else:
+            young += fresh
+            young.sort()
+        self.fresh, self.best = [], _WORST
 
 
 def _trim(entries: list[Entry]) -> int:
-    """Most entries that hold no more are the first ones. Shifting a long list costs more than to pass a few over."""
-    first = 0
-    while first < len(entries) and entries[first][3].entry is not entries[first]:
-        first += 1
-    if first <= _FEW and first * _FEW <= len(entries):
-        return 0
-    del entries[:first]
-    return first
+    """Those that hold no more are mostly the last ones."""
+    before = len(entries)
+    while entries and entries[-1][3].entry is not entries[-1]:
+        entries.pop()
+    return before - len(entries)
 
 
 class Classes:
@@ -106,13 +125,15 @@ class Classes:
         self.where: list[Alike] = []
         """The class of each node."""
         self._states: dict[State, Alike] = {}
-        self._shelves: dict[tuple[int, int, int], Shelf] = {}
+        self._shelves: dict[int, dict[int, dict[int, Shelf]]] = {}
+        """By kind, and by the sizes of cpus and memory."""
+        self._shelf_count, self._shelves_most = 0, _SHELVES_MAX
         self._serial = count()
 
     def _settle(self, alike: Alike, shelf: Shelf | None = None) -> None:
-        """Put a class where its state belongs; into the class that is there already. `shelf`: of more left, maybe its own."""
+        """Put a class where its state belongs; into the class that is there already. `shelf`: maybe its own."""
         cpus, memory = alike.cpus, alike.memory
-        state = (alike.kind, alike.replicas, cpus, memory, alike.pids)
+        state = alike.state()
         twin = self._states.get(state)
         if twin is not None:
             alike = self._joined(alike, twin)
@@ -121,17 +142,43 @@ class Classes:
             shelf, twin.entry = twin.shelf, GONE
             shelf.gone += 1
         self._states[state] = alike
-        if shelf is None or cpus < shelf.cpus or memory < shelf.memory:
-            where = (alike.kind, size_of(cpus), size_of(memory))
-            shelf = self._shelves.get(where)
-            if shelf is None:
-                shelf = self._shelves[where] = Shelf(cpus, memory)
+        if shelf is None or not (
+            shelf.cpus <= cpus < shelf.cpus_end and shelf.memory <= memory < shelf.memory_end and shelf.kind == alike.kind
+        ):
+            shelf = self._shelf(alike)
         of_cpus, of_memory, _ = self.kinds[alike.kind].total
         one = cpus * SHARE // of_cpus if of_cpus else 0
         other = memory * SHARE // of_memory if of_memory else 0
         alike.shelf = shelf
-        alike.entry = entry = (alike.replicas, -min(one, other), next(self._serial), alike)
-        shelf.fresh.append(entry)
+        alike.entry = entry = (-alike.replicas, min(one, other), next(self._serial), alike)
+        shelf.put(entry)
+
+    def _shelf(self, alike: Alike) -> Shelf:
+        by_memory = self._shelves.setdefault(alike.kind, {}).setdefault(size_of(alike.cpus), {})
+        size = size_of(alike.memory)
+        shelf = by_memory.get(size)
+        if shelf is None:
+            shelf = by_memory[size] = Shelf(alike.kind, alike.cpus, alike.memory)
+            self._shelf_count += 1
+        return shelf
+
+    def _all_shelves(self) -> Iterator[Shelf]:
+        return (shelf for by_cpus in self._shelves.values() for some in by_cpus.values() for shelf in some.values())
+
+    def _order(self) -> None:
+        """All shelves, so that nobody has to wait for it later."""
+        for shelf in self._all_shelves():
+            shelf.take_in()
+
+    def _drop_empty_shelves(self) -> None:
+        """Once there are twice as many as were left the last time."""
+        if self._shelf_count <= self._shelves_most:
+            return
+        for by_cpus in self._shelves.values():
+            for size, some in by_cpus.items():
+                by_cpus[size] = {memory: shelf for memory, shelf in some.items() if shelf}
+        self._shelf_count = sum(1 for _ in self._all_shelves())
+        self._shelves_most = max(2 * self._shelf_count, _SHELVES_MAX)
 
     def _joined(self, alike: Alike, twin: Alike) -> Alike:
         """The larger, with the nodes of the smaller."""
@@ -150,7 +197,7 @@ class Classes:
         return twin
 
     def _unshelve(self, alike: Alike) -> None:
-        del self._states[alike.kind, alike.replicas, alike.cpus, alike.memory, alike.pids]
+        del self._states[alike.state()]
         alike.entry = GONE
         alike.shelf.gone += 1
 
@@ -198,8 +245,7 @@ class Classes:
 
     def _part(self, alike: Alike, some: list[int]) -> Alike:
         """A class of its own, not yet on a shelf, of some nodes of a class."""
-        state = (alike.kind, alike.replicas, alike.cpus, alike.memory, alike.pids)
-        part = Alike(state, sorted(some))
+        part = Alike(alike.state(), sorted(some))
         part.shelf = alike.shelf
         for i in some:
             self.where[i] = part
@@ -230,9 +276,9 @@ def size_of(amount: int) -> int:
     return bits << 2 | (amount >> (bits - 3) & 3)
 
 
-def lowest(amount: int) -> int:
-    """The smallest amount of this size."""
+def bounds(amount: int) -> tuple[int, int]:
+    """The smallest amount of this size, and the smallest of the next one."""
     if amount < 8:
-        return -(1 << 200)
+        return -(1 << 200), 8
     few = amount.bit_length() - 3
-    return amount >> few << few
+    return amount >> few << few, (amount >> few) + 1 << few

@@ -14,7 +14,7 @@ from operator import itemgetter
 from typing import Final, NamedTuple
 
 from scheduler.classes import Alike, Entry
-from scheduler.pool import Part, Pool
+from scheduler.pool import Levels, Part, Pool
 from scheduler.types import Group
 
 Best = tuple[int, ...]
@@ -52,21 +52,30 @@ class Field:
     """The nodes that one group may use (those of `kinds`, or only the `named` ones), and how many of its service each has."""
 
     def __init__(
-        self, pool: Pool, group: Group, levels: dict[int, int], kinds: Collection[int], named: list[int] | None
+        self, pool: Pool, group: Group, levels: Levels, kinds: Collection[int], named: list[int] | None
     ) -> None:
-        self.pool, self.group, self.kinds = pool, group, kinds
-        out = pool.shunned(group) | pool.clashing(group)
-        self.named = None if named is None else [i for i in named if i not in out]
-        allowed = None if self.named is None else set(self.named)
-        self.had = {
-            i: have for i, have in levels.items()
-            if have and i not in out and (pool.where[i].kind in kinds if allowed is None else i in allowed)
-        }  # fmt: skip
-        self.apart = out | self.had.keys()
+        self.pool, self.group, self.levels, self.kinds = pool, group, levels, kinds
+        self.out = pool.shunned(group) | pool.clashing(group)
+        self.named = None if named is None else [i for i in named if i not in self.out]
+        self._had: dict[int, int] | None = None
+        self._apart = self.out
+        """No fresh nodes: also those of `had`, when they have been asked for."""
+
+    def had(self) -> dict[int, int]:
+        """Its nodes that have some of the service."""
+        if self._had is None:
+            allowed = None if self.named is None else set(self.named)
+            out, where, kinds = self.out, self.pool.where, self.kinds
+            self._had = {
+                i: have for i, have in self.levels.all().items()
+                if i not in out and (where[i].kind in kinds if allowed is None else i in allowed)
+            }  # fmt: skip
+            self._apart = out | self._had.keys()
+        return self._had
 
     def rows(self) -> list[Row]:
         """All nodes that have room."""
-        return [*self._fresh(), *self._grouped(self.had.items())]
+        return [*self._fresh(), *self._grouped(self.had().items())]
 
     def capacity(self) -> int:
         return sum(row.size * row.room for row in self.rows())
@@ -81,7 +90,7 @@ class Field:
         if first:
             at = min(row.some[0] if row.some else self.pool.first_of(row.alike, 1, ())[0] for row in first)
             return (0, first[0].replicas, first[0].minus_share, at)
-        rows = self._grouped(self.had.items())
+        rows = self._grouped(self.had().items())
         return min(((row.level, row.replicas, row.minus_share, row.some[0]) for row in rows if row.some), default=None)
 
     def fill(self, count: int, *, again: bool = False) -> list[int]:
@@ -90,11 +99,11 @@ class Field:
         if not count:
             return []
         rows: list[Row]
-        if not self.apart and self.named is None and not again and not self.group.ports:
+        if not self.out and not self.levels and self.named is None and not again and not self.group.ports:
             firsts, left = self._firsts(count)
             if left <= 0:
                 return self._one_each(firsts, count)
-            rows = [Row(entry[0], entry[1], 0, self._room(entry[3], 0), entry[3].size, entry[3], None) for entry in firsts]
+            rows = [Row(-entry[0], -entry[1], 0, self._room(entry[3], 0), entry[3].size, entry[3], None) for entry in firsts]
             return self.give(rows, water_level(rows, count), count, self._rank_after)
         rows = []
         left = count
@@ -104,17 +113,17 @@ class Field:
             rows.append(row)
             left -= row.size
         if left > 0:
-            rows += self._grouped(self.had.items())
+            rows += self._grouped(self.had().items())
         return self.give(rows, water_level(rows, count) if left > 0 else 0, count, self._rank_after, again=again)
 
     def _firsts(self, count: int) -> tuple[list[Entry], int]:
         """The classes of the first ranks that have `count` nodes together, and how many are missing (0 or less: none)."""
         firsts: list[Entry] = []
-        left, replicas, minus_share = count, -1, 0
+        left, minus_replicas, share = count, 1, 0
         for entry in self.pool.walk(self.group, self.kinds):
-            if left <= 0 and (entry[0] != replicas or entry[1] != minus_share):
+            if left <= 0 and (entry[0] != minus_replicas or entry[1] != share):
                 break
-            replicas, minus_share, _, alike = entry
+            minus_replicas, share, _, alike = entry
             firsts.append(entry)
             left -= alike.size
         return firsts, left
@@ -147,8 +156,8 @@ class Field:
         order = _deal(blocks)
         if again:
             for block in blocks:
-                self.had.update(dict.fromkeys(block.nodes, -block.minus_end))
-            self.apart = self.apart | self.had.keys()
+                self.had().update(dict.fromkeys(block.nodes, -block.minus_end))
+            self._apart = self._apart | self.had().keys()
         self.pool.take(parts, self.group)
         return order
 
@@ -205,27 +214,35 @@ class Field:
     def _fresh(self) -> Iterator[Row]:
         """Nodes without a replica of the service, in rank order."""
         if self.named is not None:
-            yield from sorted(self._grouped((i, 0) for i in self.named if i not in self.had), key=itemgetter(0, 1))
+            had = self.had()
+            yield from sorted(self._grouped((i, 0) for i in self.named if i not in had), key=itemgetter(0, 1))
             return
-        apart: dict[Alike, set[int]] | None = None
-        for replicas, minus_share, _, alike in self.pool.walk(self.group, self.kinds):
+        by_class: dict[Alike, set[int]] | None = None
+        for minus_replicas, share, _, alike in self.pool.walk(self.group, self.kinds):
             some: list[int] | None = None
-            if not self.apart:
+            if not self.out and not self.levels and self._had is None:
                 pass
-            elif alike.size <= max(_FEW, 4 * len(self.apart)):
-                some = [i for i in self.pool.all_of(alike) if i not in self.apart]
+            elif alike.size <= _FEW or alike.size <= 4 * (len(self.out) + len(self.had())):
+                some = self._free(alike)
             else:
-                apart = self._by_class() if apart is None else apart
-                without = apart.get(alike)
+                by_class = self._by_class() if by_class is None else by_class
+                without = by_class.get(alike)
                 some = [i for i in self.pool.all_of(alike) if i not in without] if without else None
             size = alike.size if some is None else len(some)
             if size:
-                yield Row(replicas, minus_share, 0, self._room(alike, 0), size, alike, some)
+                yield Row(-minus_replicas, -share, 0, self._room(alike, 0), size, alike, some)
+
+    def _free(self, alike: Alike) -> list[int]:
+        """Its nodes that are not apart."""
+        members = self.pool.all_of(alike)
+        if self._had is not None:
+            return [i for i in members if i not in self._apart]
+        return [i for i in members if i not in self.out and not self.levels.of(i)]
 
     def _by_class(self) -> dict[Alike, set[int]]:
-        """The nodes that are looked at apart."""
+        """The nodes that are apart."""
         found: dict[Alike, set[int]] = {}
-        for i in self.apart:
+        for i in self._apart:
             found.setdefault(self.pool.where[i], set()).add(i)
         return found
 
@@ -238,7 +255,7 @@ class Field:
         for (level, alike), some in together.items():
             room = self._room(alike, level)
             if room:
-                found.append(Row(alike.replicas, alike.entry[1], level, room, len(some), alike, sorted(some)))
+                found.append(Row(alike.replicas, -alike.entry[1], level, room, len(some), alike, sorted(some)))
         return found
 
 

@@ -9,14 +9,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from scheduler.branches import spread_over_labels
+from scheduler.bulk import runs
 from scheduler.fill import Field
 from scheduler.filters import crowded, reason, static_reason, summary
 from scheduler.fit import best_fit, on_target
-from scheduler.pool import Pool
+from scheduler.pool import Levels, Pool
 from scheduler.target import Weights, aim, by_size, packs
 from scheduler.types import ClusterView, Group, Pairs, Placement, Refusal
+
+if TYPE_CHECKING:
+    from scheduler.columns import Columns
 
 
 def place(cluster: ClusterView, groups: Sequence[Group]) -> Placement:
@@ -69,9 +74,10 @@ def _in_order(
 ) -> list[tuple[Pairs, Short | None]]:
     """In the groups' order what each got."""
     done: dict[int, tuple[Pairs, Short | None]] = {}
-    for k in order:
-        group = groups[k]
-        done[k] = _everywhere(pool, group) if group.everywhere else _place_group(pool, group, weights)
+    for columns, run in runs(pool, groups, order):
+        for k in run:
+            group = groups[k]
+            done[k] = _everywhere(pool, group) if group.everywhere else _place_group(pool, group, weights, columns)
     return [done[k] for k in range(len(groups))]
 
 
@@ -87,7 +93,7 @@ def bound_since(pool: Pool, held: Mapping[str, tuple[str, ...]]) -> dict[str, tu
 
 def _everywhere(pool: Pool, group: Group) -> tuple[Pairs, Short | None]:
     """One replica on every node that passes. Only nodes that it should run on but cannot are refusals."""
-    existing = {pool.at[name]: 1 for name in group.existing if name in pool.at}
+    existing = Levels(pool, dict.fromkeys(group.existing, 1))
     single = replace(group, max_per_node=1)
     order = sorted(_field(pool, single, existing).fill(len(pool.nodes)))
     pairs = Pairs([0] * len(order), [pool.names[i] for i in order])
@@ -96,35 +102,39 @@ def _everywhere(pool: Pool, group: Group) -> tuple[Pairs, Short | None]:
     should = pool.eligible(replace(group, shun=()))
     if len(should) == len(order):
         return pairs, None
-    has = {*existing, *order}
+    has = {*existing.all(), *order}
     without = {i: 0 for i in should if i not in has}
     return pairs, Short(group, (0,), without) if without else None
 
 
-def _place_group(pool: Pool, group: Group, weights: Weights | None) -> tuple[Pairs, Short | None]:
-    existing = {pool.at[name]: count for name, count in group.existing.items() if count and name in pool.at}
+def _place_group(
+    pool: Pool, group: Group, weights: Weights | None, columns: Columns | None
+) -> tuple[Pairs, Short | None]:
+    """`columns`: what it is placed on, instead of the pool's classes."""
+    existing = Levels(pool, group.existing)
     pinned = group
     if group.volumes:
         tied = _tie(pool, group, existing)
         if tied is None:
-            return Pairs(), Short(group, group.slots, existing)
+            return Pairs(), Short(group, group.slots, existing.all())
         pinned = tied
     preferred, slots = _take_preferred(pool, pinned, existing)
     shape = _shape(pinned)
     if slots and not pinned.max_per_node and shape in pool.full:
-        return Pairs(*preferred), Short(group, slots, existing)
-    order = _fill(pool, pinned, existing, len(slots), weights) if slots else []
-    names = list(map(pool.names.__getitem__, order))
-    pairs = Pairs(slots[: len(order)], names)
+        return Pairs(*preferred), Short(group, slots, existing.all())
+    if columns is not None:
+        names = columns.fill(pinned, existing.all(), len(slots))
+    else:
+        names = list(map(pool.names.__getitem__, _fill(pool, pinned, existing, len(slots), weights) if slots else []))
+    pairs = Pairs(slots[: len(names)], names)
     if preferred[0]:
         pairs = Pairs([*preferred[0], *pairs.slots], preferred[1] + names)
-    if len(order) == len(slots):
+    if len(names) == len(slots):
         return pairs, None
-    for i in order:
-        existing[i] = existing.get(i, 0) + 1
+    existing.add(map(pool.at.__getitem__, names))
     if not pinned.max_per_node:
         pool.full[shape] = ""
-    return pairs, Short(group, slots[len(order) :], existing)
+    return pairs, Short(group, slots[len(names) :], existing.all())
 
 
 def _shape(group: Group) -> object:
@@ -147,13 +157,13 @@ def _explain(pool: Pool, rest: Short) -> str:
     return known
 
 
-def _fill(pool: Pool, group: Group, existing: dict[int, int], count: int, weights: Weights | None) -> list[int]:
+def _fill(pool: Pool, group: Group, existing: Levels, count: int, weights: Weights | None) -> list[int]:
     if group.strategy == "pack":
         return _pack(pool, group, existing, count, weights)
     return spread_over_labels(pool, group, existing, count) if group.spread else _field(pool, group, existing).fill(count)
 
 
-def _pack(pool: Pool, group: Group, existing: dict[int, int], count: int, weights: Weights | None) -> list[int]:
+def _pack(pool: Pool, group: Group, existing: Levels, count: int, weights: Weights | None) -> list[int]:
     """On the target first."""
     order: list[int] = []
     if weights:
@@ -161,18 +171,17 @@ def _pack(pool: Pool, group: Group, existing: dict[int, int], count: int, weight
         some = None if named is None else [i for i in named if pool.where[i].kind in kinds]
         order = on_target(Field(pool, group, existing, kinds, some), count, weights)
     if len(order) < count:
-        have = dict(existing)
-        for i in order:
-            have[i] = have.get(i, 0) + 1
+        have = existing.copy()
+        have.add(order)
         order += best_fit(_field(pool, group, have), count - len(order))
     return order
 
 
-def _field(pool: Pool, group: Group, existing: dict[int, int]) -> Field:
+def _field(pool: Pool, group: Group, existing: Levels) -> Field:
     return Field(pool, group, existing, pool.kinds_for(group), pool.named(group))
 
 
-def _take_preferred(pool: Pool, group: Group, existing: dict[int, int]) -> tuple[tuple[list[int], list[str]], Sequence[int]]:
+def _take_preferred(pool: Pool, group: Group, existing: Levels) -> tuple[tuple[list[int], list[str]], Sequence[int]]:
     """The slots whose preferred node passes with these nodes, and the other slots."""
     slots: list[int] = []
     nodes: list[str] = []
@@ -181,9 +190,9 @@ def _take_preferred(pool: Pool, group: Group, existing: dict[int, int]) -> tuple
     others: list[int] = []
     for slot, name in zip(group.slots, group.prefer, strict=True):
         i = pool.at.get(name, -1)
-        if i >= 0 and not reason(pool, i, group, existing.get(i, 0)):
+        if i >= 0 and not reason(pool, i, group, existing.of(i)):
             pool.take_one(i, group)
-            existing[i] = existing.get(i, 0) + 1
+            existing.add((i,))
             slots.append(slot)
             nodes.append(name)
         else:
@@ -197,11 +206,11 @@ def _held(pool: Pool, group: Group) -> tuple[list[tuple[str, tuple[str, ...]]], 
     return held, [node for node in held[0][1] if all(node in nodes for _, nodes in held)] if held else []
 
 
-def _tie(pool: Pool, group: Group, existing: Mapping[int, int]) -> Group | None:
+def _tie(pool: Pool, group: Group, existing: Levels) -> Group | None:
     """The group pinned to the node of its volumes (chosen now when they have none yet); None when there is no such node."""
     held, common = _held(pool, group)
     choices = [pool.at[node] for node in common if node in pool.at] if held else pool.eligible(group)
-    fit = [i for i in choices if not reason(pool, i, group, existing.get(i, 0))]
+    fit = [i for i in choices if not reason(pool, i, group, existing.of(i))]
     if not fit:
         return None
     if len(common) > 1 and len(held) == len(group.volumes):  # copies of a global service's volume: any of them will do
@@ -215,8 +224,8 @@ def _tie(pool: Pool, group: Group, existing: Mapping[int, int]) -> Group | None:
     return replace(group, node=name)
 
 
-def _tie_rank(pool: Pool, group: Group, existing: Mapping[int, int], i: int) -> tuple[int, ...]:
-    have = existing.get(i, 0)
+def _tie_rank(pool: Pool, group: Group, existing: Levels, i: int) -> tuple[int, ...]:
+    have = existing.of(i)
     preferred = bool(group.prefer) and group.prefer[0] == pool.nodes[i].name
     return (-min(pool.room_on(i, group, have), len(group.slots)), not preferred, -have, *pool.rank(i))
 

@@ -13,21 +13,54 @@ from heapq import heappush, merge
 from itertools import chain
 from typing import Final
 
-from scheduler.classes import GONE, Alike, Classes, Entry, State, size_of
+from scheduler.classes import GONE, Alike, Classes, Entry, Shelf, State, size_of
 from scheduler.filters import BY_NAME, static_passes
 from scheduler.ports import PortClaim, first_taken
-from scheduler.types import NODE_REPLICAS_MAX, ClusterView, Group, Load, NodeFacts
+from scheduler.types import NODE_REPLICAS_MAX, Amounts, ClusterView, Group, Load, NodeFacts
 
 PLENTY: Final = 1 << 60
 """Room without a limit."""
 _NONE: Final = Load()
 _SORTED_MAX: Final = 1_000
 """So many classes are sorted at once; of more only those that are asked for are."""
-_SHELVES_MAX: Final = 1_000
 _ANSWERS_MAX: Final = 1_000
 
 Part = tuple[Alike, list[int] | None, int]
 """Some nodes of a class (None: all), and how many replicas each of them gets."""
+
+class Levels:
+    """How many replicas of one service each node has. Numbers are made late: most placements ask for few of them."""
+
+    __slots__ = ("_all", "_given", "_pool")
+
+    def __init__(self, pool: Pool, given: Mapping[str, int]) -> None:
+        self._pool, self._given = pool, given
+        self._all: dict[int, int] | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._given if self._all is None else self._all)
+
+    def of(self, i: int) -> int:
+        return self._given.get(self._pool.names[i], 0) if self._all is None else self._all.get(i, 0)
+
+    def all(self) -> dict[int, int]:
+        """By number, only nodes that have some; what is changed in it counts from then on."""
+        if self._all is None:
+            at = self._pool.at
+            self._all = {at[name]: count for name, count in self._given.items() if count and name in at}
+        return self._all
+
+    def copy(self) -> Levels:
+        copy = Levels(self._pool, self._given)
+        copy._all = dict(self.all())
+        return copy
+
+    def add(self, order: Iterable[int]) -> None:
+        """One more on each of these."""
+        known = self.all()
+        for i in order:
+            known[i] = known.get(i, 0) + 1
+
 
 class Pool(Classes):
     def __init__(self, cluster: ClusterView, *, kept: bool = False) -> None:
@@ -38,25 +71,27 @@ class Pool(Classes):
         self._kind_at: dict[object, int] = {}
         self._eligible: dict[object, tuple[int, set[int]]] = {}
         self._named: dict[object, list[int]] = {}
+        self._kind_of = [self._kind(node) for node in self.nodes]
         self.targets: dict[int, int] = {}
         """Kinds that are set apart, each with the kind its nodes are of otherwise."""
         self._target_of: dict[int, int] = {}
-        self._loads = [cluster.loads.get(node.name, _NONE) for node in self.nodes]
-        self._touched: set[int] | None = None
-        self._fill()
-        self._touched = set() if kept else None
+        self._undo: list[tuple[list[int], State]] | None = None
+        """What a pass changed: nodes, and the state they were in."""
+        self._fill(cluster.loads)
+        self._undo = [] if kept else None
         self.begin(cluster.volumes, cluster.ports)
 
-    def _fill(self) -> None:
+    def _fill(self, loads: Mapping[str, Load]) -> None:
         members: dict[State, list[int]] = {}
-        for i, node in enumerate(self.nodes):
-            members.setdefault(self._state(node, self._loads[i]), []).append(i)
+        for i, name in enumerate(self.names):
+            members.setdefault(self._state(i, loads.get(name, _NONE)), []).append(i)
         places: dict[int, Alike] = {}
         for state, numbers in members.items():
             alike = Alike(state, numbers)
             self._settle(alike)
             places.update(dict.fromkeys(numbers, alike))
         self.where = [places[i] for i in range(len(self.nodes))]
+        self._order()
 
     # -- a kept account ------------------------------------------------------------------------------------------
 
@@ -68,58 +103,64 @@ class Pool(Classes):
         self._taken: dict[tuple[str, int], dict[int, list[PortClaim]]] | None = None
 
     def update(self, name: str, facts: NodeFacts, load: Load) -> None:
-        """The node is now like this."""
+        """The node is now like this. Not within a pass."""
         i = self.at[name]
         if facts is not self.nodes[i]:
             self.nodes[i] = facts
+            self._kind_of[i] = self._kind(facts)
             self._named.clear()
-        self._loads[i] = load
-        self._put(i, load)
+        self._put(i, self._state(i, load))
 
     def lend(self, name: str, load: Load) -> None:
         """For this pass only the node has this load."""
         i = self.at[name]
-        self._put(i, load)
-        if self._touched is not None:
-            self._touched.add(i)
+        if self._undo is not None:
+            self._undo.append(([i], self.where[i].state()))
+        self._put(i, self._state(i, load))
 
     def restore(self) -> None:
         """Everything as the last `update` said."""
-        for i in sorted(self._touched or ()):
-            self._put(i, self._loads[i])
-        if self._touched is not None:
-            self._touched = set()
+        before: dict[int, State] = {}
+        for some, state in reversed(self._undo or ()):  # the first one says how it was
+            before.update(dict.fromkeys(some, state))
+        for i, state in before.items():
+            self._put(i, (self.targets.get(state[0], state[0]), *state[1:]) if self.targets else state)
+        if self._undo is not None:
+            self._undo = []
         self._tidy()
 
     def _tidy(self) -> None:
         """What many passes leave behind must not pile up."""
-        if len(self._shelves) > _SHELVES_MAX:
-            self._shelves = {where: shelf for where, shelf in self._shelves.items() if shelf}
+        self._drop_empty_shelves()
         for answers in (self._eligible, self._named):
             if len(answers) > _ANSWERS_MAX:
                 answers.clear()
 
-    def _put(self, i: int, load: Load) -> None:
-        state = self._state(self.nodes[i], load)
+    def _put(self, i: int, state: State) -> None:
         old = self.where[i]
         twin = self._states.get(state)
         if twin is old:
             return
-        self._leave(old, 1)
-        if twin is None:
-            self.where[i] = alike = Alike(state, [i])
-            self._settle(alike)
-        else:
+        if twin is not None:
+            self._leave(old, 1)
             self.where[i] = twin
             heappush(twin.members, i)
             twin.size += 1
+        elif old.size == 1:
+            self._unshelve(old)
+            old.set(state)
+            self._settle(old, old.shelf)
+        else:
+            self._leave(old, 1)
+            self.where[i] = alike = Alike(state, [i])
+            self._settle(alike, old.shelf)
 
     # -- classes -------------------------------------------------------------------------------------------------
 
-    def _state(self, node: NodeFacts, load: Load) -> State:
-        total = node.total
-        pids = total.pids - load.pids if total.pids else PLENTY
-        return (self._kind(node), load.replicas, total.cpus - load.cpus, total.memory - load.memory, pids)
+    def _state(self, i: int, load: Load) -> State:
+        kind = self._kind_of[i]
+        cpus, memory, pids = self.kinds[kind].total
+        return (kind, load.replicas, cpus - load.cpus, memory - load.memory, pids - load.pids if pids else PLENTY)
 
     def _kind(self, node: NodeFacts) -> int:
         key = (
@@ -138,29 +179,41 @@ class Pool(Classes):
         """Give replicas of the group. A class that is in several parts comes with its rest (None) last."""
         cpus, memory, pids = group.reserve
         moved: list[Alike] = []
-        states, touched = self._states, set() if self._touched is None else self._touched
-        downwards = True
+        states, undo = self._states, self._undo
         for alike, some, give in parts:
+            state = alike.state()
             if some is None or len(some) == alike.size:
                 moving = alike
-                del states[alike.kind, alike.replicas, alike.cpus, alike.memory, alike.pids]
+                del states[state]
                 alike.entry = GONE
                 alike.shelf.gone += 1
             else:
                 moving = self._part(alike, some)
-            touched.update(moving.members)  # those that have left it do no harm there
+            if undo is not None:
+                undo.append((list(self.all_of(moving)), state))
             moving.replicas += give
             moving.cpus -= cpus * give
             moving.memory -= memory * give
             if moving.pids != PLENTY:
                 moving.pids -= pids * give
             moved.append(moving)
-            downwards = downwards and give > 0
             if group.ports:
                 for i in self.all_of(moving):
                     self._hold(i, group.ports)
         for alike in moved:
-            self._settle(alike, alike.shelf if downwards else None)
+            self._settle(alike, alike.shelf)
+
+    def move(self, states: Mapping[State, list[int]]) -> None:
+        """For this pass these nodes, in order, are in other states than they were."""
+        for state, some in states.items():
+            alike = Alike(state, some)
+            for i in some:
+                old = self.where[i]
+                if self._undo is not None:
+                    self._undo.append(([i], old.state()))
+                self._leave(old, 1)
+                self.where[i] = alike
+            self._settle(alike)
 
     def take_one(self, i: int, group: Group) -> None:
         self.take(((self.where[i], [i], 1),), group)
@@ -257,26 +310,44 @@ class Pool(Classes):
 
     def walk(self, group: Group, kinds: Collection[int]) -> Iterator[Entry]:
         """The classes of these kinds with some room for the group, in rank order."""
-        cpus, memory, pids = group.reserve
-        least, less = size_of(cpus), size_of(memory)
-        shelves = [
-            entries
-            for (kind, c, m), shelf in self._shelves.items()
-            if c >= least and m >= less and kind in kinds and shelf
-            for entries in shelf.ordered()
-        ]
+        shelves = self._roomy(group, kinds)
+        fresh = max((shelf.best for shelf in shelves if shelf.fresh), default=None)
+        for entry in self._in_order(shelves, group.reserve):
+            if fresh is not None and entry <= fresh:
+                break
+            yield entry
+        if fresh is not None:
+            for shelf in shelves:
+                shelf.take_in()
+            yield from (entry for entry in self._in_order(shelves, group.reserve) if entry <= fresh)
+
+    def _roomy(self, group: Group, kinds: Collection[int]) -> list[Shelf]:
+        """The shelves of these kinds that may have a class with room."""
+        cpus, memory = size_of(group.reserve.cpus), size_of(group.reserve.memory)
+        return [
+            shelf
+            for by_cpus in [self._shelves[kind] for kind in kinds if kind in self._shelves]
+            for of_cpus, by_memory in by_cpus.items() if of_cpus >= cpus
+            for of_memory, shelf in by_memory.items() if of_memory >= memory and shelf
+        ]  # fmt: skip
+
+    def _in_order(self, shelves: list[Shelf], reserve: Amounts) -> Iterator[Entry]:
+        """The best first, those that have room; without fresh ones."""
+        cpus, memory, _ = reserve
+        lists: list[list[Entry]] = []
+        for shelf in shelves:
+            some = shelf.ordered()
+            if shelf.cpus < cpus or shelf.memory < memory:
+                some = [[entry for entry in entries if _takes(entry[3], reserve)] for entries in some]
+            lists += some
         found: Iterable[Entry]
-        if sum(map(len, shelves)) <= _SORTED_MAX:
-            found = sorted(chain.from_iterable(shelves)) if len(shelves) > 1 else chain.from_iterable(shelves)
+        if len(lists) == 1:
+            found = reversed(lists[0])
+        elif sum(map(len, lists)) <= _SORTED_MAX:
+            found = sorted(chain.from_iterable(lists), reverse=True)
         else:
-            found = merge(*shelves)
-        for entry in found:
-            alike = entry[3]
-            if (
-                alike.entry is entry and (not cpus or alike.cpus >= cpus) and (not memory or alike.memory >= memory)
-                and (not pids or alike.pids >= pids) and alike.replicas < NODE_REPLICAS_MAX
-            ):  # fmt: skip
-                yield entry
+            found = merge(*map(reversed, lists), reverse=True)
+        return (entry for entry in found if entry[3].entry is entry and _takes(entry[3], reserve))
 
     # -- ports ---------------------------------------------------------------------------------------------------
 
@@ -302,3 +373,12 @@ class Pool(Classes):
         for port in ports:
             if self._taken is not None:
                 self._taken.setdefault((port.protocol, port.number), {}).setdefault(i, []).append(port)
+
+
+def _takes(alike: Alike, reserve: Amounts) -> bool:
+    """Whether each node of the class has room for one more, but for ports and the most per node."""
+    cpus, memory, pids = reserve
+    return (
+        (not cpus or alike.cpus >= cpus) and (not memory or alike.memory >= memory) and (not pids or alike.pids >= pids)
+        and alike.replicas < NODE_REPLICAS_MAX
+    )  # fmt: skip

@@ -68,7 +68,7 @@ def _cover(pool: Pool, kinds: frozenset[int], cpus: int, memory: int) -> None:
     classes = [alike for alike in pool.classes() if pool.targets.get(alike.kind, alike.kind) in kinds]
     has_cpus, has_memory = _sum((alike, alike.size) for alike in classes if alike.kind in pool.targets)
     cpus, memory = cpus - has_cpus, memory - has_memory
-    rest = [(-alike.entry[1], -alike.replicas, k) for k, alike in enumerate(classes) if alike.kind not in pool.targets]
+    rest = [(alike.entry[1], -alike.replicas, k) for k, alike in enumerate(classes) if alike.kind not in pool.targets]
     for _, equal in groupby(sorted(rest), itemgetter(0, 1)):
         if cpus <= 0 and memory <= 0:
             return

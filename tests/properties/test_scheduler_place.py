@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.constraints import parse_constraint
-from scheduler import Amounts, ClusterView, Group, Load, NodeFacts, Pool, PortClaim, Strategy, place, place_in
+from scheduler import Amounts, ClusterView, Group, Load, NodeFacts, Pool, PortClaim, Strategy, bulk, classes, place, place_in
 from scheduler.ports import first_taken
 from scheduler.types import NODE_REPLICAS_MAX
 from tests.properties.scheduler_oracle import Greedy
@@ -57,6 +58,13 @@ def groups(draw: st.DrawFn, cluster: ClusterView) -> Group:
         strategy=draw(st.sampled_from(["spread", "spread", "pack"])),
         ports=tuple(draw(st.sampled_from([(), (), draw(st.lists(CLAIMS, max_size=2))]))),
     )  # fmt: skip
+
+
+@st.composite
+def plain_groups(draw: st.DrawFn, cluster: ClusterView) -> Group:
+    """They ask for amounts and labels only."""
+    group = draw(groups(cluster))
+    return replace(group, slots=range(draw(st.integers(0, 60))), node="", spread=(), strategy="spread", ports=())
 
 
 @given(st.data())
@@ -180,3 +188,42 @@ def test_a_batch_that_packs_agrees_with_greedy_on_the_same_target(data: st.DataO
     found = place(replace(cluster, nodes=big), wanted)
     expected = Greedy(replace(cluster, nodes=big)).place(wanted)
     assert [Counter(node for _, node in pairs) for pairs in found.assigned] == expected
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_columns_give_what_classes_give_slot_by_slot(data: st.DataObject) -> None:
+    """Batches that mix what goes by columns with what goes by classes, on a kept account, pass after pass."""
+    cluster = data.draw(clusters())
+    kept = Pool(cluster, kept=True)
+    for _ in range(data.draw(st.integers(1, 3))):
+        wanted = data.draw(st.lists(groups(cluster) | plain_groups(cluster), max_size=6))
+        by_classes = place(cluster, wanted)
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("REPLICAS_MIN", "_PER_NODE_MIN"):
+                patch.setattr(bulk, name, 0)
+            patch.setattr(bulk, "_PART", 1 << 40)
+            kept.begin({}, cluster.ports)
+            assert place_in(kept, wanted) == by_classes
+            kept.restore()
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_shelves_of_many_classes_agree_with_greedy(data: st.DataObject) -> None:
+    """What came last is kept apart, and is put in order when it is asked for: over and over, on an account that is kept."""
+    nodes = [NodeFacts(f"n{i:02}", total=Amounts(63, 63)) for i in range(20)]
+    loads = {node.name: Load(data.draw(st.integers(0, 2)), data.draw(st.integers(0, 30)), i) for i, node in enumerate(nodes)}
+    cluster = ClusterView(nodes, loads)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(classes, "_YOUNG_MAX", data.draw(st.integers(0, 4)))
+        pool = Pool(cluster, kept=True)
+        for _ in range(3):
+            wanted = [
+                Group("s", range(slots), Amounts(*amounts))
+                for slots, *amounts in data.draw(st.lists(st.tuples(st.integers(1, 8), *[st.integers(0, 4)] * 2), max_size=12))
+            ]
+            pool.begin({}, {})
+            result = place_in(pool, wanted)
+            pool.restore()
+            assert [Counter(node for _, node in pairs) for pairs in result.assigned] == Greedy(cluster).place(wanted)
