@@ -24,6 +24,7 @@ from controller.agents import Agents
 from controller.api.app import make_app
 from controller.api.context import Api
 from controller.api.exec import exec_routes
+from controller.api.metrics_scaling import count as count_decisions
 from controller.api.server import ApiServer
 from controller.clock import RealClock, RealRandom
 from controller.config import Config, join_host
@@ -97,6 +98,7 @@ async def _parts(
         )  # fmt: skip
         stack.callback(parts.close)
         picture, mirror, leadership, dispatch = parts.picture, parts.mirror, parts.leadership, parts.dispatch
+        picture.subscribe(count_decisions)
         agents = Agents(picture, pki)
         stack.push_async_callback(agents.close)
         sessions = DispatchServer(dispatch, pki)

@@ -181,10 +181,11 @@ def next_node(record: LabRecord) -> tuple[str, int]:
 def controller_command(record: LabRecord, paths: LabPaths, python: str) -> tuple[str, ...]:
     """The same daemon with the same flags as on a real machine."""
     address = record.address(record.machine(CONTROLLER))
+    prometheus = ("--prometheus", record.prometheus) if record.prometheus else ()
     return (
         python, "-m", "shoal", "controller", "--data-dir", str(paths.machine_state(CONTROLLER)),
         "--api", f"{address}:{API_PORT}", "--dispatch", f"{address}:{DISPATCH_PORT}", "--advertise", address,
-        "--name", record.name, "--node-timeout", f"{record.node_timeout_s}s", "--pool", POOL,
+        "--name", record.name, "--node-timeout", f"{record.node_timeout_s}s", "--pool", POOL, *prometheus,
     )  # fmt: skip
 
 

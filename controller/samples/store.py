@@ -29,13 +29,14 @@ SERVICE_ROWS_MAX: Final = 1_500_000
 _LOOK_EVERY_S: Final = 60.0
 _TRAFFIC: Final = SERVICE_FIELDS.index("connections_per_s")
 _THROTTLED: Final = SERVICE_FIELDS.index("throttled")
-_COLUMNS: Final[dict[str, tuple[str, ...]]] = {
+COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     "cpu": ("cpu_cores",),
     "memory": ("memory_bytes",),
     "connections": ("connections_per_s",),
     "inflight": ("open",),
     "bytes": ("in_bytes_per_s", "out_bytes_per_s"),
 }
+"""What a metric of a policy is the sum of."""
 
 
 class MemorySamples:
@@ -208,7 +209,7 @@ class MemorySamples:
         steps = self._steps(self._now_ms() - 1000 * max(SERIES_S, 3 * self._step_s))
         if kind == "scrape":
             return self._told(kind, steps, self._scraped.get((service_id, query)), (0,), 1, 1.0)
-        columns = tuple(SERVICE_FIELDS.index(name) for name in _COLUMNS.get(kind, ()))
+        columns = tuple(SERVICE_FIELDS.index(name) for name in COLUMNS.get(kind, ()))
         if not columns:
             return Series(problem=f"{kind} is not measured by nodes")
         if kind not in ("cpu", "memory"):

@@ -4,30 +4,42 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.api.metrics import Facts, render
+from controller.api.metrics_scaling import Measured, count, measured
 from controller.api.tally import READY, Tally
+from controller.clock import RealClock
 from controller.decide.replicas import replica_rows
-from controller.loops.picture import KINDS, Snapshot
+from controller.loops.picture import KINDS, Change, Snapshot
 from controller.loops.views import view_of
+from controller.samples.store import MemorySamples
+from model.autoscale import Autoscale, NodeGroupSpec, ProviderSpec, ScalingMetric
 from model.documents import (
     Assigned,
     AssignedService,
     AssignmentDoc,
     DecisionDoc,
     LeaderDoc,
+    Machine,
+    MachinesDoc,
+    MetricReading,
     NodeDoc,
+    NodeGroupDoc,
     NodeHealthDoc,
     NodeInfo,
     ReplicaStatus,
+    ScaleDecision,
+    ScaleDoc,
     ServiceDoc,
     StatusDoc,
 )
 from model.spec import ContainerSpec, Mode, Resources, ServiceSpec
+from protos import node_pb2 as pb
 
 Documents = dict[str, dict[str, Any]]
 
@@ -63,8 +75,11 @@ def snapshot(documents: Documents) -> Snapshot:
 
 
 def scrape(documents: Documents, leads: bool = True, tally: Tally | None = None) -> dict[str, float]:
-    """Samples by name and labels, as they stand in the text."""
-    text = render(tally or Tally(), Facts(snapshot(documents), leads, 3)).decode()
+    return samples_of(render(tally or Tally(), Facts(snapshot(documents), leads, 3)).decode())
+
+
+def samples_of(text: str) -> dict[str, float]:
+    """By name and labels, as they stand in the text."""
     rows = re.findall(r"^(shoal_\w+(?:\{[^}]*\})?) (\S+)$", text, re.MULTILINE)
     return {name: float(value) for name, value in rows}
 
@@ -129,6 +144,85 @@ def test_only_the_leader_tells_of_the_cluster() -> None:
     assert (led["shoal_leader"], led["shoal_epoch"], led["shoal_sessions"]) == (1, 7, 3)
     assert standby["shoal_leader"] == 0
     assert not [name for name in standby if name.startswith(("shoal_service_", "shoal_nodes", "shoal_replicas"))]
+
+
+def autoscaled() -> ServiceDoc:
+    doc = service("web", 2)
+    metrics = (ScalingMetric("cpu", 0.6), ScalingMetric("connections", 50.0))
+    return replace(doc, spec=replace(doc.spec, autoscale=Autoscale(1, 9, metrics)))
+
+
+def test_what_an_autoscaler_sees_and_wants_is_told() -> None:
+    documents = cluster(autoscaled(), service("fixed", 1))
+    reading = MetricReading("connections", 150.0, 2, 3)
+    last = ScaleDecision(1, 2, 3, "more", (reading,))
+    documents["scales"] = {"web": ScaleDoc("id-web", "web", 3, failing=(("cpu", 40_000),), last=last)}
+    facts = Facts(snapshot(documents), True, 0, 42_000, {"web": Measured({"connections": 150.0}, 4)})
+    found = samples_of(render(Tally(), facts).decode())
+    replicas = {what: found[f'shoal_autoscale_replicas_{what}{{service="web"}}'] for what in ("min", "max", "wanted")}
+    assert replicas == {"min": 1, "max": 9, "wanted": 3}
+    assert found['shoal_service_held_callers{service="web"}'] == 4
+    told = {name: value for name, value in found.items() if name.startswith("shoal_autoscale_metric") and value}
+    assert told == {
+        'shoal_autoscale_metric_target{metric="cpu",service="web"}': 0.6,
+        'shoal_autoscale_metric_target{metric="connections",service="web"}': 50,
+        'shoal_autoscale_metric_value{metric="connections",service="web"}': 150,
+        'shoal_autoscale_metric_wanted{metric="connections",service="web"}': 3,
+        'shoal_autoscale_metric_failing_seconds{metric="cpu",service="web"}': 2,
+    }
+
+
+def test_what_was_known_of_an_earlier_service_of_that_name_is_not_told() -> None:
+    documents = cluster(autoscaled())
+    documents["scales"] = {"web": ScaleDoc("another", "web", 7)}
+    assert not [name for name in scrape(documents) if name.startswith("shoal_autoscale_replicas_wanted{")]
+
+
+async def test_the_newest_of_what_nodes_measure_counts() -> None:
+    clock = RealClock()
+    samples = MemorySamples(clock)
+    at_ms = int(clock.now() * 1000)
+    key = pb.ReplicaKey(service_id="id-web", slot=1, created_ms=5)
+    row = pb.ReplicaSample(key=key, cpu_cores=0.25, memory_bytes=1000)
+    flow = pb.TrafficSample(service_id="id-web", replica="web.1", connections_per_s=30.0)
+    samples.take("n1", pb.Samples(at_ms=at_ms, interval_ms=3000, replicas=[row], traffic=[flow]))
+    samples.wake("n1", "id-web", 3)
+    found = await measured(snapshot(cluster(autoscaled(), service("fixed", 1))), samples)
+    assert found == {"web": Measured({"cpu": 0.5, "connections": 30.0}, 3)}
+
+
+def test_a_groups_machines_are_told_by_state() -> None:
+    documents = cluster()
+    documents["nodegroups"] = {"g": NodeGroupDoc("1", NodeGroupSpec("g", ProviderSpec("lab"), 1, 5))}
+    machines = (Machine("g-1", "ready", 0), Machine("g-2", "ready", 0), Machine("g-3", "creating", 0))
+    documents["machines"] = {"g": MachinesDoc("1", "g", machines, back_off_until_ms=9_000)}
+    found = samples_of(render(Tally(), Facts(snapshot(documents), True, 0, 4_000)).decode())
+    assert found['shoal_node_group_machines{group="g",state="ready"}'] == 2
+    assert found['shoal_node_group_machines{group="g",state="creating"}'] == 1
+    assert (found['shoal_node_group_max{group="g"}'], found['shoal_node_group_back_off_seconds{group="g"}']) == (5, 5)
+
+
+def test_own_decisions_are_counted_once_and_others_not() -> None:
+    def told() -> dict[str, float]:
+        return {name: value for name, value in scrape(cluster(), leads=False).items() if "counted" in name}
+
+    def scale(wanted: int, before: int, at_ms: int, acted: bool = True) -> ScaleDoc:
+        return ScaleDoc("1", "counted", wanted, last=ScaleDecision(at_ms, before, wanted, "", acted=acted))
+
+    grown = scale(4, 2, 1)
+    count([Change("scales", "counted", None, grown, 1, own=True), Change("scales", "counted", None, grown, 1)])
+    count([Change("scales", "counted", grown, replace(grown, quiet_since_ms=1), 2, own=True)])
+    count([Change("scales", "counted", grown, scale(3, 4, 2), 3, own=True)])
+    count([Change("scales", "counted", grown, scale(9, 3, 3, acted=False), 3, own=True)])
+    two = MachinesDoc("1", "counted", (Machine("a", "ready", 0), Machine("b", "creating", 0)))
+    count([Change("machines", "counted", None, two, 4, own=True)])
+    count([Change("machines", "counted", two, None, 5, own=True)])
+    assert told() == {
+        'shoal_autoscale_decisions_total{direction="out",service="counted"}': 1,
+        'shoal_autoscale_decisions_total{direction="in",service="counted"}': 1,
+        'shoal_node_group_changes_total{direction="out",group="counted"}': 2,
+        'shoal_node_group_changes_total{direction="in",group="counted"}': 2,
+    }
 
 
 STATES = st.sampled_from(["", "preparing", "running", "failed", "shutdown"])
