@@ -21,6 +21,7 @@ from controller.election import Reign
 from controller.loops.dirty import EVERYTHING, dirty_nodes, dirty_services
 from controller.loops.events import EventLog, joined
 from controller.loops.loop import Loop, Shell
+from controller.loops.measuring import Measuring
 from controller.loops.picture import Change, Picture, Snapshot
 from controller.loops.scaling import ScalingLoop
 from controller.loops.shrinking import Shrinking
@@ -48,6 +49,7 @@ class Leadership:
         compared: Callable[[], Awaitable[None]],
         samples: Samples,
         queries: Queries,
+        measuring: Measuring,
     ) -> None:
         self._store = store
         self._picture = picture
@@ -67,7 +69,7 @@ class Leadership:
         self._nodes = Loop("nodes", self._decide_nodes, shell)
         self._queries = queries
         self._shrinking = Shrinking(samples)
-        self._scaling = ScalingLoop(shell, settings, samples, queries)
+        self._scaling = ScalingLoop(shell, settings, measuring)
 
     @property
     def reign(self) -> Reign | None:

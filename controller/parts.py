@@ -16,6 +16,7 @@ from controller.dispatch.floor import LATE_S
 from controller.dispatch.server import Dispatch
 from controller.election import LEADER_KEY, TTL_S, Election
 from controller.lead import Leadership
+from controller.loops.measuring import Measuring
 from controller.loops.picture import Picture
 from controller.prometheus.memory import MemoryPrometheus
 from controller.prometheus.port import Prometheus
@@ -54,9 +55,10 @@ class Parts:
         self.picture.mirror_revision = lambda: self.mirror.revision
         self.samples = MemorySamples(clock)
         queries = Queries(prometheus or MemoryPrometheus(), clock, prometheus_url, settings.scale_every_ms / 1000)
+        self.measuring = Measuring(self.samples, queries)
         self.leadership = Leadership(
             store, self.picture, clock, settings, self.mirror.wait_for, _refresher(store, self.mirror),
-            self.mirror.compared, self.samples, queries,
+            self.mirror.compared, self.samples, queries, self.measuring,
         )  # fmt: skip
         self.samples.woken = self.leadership.woken
         self.dispatch = Dispatch(

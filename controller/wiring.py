@@ -107,7 +107,7 @@ async def _parts(
         api_url = f"https://{join_host(config.advertise, listener.getsockname()[1])}"
         api = Api(
             store, picture, mirror.wait_for, clock, random, pki, agents, dispatch, settings, config.name, api_url,
-            dispatch.address, parts.gone, parts.samples,
+            dispatch.address, parts.gone, parts.samples, parts.measuring,
         )  # fmt: skip
         me = LeaderDoc(config.name, 0, api_url, dispatch.address, id=_controller_id(config.data_dir))
         server = ApiServer(make_app(api, exec_routes(api)), pki, listener)

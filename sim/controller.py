@@ -162,7 +162,7 @@ class SimController:
             api_url = f"https://{self.host}:7443"
             api = Api(
                 side, parts.picture, parts.mirror.wait_for, self.clock, self._random, NO_PKI, agents, parts.dispatch,
-                self._settings, self.name, api_url, self.address, parts.gone, parts.samples,
+                self._settings, self.name, api_url, self.address, parts.gone, parts.samples, parts.measuring,
             )  # fmt: skip
             me = LeaderDoc(self.name, 0, api_url, self.address, id=self._id)
             self._wire.listen(self.address, self.name, process, parts.dispatch.session)

@@ -19,8 +19,10 @@ from controller.api.gone import GoneServices
 from controller.api.tally import Tally
 from controller.certificates import Peer
 from controller.decide.index import Index
+from controller.decide.serving import ServingCounts
 from controller.decide.types import Settings, View
 from controller.dispatch.server import Dispatch
+from controller.loops.measuring import Measuring
 from controller.loops.picture import KINDS, Picture, Snapshot
 from controller.loops.views import view_of
 from controller.metrics import STORE_SECONDS
@@ -67,8 +69,10 @@ class Api:
     dispatch_address: str
     gone: GoneServices
     samples: Samples
+    measuring: Measuring
     board: Board = field(default_factory=Board)
     index_cache: Index = field(default_factory=Index)
+    serving: ServingCounts = field(default_factory=ServingCounts)
     claiming: asyncio.Lock = field(default_factory=asyncio.Lock)
     tally: Tally = field(default_factory=Tally)
 

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from controller.api import (
+    autoscale,
     cluster,
     connections,
     discovery,
@@ -29,6 +30,7 @@ from controller.api.schemas import (
     NodePatchBody,
     Object,
     Objects,
+    PauseBody,
     PruneBody,
     PullBody,
     ScaleBody,
@@ -70,6 +72,13 @@ SERVICES: Final = (
         reads=RUNNING,
     ),
     Route("GET", "/v1/services/{name}/traffic", published.traffic, "What was balanced to its replicas", answer=Object),
+    Route("GET", "/v1/autoscale", autoscale.list_autoscaled, "Services that scale themselves", answer=Objects, leader=True),
+    Route(
+        "GET", "/v1/autoscale/{name}", autoscale.get_autoscaled, "A policy, what it says now, what it did", answer=Object,
+        leader=True,
+    ),
+    Route("POST", "/v1/autoscale/{name}/pause", autoscale.pause, "Stops scaling in, out, or both", PauseBody, Object),
+    Route("POST", "/v1/autoscale/{name}/resume", autoscale.resume, "Scales again", answer=Object),
 )  # fmt: skip
 NODES: Final = (
     Route(

@@ -11,10 +11,12 @@ from typing import Any, Final
 
 from controller.api.context import Api
 from controller.api.port_rows import effective_ports, short_ports, vips
+from controller.decide.autoscaling import known_of, order_of
 from controller.decide.explain import Explanation, explain_replica
 from controller.decide.explain import explain_node as _explain_node
 from controller.decide.explain import explain_service as _explain_service
 from controller.decide.replicas import ReplicaRow, counts, replica_rows
+from controller.decide.scaled import policy_lines
 from controller.decide.wording import replica_name
 from controller.loops.events import in_order
 from controller.loops.picture import Snapshot
@@ -130,6 +132,7 @@ def service(api: Api, document: ServiceDoc) -> Row:
         **_service(api, document),
         "spec": codec.to_plain(spec),
         "scale": document.scale,
+        "autoscaling": _autoscaling(api, document),
         "decision": decision.sentences[-1].sentence if decision and decision.sentences else "",
         "waiting": [
             {"replica": replica_name(spec.name, slot, single=spec.single or not slot), "reason": reason}
@@ -137,6 +140,12 @@ def service(api: Api, document: ServiceDoc) -> Row:
         ],
         "notes": list(decision.notes) if decision else [],
     }
+
+
+def _autoscaling(api: Api, document: ServiceDoc) -> list[str]:
+    """Its policy in words; empty when it has none."""
+    policy, view = document.spec.autoscale, api.view()
+    return [] if policy is None else policy_lines(policy, known_of(view, document), order_of(view, document), api.now_ms())
 
 
 # ---- nodes

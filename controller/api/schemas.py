@@ -54,7 +54,10 @@ class TokenBody(Body):
 
 
 class ScaleBody(Body):
+    """`floor_s`: so long the autoscaler of a service that has one keeps at least so many; 0: not at all; None: ten minutes."""
+
     replicas: int
+    floor_s: float | None = Field(default=None, ge=0, le=30 * 86_400)
 
     @field_validator("replicas")
     @classmethod
@@ -62,6 +65,10 @@ class ScaleBody(Body):
         if not 0 <= replicas <= REPLICAS_MAX:
             raise PydanticCustomError("replicas", f"{replicas}: expected a number from 0 to {REPLICAS_MAX:,}")
         return replicas
+
+
+class PauseBody(Body):
+    direction: Literal["in", "out", "both"] = "both"
 
 
 class NodePatchBody(Body):

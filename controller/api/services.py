@@ -10,6 +10,7 @@ from controller.api import rows
 from controller.api.claims import Commit, claimed, claims
 from controller.api.connections import address_problem
 from controller.api.context import Api, Call
+from controller.api.scale_orders import set_floor
 from controller.api.schemas import ScaleBody
 from controller.decide import scales
 from controller.decide.attached import UNPLANNED, crowded
@@ -135,8 +136,11 @@ async def scale(api: Api, call: Call) -> dict[str, Any]:
             raise BadInput(problems[0], problems)
         return after
 
+    known = service_of(api, name)
+    change(known)
+    floor = await set_floor(api, known, body.replicas, body.floor_s)
     old, new, revision = await api.edit("services", name, change)
-    return {"name": name, "before": old.scale, "replicas": new.scale, "index": revision}
+    return {"name": name, "before": old.scale, "replicas": new.scale, "index": revision, **floor}
 
 
 async def stop(api: Api, call: Call) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from controller.decide.scaling.types import ScaleFacts, ScaleStep
 from controller.decide.serving import ServingCounts
 from controller.decide.types import Measured, Plan, Settings, View
 from controller.decide.wording import listed
-from model.documents import Event, ScaleDoc, ServiceDoc
+from model.documents import Event, ScaleDoc, ScaleOrderDoc, ServiceDoc
 
 _NOTHING = Measured()
 
@@ -35,9 +35,9 @@ def decide_scaling(view: View, due: Iterable[str], settings: Settings, now_ms: i
         doc = view.services.get(name)
         if doc is None or not scales_itself(doc):
             continue
-        step = decide(_facts(view, doc, counts), now_ms)
+        step = decide(facts_of(view, doc, counts), now_ms)
         wakes.append((name, max(now_ms + 1, min(step.wake_at_ms, now_ms + settings.scale_every_ms))))
-        before = _own(view, doc)
+        before = known_of(view, doc)
         after = _scaled(doc, step, now_ms)
         if step.document != before or after is not doc:
             scales.append((step.document, after))
@@ -47,19 +47,24 @@ def decide_scaling(view: View, due: Iterable[str], settings: Settings, now_ms: i
     return Plan(scales=tuple(scales), events=tuple(events), wakes=tuple(wakes), sentence=sentence)
 
 
-def _facts(view: View, doc: ServiceDoc, counts: ServingCounts) -> ScaleFacts:
+def facts_of(view: View, doc: ServiceDoc, counts: ServingCounts) -> ScaleFacts:
+    """Of a service with a policy; its load as the view has it measured."""
     assert doc.spec.autoscale is not None
     name, serving, measured = doc.spec.name, counts.of(view, doc), view.measured.get(doc.spec.name, _NOTHING)
-    order = view.scale_orders.get(name)
     return ScaleFacts(
         doc.id, name, doc.spec.autoscale, doc.scale, serving.ready, serving.starting, measured.waiting, measured.series,
-        _own(view, doc), order if order is not None and order.id == doc.id else None,
+        known_of(view, doc), order_of(view, doc),
     )  # fmt: skip
 
 
-def _own(view: View, doc: ServiceDoc) -> ScaleDoc | None:
+def known_of(view: View, doc: ServiceDoc) -> ScaleDoc | None:
     known = view.scales.get(doc.spec.name)
     return known if known is not None and known.id == doc.id else None
+
+
+def order_of(view: View, doc: ServiceDoc) -> ScaleOrderDoc | None:
+    order = view.scale_orders.get(doc.spec.name)
+    return order if order is not None and order.id == doc.id else None
 
 
 def _scaled(doc: ServiceDoc, step: ScaleStep, now_ms: int) -> ServiceDoc:

@@ -10,9 +10,11 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from controller.decide.autoscaling import known_of, order_of
 from controller.decide.batch import Batch
 from controller.decide.ports import ports_of, published
 from controller.decide.replicas import ReplicaRow, counts, replica_rows
+from controller.decide.scaled import policy_lines
 from controller.decide.types import Settings, View
 from controller.decide.wording import counted, listed, spread_of
 from controller.decide.work import Work, begin
@@ -41,6 +43,8 @@ def explain_service(view: View, name: str, settings: Settings, now_ms: int) -> E
         raise NotFound(f"service {name} does not exist")
     rows, count = replica_rows(view, service=name), counts(view, doc)
     lines = [_why_count(doc)]
+    if doc.spec.autoscale is not None:
+        lines += policy_lines(doc.spec.autoscale, known_of(view, doc), order_of(view, doc), now_ms)
     placed = [row.node for row in rows if row.node]
     if placed:
         lines.append(f"on nodes: {spread_of(placed)}")
@@ -108,6 +112,8 @@ def _why_count(doc: ServiceDoc) -> str:
         return "global: one replica on every eligible node"
     if doc.spec.single:
         return "a single container: one replica"
+    if doc.spec.autoscale is not None and doc.spec.autoscale.mode == "on":
+        return f"{counted(doc.scale)} wanted by its autoscaler"
     source = "as the file says" if doc.scale == doc.spec.replicas else f"the file says {doc.spec.replicas}, it was scaled since"
     return f"{counted(doc.scale)} wanted: {source}"
 

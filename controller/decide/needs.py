@@ -89,7 +89,7 @@ def _scale_in(batch: Batch, work: Work) -> None:
     excess = 0 if work.everywhere else len(slots) - work.doc.scale
     if excess <= 0:
         return
-    chosen = victims.choose(slots, excess, batch.index.loads, batch.view.busy.get(work.name))
+    chosen = victims.choose(slots, excess, batch.index.loads, batch.view.busy.get(work.name, {}))
     gone = [_drop_slot(batch, work, key)[0] for key in chosen]
     names = listed([work.named(held) for held in sorted(gone, key=lambda held: held.replica.slot)])
     work.parts.append(("scaled", f"scaled in to {counted(work.doc.scale)}: removed {names}"))

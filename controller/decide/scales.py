@@ -6,6 +6,7 @@ policy's bounds are kept to. Whose policy was taken out of the file keeps the co
 
 from __future__ import annotations
 
+from controller.decide.scaling.bounds import reach
 from model.autoscale import Autoscale
 from model.documents import ServiceDoc
 from model.spec import ServiceSpec
@@ -27,6 +28,5 @@ def clamped(policy: Autoscale, count: int) -> int:
     that only recommends, or is off, changes nothing."""
     if policy.mode != "on":
         return count
-    low = min([policy.min, *(row.min for row in policy.schedules if row.min is not None)])
-    high = max([policy.max, *(row.max for row in policy.schedules if row.max is not None)])
-    return min(max(count, low), high)
+    least, most = reach(policy)
+    return min(max(count, least), most)

@@ -23,7 +23,7 @@ def dirty_services(changes: Iterable[Change], snapshot: Snapshot) -> list[str]:
     """Names of services, in the order of the changes."""
     names: dict[str, None] = {}
     for change in changes:
-        if change.kind == "services" or (change.kind == "svcplans" and not change.own):
+        if change.kind in ("services", "scaleorders") or (change.kind == "svcplans" and not change.own):
             names[change.name] = None
         elif change.kind == "status":
             names.update(dict.fromkeys(_of_status(change, snapshot)))

@@ -11,15 +11,11 @@ from dataclasses import replace
 from typing import Final
 
 from controller.decide.autoscaling import decide_scaling, scales_itself
-from controller.decide.scaling.types import Series
 from controller.decide.serving import ServingCounts
-from controller.decide.types import Measured, Plan, Settings, View
+from controller.decide.types import Plan, Settings, View
 from controller.loops.loop import Loop, Shell
+from controller.loops.measuring import Measuring
 from controller.loops.picture import Change, Snapshot
-from controller.prometheus.queries import Queries
-from controller.samples.port import Samples
-from model.autoscale import ScalingMetric
-from model.autoscale_check import whole_of
 from model.documents import ServiceDoc
 
 SERVICES_A_PASS: Final = 100
@@ -28,11 +24,10 @@ SERVICES_A_PASS: Final = 100
 class ScalingLoop(Loop):
     """`reload` when a reign begins, `take` every change, `wake` when somebody calls; `run` as every loop."""
 
-    def __init__(self, shell: Shell, settings: Settings, samples: Samples, queries: Queries) -> None:
+    def __init__(self, shell: Shell, settings: Settings, measuring: Measuring) -> None:
         super().__init__("scaling", self._decide_scaling, shell)
         self._settings = settings
-        self._samples = samples
-        self._queries = queries
+        self._measuring = measuring
         self._counts = ServingCounts()
         self._names: dict[str, str] = {}
         """Service id -> name, of those that scale themselves."""
@@ -64,19 +59,8 @@ class ScalingLoop(Loop):
     def _look(self, snapshot: Snapshot, dirty: tuple[str, ...]) -> View:
         services = snapshot.of("services")
         due = (services.get(name) for name in dirty[:SERVICES_A_PASS])
-        measured = {doc.spec.name: self._measured(doc) for doc in due if doc is not None and doc.spec.autoscale is not None}
+        measured = {doc.spec.name: self._measuring.of(doc) for doc in due if doc is not None}
         return replace(super()._look(snapshot, dirty), measured=measured)
-
-    def _measured(self, doc: ServiceDoc) -> Measured:
-        assert doc.spec.autoscale is not None
-        series = {metric.name: self._series(doc, metric) for metric in doc.spec.autoscale.metrics}
-        return Measured(series, self._samples.waiting(doc.id))
-
-    def _series(self, doc: ServiceDoc, metric: ScalingMetric) -> Series:
-        if metric.kind == "prometheus":
-            return self._queries.series(metric.url, metric.query)
-        whole = whole_of(metric.kind, doc.spec.reservations, doc.spec.container.limits)
-        return self._samples.series(doc.id, metric.kind, whole, metric.query)
 
     def _decide_scaling(self, view: View, dirty: tuple[str, ...], now_ms: int) -> Plan:
         plan = decide_scaling(view, dirty[:SERVICES_A_PASS], self._settings, now_ms, self._counts)

@@ -12,7 +12,10 @@ from controller.api.context import Api, Call
 from controller.api.gone import GoneServices
 from controller.clock import RealClock, RealRandom
 from controller.decide.types import Settings
+from controller.loops.measuring import Measuring
 from controller.loops.picture import Picture
+from controller.prometheus.memory import MemoryPrometheus
+from controller.prometheus.queries import Queries
 from controller.samples.store import MemorySamples
 from controller.store.memory import MemoryStore
 from controller.store.mirror import Mirror
@@ -34,9 +37,11 @@ async def controllers(count: int) -> AsyncIterator[list[Api]]:
             picture.mirror_revision = partial(getattr, mirror, "revision")
             tasks.append(group.create_task(mirror.run()))
             await mirror.wait_for(1)
+            samples = MemorySamples(RealClock())
             apis.append(Api(
                 store, picture, mirror.wait_for, RealClock(), RealRandom(), NOTHING, NOTHING, NOTHING, Settings(),
-                f"c{number}", "", "", GoneServices(), MemorySamples(RealClock()),
+                f"c{number}", "", "", GoneServices(), samples,
+                Measuring(samples, Queries(MemoryPrometheus(), RealClock())),
             ))  # fmt: skip
         yield apis
         for task in tasks:
