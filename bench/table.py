@@ -24,6 +24,7 @@ BENCHES: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
     "network": ("What the network costs, in a lab of two nodes", ("--rounds", "1")),
     "balance": ("The load balancer of one node", ("--rounds", "10")),
     "names": ("The name server of one node", ("--rounds", "1")),
+    "sampling": ("What measuring costs, on a node of 200 containers and in the controller", ()),
     "scheduler": ("The scheduler at scale, CPU seconds", ()),
     "decide": ("One decision beside 10,000 services of 10 replicas on 1,000 nodes, CPU time", ()),
     "control_plane": (

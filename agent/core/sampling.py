@@ -11,6 +11,7 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import isnan, nan
 from typing import Final
 
@@ -19,7 +20,7 @@ from agent.core.scraping import EVERY_S as SCRAPE_EVERY_S
 from agent.core.scraping import Scraper
 from agent.network.balance_port import Traffic
 from agent.plan import samples as plan
-from agent.plan.records import Life
+from agent.plan.records import Life, ReplicaId, sandbox_id
 from agent.plan.samples import Counters, Link, MachineCounters, Moment
 from model.ports import Clock
 from protos import node_pb2 as pb
@@ -132,13 +133,19 @@ class Sampler:
         )  # fmt: skip
         key = row.key
         key.service_id, key.slot, key.created_ms = life.id.service_id, life.id.slot, life.id.created_ms
-        for name, value in self._scraper.values(life.id).items():
-            row.metrics.add(name=name, value=value)
+        if life.spec.metrics is not None:
+            for name, value in self._scraper.values(life.id).items():
+                row.metrics.add(name=name, value=value)
+
+
+@lru_cache(maxsize=4096)
+def _links_of(replica: ReplicaId) -> str:
+    return plan.sandbox_link(sandbox_id(replica))
 
 
 def _network(life: Life, before: Reading, after: Reading, seconds: float) -> tuple[float, float]:
     """Received and sent per second; of a container without links of its own nothing."""
-    links = plan.sandbox_link(life.sandbox)
+    links = _links_of(life.id)
     was, now = before.sandboxes.get(links, _NO_LINK), after.sandboxes.get(links, _NO_LINK)
     return plan.rate(was.rx_bytes, now.rx_bytes, seconds), plan.rate(was.tx_bytes, now.tx_bytes, seconds)
 

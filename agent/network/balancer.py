@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 RETRY_MAX_S: Final = 30.0
 OWED_MAX: Final = 1_000
 OPEN_LOOK_SHARE: Final = 100
+_NO_COUNT: Final = (0, 0)
 _ROUTE_LOCALNET: Final = Path("/proc/sys/net/ipv4/conf/all/route_localnet")
 
 Say = Callable[[str, str, str], None]
@@ -349,17 +350,13 @@ def _summed(
     by_replica: dict[Row, list[str]] = {}
     for address, row in rows.items():
         by_replica.setdefault(row, []).append(address)
+    begun, to, back = (found[name] for name in COUNTERS)
     for row, addresses in by_replica.items():
-        begun, to, back = ([found[name].get(address, (0, 0)) for address in addresses] for name in COUNTERS)
-        yield Traffic(
-            row.service_id,
-            row.service,
-            row.replica,
-            row.address,
-            connections=sum(packets for packets, _ in begun),
-            packets_in=sum(packets for packets, _ in to),
-            bytes_in=sum(size for _, size in to),
-            packets_out=sum(packets for packets, _ in back),
-            bytes_out=sum(size for _, size in back),
-            open=sum(still_open.get(address, 0) for address in addresses) if still_open else 0,
-        )
+        first, *six = addresses
+        counts = [*begun.get(first, _NO_COUNT), *to.get(first, _NO_COUNT), *back.get(first, _NO_COUNT)]
+        for address in six:
+            more = (*begun.get(address, _NO_COUNT), *to.get(address, _NO_COUNT), *back.get(address, _NO_COUNT))
+            counts = [one + other for one, other in zip(counts, more, strict=True)]
+        connections, _, packets_in, bytes_in, packets_out, bytes_out = counts
+        open_now = sum(still_open.get(address, 0) for address in addresses) if still_open else 0
+        yield Traffic(*row, connections, packets_in, bytes_in, packets_out, bytes_out, open_now)

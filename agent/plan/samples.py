@@ -21,6 +21,8 @@ V1_SAMPLED: Final = (
 V2_SAMPLED: Final = (
     ("", "cpu.stat"), ("", "memory.current"), ("", "memory.stat"), ("", "pids.current"), ("", "io.stat"),
 )  # fmt: skip
+_QUICK: Final = {1: (0, 2, 5), 2: (0, 1, 4)}
+"""Those with what is used of CPU, memory and disks."""
 CLOCK_SET_S: Final = 1.0
 """The clock may differ by so much from the time that has passed between two readings; more, and it was set."""
 _LINK: Final = re.compile(rb"^ *([^\s:]+): *(\d+)(?: +\d+){7} +(\d+)", re.MULTILINE)
@@ -106,6 +108,12 @@ def counters_v2(texts: Sequence[bytes]) -> Counters:
         _sum(_V2_READ, io),
         _sum(_V2_WRITE, io),
     )
+
+
+def quick_files(texts: Sequence[bytes], version: int) -> tuple[int, ...]:
+    """Places of the files that change from one second to the next; v1 tells of throttling apart, where there is a limit."""
+    limited = version == 1 and _named(texts[1], b"nr_periods ") > 0
+    return (*_QUICK[version], 1) if limited else _QUICK[version]
 
 
 def _number(text: bytes) -> int:

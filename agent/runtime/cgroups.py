@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import signal
 import time
@@ -17,11 +18,13 @@ from typing import Final, Protocol
 
 from agent.plan.cgroups import V1_FILES, V2_FILES, usage_v1, usage_v2
 from agent.plan.container import Usage
-from agent.plan.samples import V1_SAMPLED, V2_SAMPLED, Counters, counters_v1, counters_v2
+from agent.plan.samples import V1_SAMPLED, V2_SAMPLED, Counters, counters_v1, counters_v2, quick_files
 from model.errors import RuntimeFailed
 
 ROOT: Final = Path("/sys/fs/cgroup")
 _READ_BYTES: Final = 8192
+_SELECTABLE: Final = 1024
+_ALL_EVERY: Final = 5
 _NONE: Final = -1
 """No descriptor."""
 _EMPTY_WAIT_S: Final = 0.002
@@ -55,8 +58,11 @@ class UsageFiles:
         self._fds: dict[str, int] = {}
         for name, path in files:
             with contextlib.suppress(OSError):
-                self._fds[name] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                self._fds[name] = _open(path)
         self._sampled = tuple(self._fds.get(name, _NONE) for _, name in (V1_SAMPLED if version == 1 else V2_SAMPLED))
+        self._texts: list[bytes] = []
+        self._quick: tuple[int, ...] = ()
+        self._turn = sum(self._fds.values())  # not all containers' at the same time
 
     def read(self, at: float) -> Usage | None:
         """None when the cgroup is gone."""
@@ -69,14 +75,22 @@ class UsageFiles:
         return usage_v1(texts, at) if self._version == 1 else usage_v2(texts, at)
 
     def sample(self) -> Counters | None:
-        """Fewer files, and of each only what counts: 20 us. None when the cgroup is gone."""
+        """Fewer files, and of each only what counts: 5 to 10 us. What changes slowly, or hardly matters, is read every fifth
+        time: memory.stat alone costs more than all others together. None when the cgroup is gone."""
+        self._turn += 1
+        every = not self._texts or self._turn % _ALL_EVERY == 0
         try:
-            texts = [os.pread(fd, _READ_BYTES, 0) if fd != _NONE else b"" for fd in self._sampled]
+            if every:
+                self._texts = [_contents(fd) for fd in self._sampled]
+                self._quick = quick_files(self._texts, self._version)
+            else:
+                for at in self._quick:
+                    self._texts[at] = _contents(self._sampled[at])
         except OSError:
             return None
-        if not any(texts):
+        if not any(self._texts):
             return None
-        return counters_v1(texts) if self._version == 1 else counters_v2(texts)
+        return counters_v1(self._texts) if self._version == 1 else counters_v2(self._texts)
 
     def close(self) -> None:
         for fd in self._fds.values():
@@ -147,6 +161,22 @@ class CgroupV2:
 
 def cgroup_driver(root: Path = ROOT) -> CgroupDriver:
     return CgroupV2(root) if (root / "cgroup.controllers").exists() else CgroupV1(root)
+
+
+def _contents(fd: int) -> bytes:
+    return os.pread(fd, _READ_BYTES, 0) if fd != _NONE else b""
+
+
+def _open(path: Path) -> int:
+    """With a large number where there is room: there are many of these, and a library that waits by select(2), as that of
+    nftables does, ends the process when its own is over 1,023."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _SELECTABLE)
+    except OSError:
+        return os.dup(fd)
+    finally:
+        os.close(fd)
 
 
 def _enable(directory: Path, controller: str) -> None:

@@ -39,6 +39,12 @@ def test_files_that_are_not_there_count_as_nothing() -> None:
     assert counters_v2((b"",) * 5) == Counters(0.0, 0, 0, 0, 0, 0, 0)
 
 
+def test_files_that_are_read_every_time() -> None:
+    assert samples.quick_files(V2, 2) == (0, 1, 4)
+    assert samples.quick_files(V1, 1) == (0, 2, 5, 1), "it has a limit of CPU"
+    assert samples.quick_files((b"", b"nr_periods 0\n", b"", b"", b"", b""), 1) == (0, 2, 5)
+
+
 def test_what_was_used_between_two_readings() -> None:
     before, after = Counters(10.0, 100, 10, 5, 1, 1000, 2000), Counters(12.0, 120, 15, 7, 3, 1500, 6000)
     assert used(before, after, 2.0) == (1.0, 0.25, 7, 3, 250.0, 2000.0)

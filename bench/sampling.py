@@ -1,0 +1,229 @@
+"""What measuring costs: `python -m bench.sampling [--containers 200] [--samples 20]`. Needs root.
+
+Measured: CPU of one sample of a node whose containers each have a cgroup with a process in it, a link, and an endpoint that the
+load balancer counts for: reading, reckoning and encoding, with the real files and tables in a network namespace of its own. And
+the controller's side: CPU of one row taken, and of what the autoscaler reads of one service.
+
+Rules: CPU seconds, not wall time. What is made in cgroups goes with this process, however that ends: a second one waits for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ctypes
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, cast
+
+from agent.core.clock import RealClock
+from agent.core.ports import Ports
+from agent.core.runner import Runner
+from agent.core.sampling import Sampler
+from agent.network.balancer import KernelBalancer
+from agent.network.nfnl import Conntrack
+from agent.network.nft import Nft
+from agent.plan.names import EndpointName, EndpointsMessage, ServiceNames
+from agent.plan.network import LinkPlan, veth_name
+from agent.plan.records import Life, ReplicaId
+from agent.plan.samples import Counters
+from agent.runtime.cgroups import UsageFiles, cgroup_driver
+from agent.runtime.machine import MachineFiles
+from bench import figures
+from controller.samples.store import MemorySamples
+from model.spec import ContainerSpec, ServiceSpec
+from protos import node_pb2 as pb
+
+_CLONE_NEWNET: Final = 0x40000000
+NET: Final = "shop_default"
+PLAN: Final = LinkPlan(NET, "shb-1", "", "10.64.1.1/24", "shx-1", 1, subnet="10.64.0.0/12")
+SPEC: Final = ServiceSpec("shop_web", ContainerSpec("web"))
+SERVICES: Final = 20
+
+
+class Runtime:
+    """The part of a runtime that is measured: real files of real cgroups."""
+
+    def __init__(self, parent: str, ids: Iterable[str]) -> None:
+        driver = cgroup_driver()
+        self._files: dict[str, UsageFiles] = {one: driver.open_usage(f"/{parent}/{one}") for one in ids}
+
+    def sampled(self, container_ids: Iterable[str]) -> dict[str, Counters]:
+        found = {one: self._files[one].sample() for one in container_ids}
+        return {one: counters for one, counters in found.items() if counters is not None}
+
+
+@dataclass
+class Core:
+    lives: dict[ReplicaId, Life] = field(default_factory=dict)
+
+
+@dataclass
+class Node:
+    core: Core
+    ports: Ports
+
+
+def cpu_s() -> float:
+    return time.process_time()
+
+
+def lives(count: int) -> dict[ReplicaId, Life]:
+    ids = [ReplicaId(f"{number % SERVICES:016x}", number // SERVICES + 1, 1, 1) for number in range(count)]
+    found = (Life(key, SPEC, f"shop_web.{key.slot}", stage="running", container_id=f"c{n}") for n, key in enumerate(ids))
+    return {life.id: life for life in found}
+
+
+def links(found: dict[ReplicaId, Life]) -> None:
+    """A link for each, as the host sees them."""
+    batch = "".join(f"link add {veth_name(life.sandbox, 0)} type veth\n" for life in found.values())
+    subprocess.run(["ip", "-batch", "-"], input=batch, text=True, check=True)
+
+
+async def balancer(count: int) -> KernelBalancer:
+    made = KernelBalancer(Nft(), "n1", Conntrack(), RealClock(), lambda *_: None)
+    await made.open()
+    made.networks({NET: PLAN})
+    services = []
+    for number in range(SERVICES):
+        rows = [
+            EndpointName(f"shop_s{number}.{slot}", f"10.64.{number}.{slot}", "n1", network=NET)
+            for slot in range(1, count // SERVICES + 1)
+        ]
+        services.append(ServiceNames(str(number), f"shop_s{number}", endpoints=tuple(rows), vip=f"10.79.0.{number + 1}"))
+    made.take(EndpointsMessage(NET, True, tuple(services), number=1))
+    await made.applied(0)
+    return made
+
+
+async def measure(parent: str, count: int, samples: int) -> None:
+    found = lives(count)
+    runtime = Runtime(parent, [life.container_id for life in found.values()])
+    machine = MachineFiles(Path("/"), "", cgroup_driver())
+    balance = await balancer(count)
+    nothing: Any = None
+    ports = Ports(cast(Any, runtime), nothing, nothing, nothing, Path("/"), balance=balance, machine=machine)
+    node = Node(Core(found), ports)
+    sampler = Sampler(cast(Runner, node), RealClock())
+    costs: list[float] = []
+    parts: dict[str, float] = {}
+    before, size = cpu_s(), 0
+    async for message in sampler.every(0.1):
+        size = len(pb.FromNode(samples=message).SerializeToString())
+        assert len(message.replicas) == count, f"{len(message.replicas)} of {count} replicas were measured"
+        costs.append(cpu_s() - before)
+        if len(costs) == samples:
+            break
+        before = cpu_s()
+    ids = [life.container_id for life in found.values()]
+    parts["cgroups"] = spent(lambda: runtime.sampled(ids))
+    parts["machine and links"] = spent(machine.read)
+    begin = cpu_s()
+    for _ in range(10):
+        await balance.load()
+    parts["load balancer"] = (cpu_s() - begin) / 10
+    costs.sort()
+    figures.add(f"a sample of {count} containers, CPU", 1000 * costs[len(costs) // 2], "ms")
+    figures.add(f"a sample of {count} containers on the wire", size / 1000, "kB")
+    middle, least, most = (1000 * costs[place] for place in (len(costs) // 2, 0, -1))
+    print(f"a sample: {middle:.2f} ms CPU ({least:.2f} to {most:.2f}), {size} bytes")
+    for name, cost in parts.items():
+        figures.add(f"of it: {name}, CPU", 1000 * cost, "ms")
+        print(f"  {name}: {1000 * cost:.2f} ms")
+    await balance.close(remove=True)
+    machine.close()
+
+
+def spent(work: Any, times: int = 10) -> float:
+    begin = cpu_s()
+    for _ in range(times):
+        work()
+    return (cpu_s() - begin) / times
+
+
+def store(nodes: int = 200, replicas: int = 50, seconds: int = 60) -> None:
+    """A minute of samples as the leader takes them."""
+    clock = RealClock()
+    samples = MemorySamples(clock)
+    begin_ms = int(clock.now() * 1000) - seconds * 1000
+    messages = [
+        pb.Samples(
+            interval_ms=1000,
+            node=pb.NodeSample(cpu_cores=1.0, memory_bytes=1 << 30),
+            replicas=[
+                pb.ReplicaSample(
+                    key=pb.ReplicaKey(service_id=f"s{slot % 20}", slot=node * replicas + slot + 1), cpu_cores=0.5,
+                    memory_bytes=1 << 26,
+                )
+                for slot in range(replicas)
+            ],
+            traffic=[
+                pb.TrafficSample(service_id=f"s{slot % 20}", replica=f"web.{node * replicas + slot + 1}", connections_per_s=3.0)
+                for slot in range(replicas)
+            ],
+        )
+        for node in range(nodes)
+    ]  # fmt: skip
+    begin = cpu_s()
+    for second in range(1, seconds + 1):
+        for node, message in enumerate(messages):
+            message.at_ms = begin_ms + second * 1000
+            samples.take(f"n{node}", message)
+    row_us = 1e6 * (cpu_s() - begin) / (nodes * seconds * (2 * replicas + 1))
+    figures.add("a row taken by the controller, CPU", row_us, "us")
+    series_ms = 1000 * spent(lambda: samples.series("s1", "cpu", 1.0), 20)
+    figures.add("a sensor of one service as the autoscaler reads it, CPU", series_ms, "ms")
+    print(f"controller: {row_us:.2f} us a row; a sensor of one service: {series_ms:.3f} ms")
+
+
+def make_cgroups(parent: str, count: int) -> None:
+    driver = cgroup_driver()
+    driver.prepare(parent)
+    top = Path("/sys/fs/cgroup")
+    roots = [top] if driver.version == 2 else [tree for tree in top.iterdir() if (tree / parent).is_dir()]
+    for number in range(count):
+        folders = [root / parent / f"c{number}" for root in roots]
+        for folder in folders:
+            folder.mkdir()
+            for name in ("cpuset.cpus", "cpuset.mems"):
+                if driver.version == 1 and (folder / name).exists():
+                    (folder / name).write_text((folder.parent / name).read_text())
+        process = subprocess.Popen(["sleep", "1000"], stdin=subprocess.DEVNULL)
+        for folder in folders:
+            (folder / "cgroup.procs").write_text(str(process.pid))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--containers", type=int, default=200)
+    parser.add_argument("--samples", type=int, default=20)
+    parser.add_argument("--clean", default="", help=argparse.SUPPRESS)
+    words = parser.parse_args()
+    if words.clean:
+        sys.stdin.buffer.read()  # until the one that measures is gone
+        cgroup_driver().remove(f"/{words.clean}")
+        return
+    parent = f"shoal-bench-{os.getpid()}"
+    cleaner = subprocess.Popen(
+        [sys.executable, "-m", "bench.sampling", "--clean", parent], stdin=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET) != 0:
+            sys.exit("a network namespace of its own is needed: run it as root")
+        make_cgroups(parent, words.containers)
+        links(lives(words.containers))
+        asyncio.run(measure(parent, words.containers, words.samples))
+        store()
+    finally:
+        assert cleaner.stdin is not None
+        cleaner.stdin.close()
+        cleaner.wait(60)
+
+
+if __name__ == "__main__":
+    figures.run(main)
