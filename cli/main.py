@@ -22,6 +22,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "config": ("cli.config:config_command", "print the resolved Compose model"),
     "stack": ("cli.stack:stack_command", "list, show and remove stacks"),
     "service": ("cli.service:service_command", "list, inspect, scale, follow and remove services"),
+    "scale": ("cli.service:scale", "set the number of replicas of services"),
+    "autoscale": ("cli.autoscale:autoscale_command", "services that scale themselves: list, explain, pause, replay"),
     "ps": ("cli.ps:ps_command", "list replicas"),
     "top": ("cli.top:top_command", "nodes and services live: CPU, memory, load"),
     "stats": ("cli.stats:stats_command", "what containers use: CPU, memory, network, disk"),

@@ -74,14 +74,17 @@ def inspect_service(service: tuple[str, ...], output: str) -> None:
 
 @service_command.command("scale", help="Set the number of replicas: SERVICE=N ...")
 @click.argument("scales", nargs=-1, required=True, metavar="SERVICE=N...")
+@click.option("--floor-for", default="", metavar="TIME", help="how long an autoscaler keeps at least so many (default 10m; 0s)")
 @wait_option
 @timeout_option
-def scale(scales: tuple[str, ...], no_wait: bool, timeout: float) -> None:
+def scale(scales: tuple[str, ...], floor_for: str, no_wait: bool, timeout: float) -> None:
     wanted = dict(map(parse_scale, scales))
+    body = {"floor_s": parse_time(floor_for)} if floor_for else {}
     with connected() as client:
         for name, replicas in wanted.items():
-            answer = client.post(f"/v1/services/{name}/scale", {"replicas": replicas})
-            click.echo(f"{name} scaled from {answer['before']} to {answer['replicas']}")
+            answer = client.post(f"/v1/services/{name}/scale", {"replicas": replicas, **body})
+            floor = f"; its autoscaler keeps at least {answer['floor']} until {answer['floor_until']}"
+            click.echo(f"{name} scaled from {answer['before']} to {answer['replicas']}{floor if answer['floor'] else ''}")
         if not no_wait:
             until_running(client, wanted, timeout_s=timeout)
 
@@ -92,6 +95,16 @@ def parse_scale(word: str) -> tuple[str, int]:
     if not mark or not name or not number.isdecimal():
         raise BadInput(f"scale {word!r}: expected SERVICE=NUMBER, such as shop_web=10")
     return name, int(number)
+
+
+def parse_time(word: str) -> float:
+    """`90s`, `10m` in seconds."""
+    from model.compose.scalars import parse_duration_ns
+
+    found = parse_duration_ns(word)
+    if found is None or found < 0:
+        raise BadInput(f"time {word!r}: expected a time such as 10m or 90s")
+    return found / 1e9
 
 
 @service_command.command("rm", help="Remove services and their replicas.")
