@@ -1,0 +1,1 @@
+"""Grafana dashboards, written by a program so that they stay alike and can be checked."""
