@@ -15,7 +15,7 @@ from starlette.requests import Request
 
 from controller.api import cluster, connections, networks, nodes, services, stacks, volumes
 from controller.api.context import Api, Call
-from controller.api.schemas import ConnectBody, DisconnectBody, JoinBody, NodeInfoBody, NodePatchBody, ScaleBody
+from controller.api.schemas import ConnectBody, DisconnectBody, JoinBody, NodeInfoBody, NodePatchBody, PruneBody, ScaleBody
 from model import codec
 from model.documents import Availability, NodeDoc, NodeInfo, ServiceDoc, prefix
 from model.spec import NetworkSpec, ServiceSpec
@@ -43,11 +43,15 @@ async def nothing_to_see(api: Api) -> None:
 
 
 class Deeds:
-    """Makes them; what they are told goes into `wanted`. `rejoined(node, serial, id)`: the machine may begin anew."""
+    """Makes them; what they are told goes into `wanted`. `rejoined(node, serial, id)`: the machine may begin anew;
+    `volume_removed(name)`: that was accepted."""
 
-    def __init__(self, wanted: Wanted, rejoined: Callable[[str, str, str], None]) -> None:
+    def __init__(
+        self, wanted: Wanted, rejoined: Callable[[str, str, str], None], volume_removed: Callable[[str], None]
+    ) -> None:
         self._wanted = wanted
         self._rejoined = rejoined
+        self._volume_removed = volume_removed
 
     # ---- stacks and services
 
@@ -145,8 +149,15 @@ class Deeds:
             self._wanted.networks[name] = None
 
     def remove_volume(self, name: str) -> Deed:
+        def told(answer: Any) -> None:
+            self._volume_removed(name)
+
         work = call(volumes.remove_volume, None, {"force": False}, name=name)
-        return Deed(f"volume/{name}", "remove", work, pass_over, nothing_to_see)
+        return Deed(f"volume/{name}", "remove", work, told, nothing_to_see)
+
+    def prune_volumes(self) -> Deed:
+        """Those that have no name and that nobody uses."""
+        return Deed("", "prune volumes", call(volumes.prune_volumes, PruneBody()), pass_over, nothing_to_see)
 
     # ---- nodes
 

@@ -5,7 +5,7 @@ Rules:
   nothing is ready, time jumps to the next timer.
 - Whose callback it is (process.py) is read from its context: a paused process's is set aside, a dead one's never runs.
 - Garbage is collected at certain steps only, never when the interpreter happens to have made enough objects: finalizers run at
-  the same step of every run.
+  the same step of every run. What there is after the start lives as long as the run and is not looked at again.
 - Tasks hash in the order they were made, so that sets of them (TaskGroup, asyncio.wait) are gone through in the same order.
 """
 
@@ -27,7 +27,7 @@ from sim.handles import SimTask, Soon, Timer
 from sim.process import PROCESS, Kept, Process
 
 _Ts = TypeVarTuple("_Ts")
-CLEAN_STEPS: Final = 1 << 17
+CLEAN_STEPS: Final = 1 << 18
 """Between two collections of what is young."""
 CLEAN_ALL_EVERY: Final = 64
 """Every so many of them everything is looked at."""
@@ -67,6 +67,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._generators: dict[int, Process | None] = {}
         """Whose the generator at this address is: at its end nothing else tells. Those of ended ones are overwritten."""
         self._clean_at = CLEAN_STEPS
+        self._starts = False
         self._instant = (0.0, 0)
 
     # ---- asking for callbacks
@@ -227,9 +228,18 @@ class VirtualLoop(asyncio.BaseEventLoop):
         else:
             self.call_exception_handler({"message": f"exception in {handle}", "exception": error})
 
+    def starts(self) -> None:
+        """What is made until `started` lasts: it is not looked at for garbage, neither while it is made nor later."""
+        self._starts = True
+
+    def started(self) -> None:
+        self._starts = False
+        gc.freeze()
+
     def _clean(self) -> None:
         self._clean_at += CLEAN_STEPS
-        gc.collect(2 if self._clean_at // CLEAN_STEPS % CLEAN_ALL_EVERY == 0 else 1)
+        if not self._starts:
+            gc.collect(2 if self._clean_at // CLEAN_STEPS % CLEAN_ALL_EVERY == 0 else 1)
         now, since = self._instant
         if now != self._now:
             self._instant = (self._now, self.steps)
@@ -267,14 +277,18 @@ class VirtualLoop(asyncio.BaseEventLoop):
             super().close()
             return
         self.over = True
-        hook = sys.unraisablehook
+        hook, collecting = sys.unraisablehook, gc.isenabled()
         sys.unraisablehook = lambda _: None
+        gc.disable()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 self._bury()
         finally:
             sys.unraisablehook = hook
+            gc.unfreeze()
+            if collecting:
+                gc.enable()
         super().close()
 
     def _bury(self) -> None:

@@ -27,8 +27,9 @@ from sim.wire import Wire
 
 
 class SimNode:
-    """`removed`: the cluster said so and the agent has taken everything away, or its owner has. `crashed(name, error)`
-    is told of an agent that ended by an exception."""
+    """`removed`: the cluster said so and the agent has taken everything away, or its owner has. `older_volumes`: those its disk
+    had when it joined again; the cluster has given them up. `crashed(name, error)` is told of an agent that ended by an
+    exception."""
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class SimNode:
         self.machine = machine
         self.clock = clock
         self.removed = False
+        self.older_volumes: frozenset[str] = frozenset()
         self.runner: Runner | None = None
         self.process = Process(loop, name)
         self.process.kill()
@@ -135,6 +137,7 @@ class SimNode:
         """It has joined again: as another node by the same name. An agent that still runs (the node was removed while it was
         away, and nobody but its owner tells it) is stopped first."""
         self.kill()
+        self.older_volumes = frozenset(volume.name for volume in self.machine.volumes.all())
         self.serial, self.node_id, self.removed = serial, node_id, False
         self.start()
 

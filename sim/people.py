@@ -61,6 +61,9 @@ class Town(Protocol):
     @property
     def trace(self) -> Trace: ...
 
+    def volume_removed(self, name: str) -> None:
+        """That was accepted."""
+
 
 class People:
     """`act()` does something; `wanted` is what was accepted. `log`: the deeds with their outcomes, newest last."""
@@ -74,7 +77,7 @@ class People:
         self._files: dict[str, wishes.Project] = {}
         self._busy: dict[str, None] = {}
         self._number = 0
-        self._deeds = Deeds(self.wanted, self._rejoined)
+        self._deeds = Deeds(self.wanted, self._rejoined, world.volume_removed)
         self._first: deque[Callable[[], Deed | None]] = deque()
         self._plan_first()
 
@@ -130,7 +133,7 @@ class People:
         kinds: tuple[tuple[Callable[[], Deed | None], int], ...] = (
             (self._new_stack, 4), (self._edit_stack, 10), (self._remove_stack, 2), (self._scale, 8), (self._turn, 4),
             (self._remove_service, 2), (self._new_single, 3), (self._wire_single, 2), (self._new_network, 2),
-            (self._remove_network, 2), (self._remove_volume, 1), (self._patch_node, 6), (self._remove_node, 2),
+            (self._remove_network, 2), (self._remove_volume, 4), (self._patch_node, 6), (self._remove_node, 2),
             (self._rejoin, 6), (self._read, 4),
         )  # fmt: skip
         if self._first:
@@ -258,7 +261,11 @@ class People:
         return self._deeds.remove_network(self._rng.choice(names)) if names else None
 
     def _remove_volume(self) -> Deed | None:
-        return self._deeds.remove_volume(f"s{self._rng.randint(1, self._number or 1)}_data-one")
+        """Of a stack, or a single container's: used or not. Now and then all that have no name."""
+        number, kind = self._rng.randint(1, self._number or 1), self._rng.random()
+        if kind < 0.15:
+            return None if self._large() else self._deeds.prune_volumes()
+        return self._deeds.remove_volume(f"s{number}_data-one" if kind < 0.7 else f"box{number}-data")
 
     # ---- nodes
 
@@ -309,4 +316,5 @@ class People:
             found.append(look(stacks.plan, None, self._files[stack], stack=stack))
         if not self._large():
             found += [look(services.list_services, {"stack": ""}), look(nodes.list_nodes), look(volumes.list_volumes)]
+            found.append(look(volumes.get_volume, name=f"s{rng.randint(1, self._number or 1)}_data-one"))
         return rng.choice(found)

@@ -13,13 +13,13 @@ from sim.checks.verdicts import Violation
 from sim.faults import Fault, plan_faults
 from sim.scenario import Scenario
 from sim.shrink import TRIES, smallest
-from sim.story import story
 from sim.world import World
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """`faults`: how many began. `cpu_s`: of this process. `story`: the last lines about what the first violation is about."""
+    """`faults`: how many began. `cpu_s`: of this process. `story`: the last lines about what the first violation
+    is about, up to that moment."""
 
     seed: int
     violations: tuple[Violation, ...]
@@ -48,10 +48,9 @@ def simulate(scenario: Scenario) -> Result:
     world = World(scenario, faults_of(scenario))
     world.run()
     violations = world.checks.violations
-    told = tuple(story(world.trace, violations[0].about)) if violations else ()
     return Result(
         scenario.seed, violations, world.injected, world.trace.sha256(), time.process_time() - began_s, world.loop.steps,
-        world.loop.time(), told,
+        world.loop.time(), world.told,
     )  # fmt: skip
 
 

@@ -185,6 +185,10 @@ class Wire:
         cuts = self._cuts
         return bool(cuts) and any(way in cuts for way in ((source, target), (source, "*"), ("*", target), ("*", "*")))
 
+    def passes(self, source: str, target: str) -> bool:
+        """Whether anything gets there now."""
+        return source not in self._off and target not in self._off and not self._is_cut(source, target)
+
     def _blocked(self, one: str, other: str) -> bool:
         return other in self._off or self._is_cut(one, other) or self._is_cut(other, one)
 

@@ -17,10 +17,12 @@ from controller.store.memory import MemoryStore
 from model import codec
 from model.documents import NodeDoc, StatusDoc, key, prefix
 from model.store_port import Op, Put
+from sim.calls import AgentCalls
 from sim.chance import Chance
 from sim.checks.facts import Box
 from sim.checks.kept import kept
 from sim.checks.settled import End, Missing, not_up, unfinished
+from sim.checks.verdicts import Violation
 from sim.checks.watch import Checks
 from sim.clock import EPOCH_S, SimClock
 from sim.controller import SimController
@@ -31,9 +33,12 @@ from sim.machine import Machine
 from sim.node import SimNode
 from sim.people import People
 from sim.scenario import LARGE, Scenario
+from sim.story import story
 from sim.trace import Trace
 from sim.wire import Wire
 
+SERVING: Final = 50
+"""So many machines of a large cluster tell where their agent listens: each of them, every node is told."""
 UP_WITHIN_S: Final = 60.0
 LOOK_S: Final = 1.0
 LOOK_S_MAX: Final = 8.0
@@ -61,10 +66,16 @@ class World:
         self.clocks: dict[str, SimClock] = {}
         self.injector = Injector(self)
         self.checks = Checks(self.loop.time, self.injector.trouble.calm_since_s)
+        self.checks.ground.verdicts.on_first = self._tell_story
+        self.told: tuple[str, ...] = ()
+        """The story of the first violation, as it was when that happened."""
         self.store.on_write.append(self._wrote)
         settings = Settings(node_timeout_ms=round(scenario.silence_s * 1000), slice_idle_ms=SLICE_IDLE_MS)
         self.controllers = {name: self._controller(name, settings) for name in scenario.controller_names()}
         self.nodes = {name: self._node(name) for name in scenario.node_names()}
+        calls = AgentCalls(self.nodes, self.wire.passes, self.chance.stream("calls"))
+        for controller in self.controllers.values():
+            controller.ask_agent = calls
         self.people = People(self, self.chance.stream("people"))
 
     # ---- made
@@ -84,7 +95,7 @@ class World:
         number = len(self.clocks)
         address = f"10.{250 + number // 60_000}.{number // 250 % 250}.{number % 250 + 1}"
         machine = Machine(name, self.loop, clock, self.chance, self.trace, self, cpus, memory_bytes, address)
-        machine.serves = number <= LARGE
+        machine.serves = number <= (LARGE if self.scenario.nodes <= LARGE else SERVING)
         where = [controller.address for controller in self.controllers.values()]
         made = SimNode(
             name, machine, self.loop, self.wire, clock, self.chance, self.trace, where, _serial(name), _id(name)
@@ -106,6 +117,16 @@ class World:
     def container_ended(self, node: str, box: Box, code: int | None, why: str) -> None:
         with self._watched():
             self.checks.container_ended(node, box, code, why)
+
+    def _tell_story(self, first: Violation) -> None:
+        self.told = tuple(story(self.trace, first.about))
+
+    def volume_removed(self, name: str) -> None:
+        """Somebody was told so."""
+        members = [node for name, node in self.nodes.items() if name in self.checks.facts.docs["nodes"] and not node.removed]
+        copies = [node.name for node in members if node.machine.volumes.get(name) is not None]
+        with self._watched():
+            self.checks.volume_removed(name, copies)
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
@@ -137,7 +158,9 @@ class World:
             raise self._broken
 
     async def _live(self) -> None:
+        self.loop.starts()
         await self._boot()
+        self.loop.started()
         scenario = self.scenario
         for fault in self.faults:
             self.loop.call_at(fault.at_s, self._begin, fault, context=self.loop.world)
@@ -217,7 +240,15 @@ class World:
             for name, node in self.nodes.items() if not node.removed
         }  # fmt: skip
         leftovers = {name: kept(node) for name, node in self.nodes.items() if not node.removed}
-        return End(self.checks.facts, boxes, await self._statuses(), len(self.store.leases()), sends, leftovers)
+        volumes = {name: self._volumes(node) for name, node in self.nodes.items() if not node.removed}
+        return End(self.checks.facts, boxes, await self._statuses(), len(self.store.leases()), sends, leftovers, volumes)
+
+    def _volumes(self, node: SimNode) -> list[str]:
+        """With a name, and of this cluster."""
+        places = self.checks.facts.docs["places"]
+        here = {name for name in node.older_volumes if name in places and node.name in places[name].nodes}
+        names = [volume.name for volume in node.machine.volumes.all() if not volume.anonymous]
+        return [name for name in names if name not in node.older_volumes or name in here]
 
     async def _statuses(self) -> dict[str, StatusDoc]:
         begin = prefix("status")

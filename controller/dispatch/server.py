@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from controller.certificates import Peer
@@ -23,7 +23,7 @@ from controller.dispatch.books import Books, News
 from controller.dispatch.floor import LATE_S
 from controller.dispatch.followers import Followers
 from controller.dispatch.outgoing import write_session
-from controller.dispatch.session import NodeSession, goodbye, redirect
+from controller.dispatch.session import NodeSession, SessionFacts, goodbye, redirect
 from controller.dispatch.status import NodeStatus
 from controller.dispatch.status_writer import StatusWriter
 from controller.dispatch.stream import NodeStream, Refusal
@@ -100,11 +100,9 @@ class Dispatch:
         if self._samples is not None:
             self._samples.clear()
 
-    def sessions(self) -> dict[str, Session]:
+    def sessions(self) -> Mapping[str, Session]:
         """What the nodes' decision needs to know. Reckoned back from now: a clock that was set has made nobody silent."""
-        zero = zero_ms(self._clock)
-        ended = {node: Session(False, int(zero + heard_s * 1000)) for node, heard_s in self._ended.items()}
-        return ended | {node: session.facts(zero) for node, session in self._sessions.items()}
+        return SessionFacts(self._sessions, self._ended, zero_ms(self._clock))
 
     def _status_of(self, node: str) -> NodeStatus | None:
         session = self._sessions.get(node)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from controller.decide.types import Session
@@ -99,6 +100,31 @@ class NodeSession:
     def facts(self, zero: float) -> Session:
         """`zero`: the Unix ms at which monotonic time was 0."""
         return Session(self.farewell is None, int(zero + self.heard_s * 1000), self.status.whole, self.status.generation)
+
+
+class SessionFacts(Mapping[str, Session]):
+    """By node, of those with a session and of `ended` ones (when they were last heard). Each is made when it is asked for, and
+    then stays as it is: most decisions ask for none. `zero`: as that of `NodeSession.facts`."""
+
+    def __init__(self, sessions: Mapping[str, NodeSession], ended: Mapping[str, float], zero: float) -> None:
+        self._sessions = dict(sessions)
+        self._ended = dict(ended)
+        self._zero = zero
+        self._made: dict[str, Session] = {}
+
+    def __getitem__(self, node: str) -> Session:
+        made = self._made.get(node)
+        if made is None:
+            session = self._sessions.get(node)
+            facts = Session(False, int(self._zero + self._ended[node] * 1000)) if session is None else session.facts(self._zero)
+            made = self._made[node] = facts
+        return made
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ended | self._sessions)
+
+    def __len__(self) -> int:
+        return len(self._ended.keys() | self._sessions.keys())
 
 
 def goodbye(reason: str, *, removed: bool = False) -> pb.ToNode:

@@ -54,4 +54,5 @@ class Checker:
     def ended(self, was: Running, code: int | None, why: str, at_s: float) -> None:
         """It runs no more. `why`: `stopped` (its agent ended it), `crashed`, `power`."""
 
-
+    def volume_removed(self, name: str, copies: Sequence[str], at_s: float) -> None:
+        """Whoever asked for it was told that it is gone; `copies`: nodes that have it now."""

@@ -32,7 +32,7 @@ class Missing(NamedTuple):
 class End:
     """How things are now. `boxes`: per machine what it holds, also of machines that are in no cluster. `statuses`: what the
     nodes reported last. `leases`: how many the store holds. `sends`: per node (network, address, service id) to which it sends
-    connections. `kept`: per machine what else its agent keeps, as (what, name)."""
+    connections. `kept`: per machine what else its agent keeps, as (what, name). `volumes`: per machine those with a name."""
 
     facts: Facts
     boxes: Mapping[str, Sequence[Box]]
@@ -40,6 +40,7 @@ class End:
     leases: int = 1
     sends: Mapping[str, Sequence[tuple[str, str, str]]] = field(default_factory=dict)
     kept: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
+    volumes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def unfinished(end: End) -> list[Missing]:
@@ -48,7 +49,7 @@ def unfinished(end: End) -> list[Missing]:
     running = {node: {_identity(box) for box in boxes if box.running} for node, boxes in end.boxes.items()}
     for name in sorted(end.facts.docs["services"]):
         found += _service(end, end.facts.docs["services"][name], running)
-    return [*found, *_left_over(end)]
+    return [*found, *_left_over(end), *_copies(end)]
 
 
 def _identity(box: Box) -> tuple[str, int, int, int]:
@@ -232,6 +233,23 @@ def _left_over(end: End) -> Iterator[Missing]:
     yield from _left_documents(end)
     if end.leases > 1:
         yield Missing("left over", "controller/*", f"{end.leases} leases are held in the store")
+
+
+def _copies(end: End) -> Iterator[Missing]:
+    """Volumes with a place that are elsewhere too, and containers that run without theirs."""
+    docs = end.facts.docs
+    for node, names in sorted(end.volumes.items()):
+        for name in names if node in docs["nodes"] else ():
+            place = docs["places"].get(name)
+            if place is not None and place.nodes and node not in place.nodes:
+                text = f"its place is {' and '.join(place.nodes)}, and {node} has a copy of it too"
+                yield Missing("volume", f"volume/{name}", text)
+    for node, boxes in sorted(end.boxes.items()):
+        for box in boxes if node in end.volumes else ():
+            spec = end.facts.specs.get((box.service_id, box.version))
+            for name in volumes_of(spec) if spec is not None and box.running else ():
+                if name not in end.volumes[node]:
+                    yield Missing("volume", f"volume/{name}", f"{end.facts.row(node, box)} runs, and it is not there")
 
 
 def _stale(end: End) -> Iterator[Missing]:

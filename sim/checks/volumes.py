@@ -1,9 +1,11 @@
-"""Exactly one complete copy of a volume: a place is kept as long as its node is in the cluster.
+"""Exactly one complete copy of a volume: a place is kept as long as its node is in the cluster; what was removed is gone.
 
-Rules: only volumes of global services have a copy on more than one node.
+Rules: only volumes of global services have a copy on more than one node. A volume that a service names may come back at once.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from model.documents import VolumePlaceDoc
 from sim.checks.facts import Step
@@ -36,6 +38,12 @@ class Volumes(Checker):
         lag = self.facts.recently("volumes", old.name, step.at_s)
         if all(document is not None for document in lag) and any(node in self.facts.docs["nodes"] for node in old.nodes):
             self.bad(step.at_s, "volume", f"volume/{old.name}", "its place was forgotten while the volume exists")
+
+    def volume_removed(self, name: str, copies: Sequence[str], at_s: float) -> None:
+        documents = (one for service in self.facts.docs["services"] for one in self.facts.recently("services", service, at_s))
+        if copies and not any(name in volumes_of(document.spec) for document in documents if document is not None):
+            text = f"it was removed, nobody said why not, and it is still on {' and '.join(copies)}"
+            self.bad(at_s, "volume", f"volume/{name}", text)
 
     def _is_global(self, volume: str) -> bool:
         names = [name for name, document in self.facts.docs["services"].items() if volume in volumes_of(document.spec)]

@@ -46,6 +46,11 @@ class Checks:
         """What the world itself saw go wrong."""
         self.ground.verdicts.add(self._now_s(), rule, about, text)
 
+    def volume_removed(self, name: str, copies: Sequence[str]) -> None:
+        """It was accepted that it goes; the nodes that have one now, of the cluster's."""
+        for checker in self._checkers:
+            checker.volume_removed(name, copies, self._now_s())
+
     def node_joined(self, node: str, cpus: float, memory_bytes: int) -> None:
         """How much the machine has."""
         self.facts.capacity[node] = (cpus, memory_bytes)

@@ -210,6 +210,19 @@ def test_two_copies_of_a_volume_are_seen_unless_it_is_a_global_services(seen: Hi
     assert seen.rules == ["volume"]
 
 
+def test_a_volume_that_was_removed_and_is_still_there_is_seen_unless_a_service_names_it(seen: History) -> None:
+    seen.checks.volume_removed("data", [])
+    assert seen.rules == []
+    seen.service("db", container=MOUNTS)
+    seen.checks.volume_removed("data", ["n2"])
+    assert seen.rules == []
+    seen.remove("services", "db")
+    seen.later(200)
+    seen.checks.volume_removed("data", ["n2"])
+    assert seen.rules == ["volume"]
+    assert "it was removed, nobody said why not, and it is still on n2" in seen.texts
+
+
 # ---- taking away
 
 

@@ -13,9 +13,10 @@ from model.documents import (
     ReplicaStatus,
     ServicePlanDoc,
     StatusDoc,
+    VolumeDoc,
     VolumePlaceDoc,
 )  # fmt: skip
-from model.spec import Placement, Resources, UpdateConfig
+from model.spec import ContainerSpec, Mount, Placement, Resources, UpdateConfig, VolumeSpec
 from sim.checks.settled import End, unfinished
 from tests.sim.history import History, Made
 
@@ -128,3 +129,21 @@ def test_a_removed_or_stopped_service_leaves_nothing(seen: History) -> None:
     assert missing(seen) == [("left over", "service/web")] * 2
     seen.remove("services", "web")
     assert missing(seen) == [("left over", "service/web")] * 2
+
+
+def test_a_second_copy_of_a_volume_is_left_over_and_one_without_a_place_is_somebodys(seen: History) -> None:
+    seen.put("volumes", "data", VolumeDoc("v", VolumeSpec("data")))
+    seen.put("places", "data", VolumePlaceDoc("data", ("n1",)))
+    held: dict[str, list[str]] = {"n1": ["data"], "n2": ["data", "old"], "n9": ["data"]}
+    assert missing(seen, End(seen.checks.facts, boxes(), {}, volumes=held)) == [("volume", "volume/data")]
+    held["n2"].remove("data")
+    assert missing(seen, End(seen.checks.facts, boxes(), {}, volumes=held)) == []
+
+
+def test_a_container_that_runs_without_its_volume_is_seen(seen: History) -> None:
+    seen.put("places", "data", VolumePlaceDoc("data", ("n1",)))
+    seen.service("db", container=ContainerSpec("db:1", mounts=(Mount("volume", "/data", "data"),)))
+    seen.assign(n1="web.1 db.1", n2="web.2")
+    held = boxes(n1=[Made("a", "id-web", 1), Made("d", "id-db", 1)])
+    assert missing(seen, End(seen.checks.facts, held, {}, volumes={"n1": ["data"]})) == []
+    assert missing(seen, End(seen.checks.facts, held, {}, volumes={"n1": []})) == [("volume", "volume/data")]

@@ -66,6 +66,7 @@ def test_a_broken_agent_is_found_and_its_faults_are_made_few(
     scenario = Scenario(3, 3, 3, 20)
     result = simulate(scenario)
     assert result.violations
+    assert float(result.story[-1].split()[0]) <= round(result.violations[0].at_s, 6), "what came later tells nothing of it"
     faults = shrink(scenario, result, tries=12)
     assert len(faults) < len(faults_of(scenario))
     again = simulate(replace(scenario, fault_list=faults))

@@ -95,6 +95,9 @@ class Town:
         for one in made:
             one.crashed = lambda name, error: self.crashes.append(error)
 
+    def volume_removed(self, name: str) -> None:
+        """Nobody looks here."""
+
     async def begin(self) -> None:
         for name in self.nodes:
             await self.store.txn([], [Put(key("nodes", name), codec.encode(NodeDoc(name, "id")))])
