@@ -38,6 +38,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "start": ("cli.single:start_command", "start stopped single containers"),
     "rm": ("cli.single:rm_command", "remove a stack or single containers"),
     "node": ("cli.node:node_command", "list, label, drain and remove nodes; make join tokens"),
+    "nodegroup": ("cli.nodegroup:nodegroup_command", "machines that come and go with what has to run"),
     "image": ("cli.image:image_command", "list, pull, load and remove images"),
     "volume": ("cli.volume:volume_command", "list, inspect, remove and prune volumes"),
     "network": ("cli.network:network_command", "create, list and remove networks; connect and disconnect containers"),

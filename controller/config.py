@@ -35,6 +35,7 @@ class Config:
     pool: str = "10.0.0.0/8"
     prometheus: str = ""
     scale_every_s: float = 5.0
+    lab_socket: str = ""
     log_level: str = "info"
 
 
@@ -54,6 +55,7 @@ def parse(argv: Sequence[str]) -> Config:
     parser.add_argument("--pool", default="10.0.0.0/8", metavar="CIDR", help="where networks get their subnets from")
     parser.add_argument("--prometheus", default="", metavar="URL", help="who is asked for metrics of policies in PromQL")
     parser.add_argument("--scale-every", default="5s", metavar="TIME", help="how often the autoscaler looks at a service")
+    parser.add_argument("--lab-socket", default="", metavar="FILE", help="in a lab: who makes machines for node groups")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     flags = parser.parse_args(argv)
     etcd = tuple(url.strip() for url in flags.etcd.split(",") if url.strip())
@@ -72,6 +74,7 @@ def parse(argv: Sequence[str]) -> Config:
         pool=_pool(flags.pool),
         prometheus=_prometheus(flags.prometheus),
         scale_every_s=duration_s("--scale-every", flags.scale_every),
+        lab_socket=flags.lab_socket,
         log_level=flags.log_level,
     )
 

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from controller.decide.index import Index
+from controller.decide.machines.decide import decide_machines
 from controller.decide.nodes import decide_nodes
 from controller.decide.services import decide_services
 from controller.decide.types import Plan, Settings, View
@@ -20,7 +21,8 @@ from controller.dispatch.server import Dispatch
 from controller.election import Reign
 from controller.loops.dirty import EVERYTHING, dirty_nodes, dirty_services
 from controller.loops.events import EventLog, joined
-from controller.loops.loop import Loop, Shell
+from controller.loops.loop import WHOLE, Loop, Shell
+from controller.loops.machines import MachineKeeper, concerns_machines
 from controller.loops.measuring import Measuring
 from controller.loops.picture import Change, Picture, Snapshot
 from controller.loops.scaling import ScalingLoop
@@ -62,11 +64,14 @@ class Leadership:
         self._reign: Reign | None = None
         self._index = Index()
         self.dispatch: Dispatch | None = None
+        self.keeper: MachineKeeper | None = None
+        """Of a controller that may make machines."""
         shell = Shell(
             clock, picture.snapshot, self._view, refresh, shown, self._events.say, self._thread, asyncio.Lock()
         )
         self._services = Loop("services", self._decide_services, shell)
         self._nodes = Loop("nodes", self._decide_nodes, shell)
+        self._machines = Loop("machines", self._decide_machines, shell)
         self._queries = queries
         self._shrinking = Shrinking(samples)
         self._scaling = ScalingLoop(shell, settings, measuring)
@@ -109,6 +114,10 @@ class Leadership:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._services.run(writer))
                 group.create_task(self._nodes.run(writer))
+                if self.keeper is not None:
+                    self._look_at_machines()
+                    group.create_task(self._machines.run(writer))
+                    group.create_task(self.keeper.run(writer, reign, self._look_at_machines))
                 group.create_task(self._scaling.run(writer))
                 group.create_task(self._queries.run())
                 group.create_task(dispatch.writer.run(writer))
@@ -124,6 +133,8 @@ class Leadership:
     def _on_changes(self, changes: list[Change]) -> None:
         self._services.queue.add(dirty_services(changes, self._picture.snapshot()))
         self._nodes.queue.add(dirty_nodes(changes))
+        if concerns_machines(changes, self._picture.snapshot()):
+            self._look_at_machines()
         self._shrinking.take(changes)
         self._scaling.take(changes)
         self._events.say(joined(changes))
@@ -136,6 +147,13 @@ class Leadership:
 
     def _decide_services(self, view: View, dirty: tuple[str, ...], now_ms: int) -> Plan:
         return decide_services(view, None if EVERYTHING in dirty else dirty, self._settings, now_ms)
+
+    def _look_at_machines(self) -> None:
+        self._machines.queue.add((WHOLE,))
+
+    def _decide_machines(self, view: View, dirty: tuple[str, ...], now_ms: int) -> Plan:
+        assert self.keeper is not None, "the loop runs only with one"
+        return decide_machines(self.keeper.facts(view, self._settings), now_ms).plan
 
     def _decide_nodes(self, view: View, dirty: tuple[str, ...], now_ms: int) -> Plan:
         return decide_nodes(view, self._settings, now_ms)

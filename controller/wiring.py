@@ -33,9 +33,11 @@ from controller.dispatch.grpc_server import DispatchServer
 from controller.dispatch.guarded import host_port
 from controller.election import Election
 from controller.lead import Leadership
+from controller.loops.machines import MachineKeeper
 from controller.parts import Parts
 from controller.pki import Pki, ensure_etcd_pki, ensure_pki, write_admin_context, write_private, write_prometheus_files
 from controller.prometheus.http import HttpPrometheus
+from controller.providers.make import make_provider
 from controller.store.etcd import EtcdStore
 from controller.store.etcd_admin import EtcdAdmin
 from controller.store.etcd_channel import EtcdTarget
@@ -99,6 +101,10 @@ async def _parts(
         stack.callback(parts.close)
         picture, mirror, leadership, dispatch = parts.picture, parts.mirror, parts.leadership, parts.dispatch
         picture.subscribe(count_decisions)
+        leadership.keeper = MachineKeeper(
+            picture, clock, random, lambda spec: make_provider(spec, config.data_dir, config.lab_socket),
+            pki.authority.fingerprint(),
+        )  # fmt: skip
         agents = Agents(picture, pki)
         stack.push_async_callback(agents.close)
         sessions = DispatchServer(dispatch, pki)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from agent.images.trees import remove_tree
 from agent.network import namespaces
@@ -30,6 +30,7 @@ from model import codec
 from model.errors import Conflict, NotFound, ShoalError, Unavailable
 
 _READY_S: Final = 60.0
+_LOCK_S: Final = 5.0
 Say = Callable[[str], None]
 
 
@@ -67,12 +68,14 @@ class Lab:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
+        """Machines of node groups come and go by themselves: what only takes a moment is waited for."""
         self.paths.run_root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        end = time.monotonic() + _LOCK_S
         with self.paths.lock.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise Conflict(f"lab {self.name} is being changed by another command: wait for it") from None
+            while not _lock(file):
+                if time.monotonic() > end:
+                    raise Conflict(f"lab {self.name} is being changed by another command: wait for it") from None
+                time.sleep(0.02)
             yield
 
     def client(self) -> Client:
@@ -124,6 +127,7 @@ class Lab:
 
     def _start_services(self, record: LabRecord) -> None:
         self._say("starting controller (with etcd) and registry")
+        machines.start_helper(self.paths, [sys.executable, "-m", "shoal", "lab-helper", self.name])
         for name in (REGISTRY, CONTROLLER):
             self._power_on(record.machine(name), "")
         self._wait_for_controller()
@@ -229,11 +233,39 @@ class Lab:
             machine = self._node(name)
             with self.client() as client, contextlib.suppress(NotFound):
                 client.delete(f"/v1/nodes/{name}", force=True)
-            machines.power_off(self.record(), machine, self.paths)
-            remove_tree(self.paths.machine_state(name))
-            self.paths.log(name).unlink(missing_ok=True)
+            self._scrap(machine)
+
+    def _scrap(self, machine: MachineRecord) -> None:
+        machines.power_off(self.record(), machine, self.paths)
+        remove_tree(self.paths.machine_state(machine.name))
+        self.paths.log(machine.name).unlink(missing_ok=True)
+        record = self.record()
+        self._write(replace(record, machines=tuple(m for m in record.machines if m.name != machine.name)))
+
+    # -- machines of node groups, for lab/helper.py -------------------------------------------------------------------
+
+    def make_machine(self, machine: MachineRecord, token: str) -> str:
+        """It is on and joins by itself, under its name; gives its address. What is there already stays as it is."""
+        layout.check_name(machine.name, "node name")
+        with self._locked():
             record = self.record()
-            self._write(replace(record, machines=tuple(m for m in record.machines if m.name != name)))
+            known = next((row for row in record.machines if row.name == machine.name), None)
+            if known is not None and known.group != machine.group:
+                raise Conflict(f"lab {self.name} has a machine {machine.name} already, which is not of group {machine.group}")
+            found = known or replace(machine, host=layout.next_node(record)[1])
+            if not cgroups.processes(f"{self.paths.cgroup}/{found.name}"):
+                self._power_on(found, token)
+            return record.address(found)
+
+    def delete_machine(self, name: str, group: str) -> None:
+        """It is gone with its disk; not being there is gone."""
+        with self._locked():
+            for machine in self.machines_of(group):
+                if machine.name == name:
+                    self._scrap(machine)
+
+    def machines_of(self, group: str) -> list[MachineRecord]:
+        return [machine for machine in self.record().machines if machine.group == group]
 
     def kill(self, name: str) -> None:
         """Power off without warning: a node, `controller` or `registry`."""
@@ -316,6 +348,14 @@ def _published(client: Client, record: LabRecord, states: dict[str, Any]) -> lis
     """Where published ports answer from here."""
     nodes = {m.name: record.address(m) for m in record.nodes() if states.get(m.name, {}).get("state") == "ready"}
     return published(client.get("/v1/services"), client.get("/v1/replicas"), nodes)
+
+
+def _lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def names() -> list[str]:

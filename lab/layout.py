@@ -63,6 +63,8 @@ class MachineRecord:
     role: str = "node"
     running: bool = False
     labels: tuple[tuple[str, str], ...] = ()
+    group: str = ""
+    """The node group that asked for it; empty: a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,11 @@ class LabPaths:
     def netns(self, machine: str) -> Path:
         return self.run / f"{machine}.net"
 
+    @property
+    def socket(self) -> Path:
+        """Where the helper on the host listens for the controller."""
+        return self.run / "helper.sock"
+
     def log(self, machine: str) -> Path:
         return self.state / f"{machine}.log"
 
@@ -186,6 +193,7 @@ def controller_command(record: LabRecord, paths: LabPaths, python: str) -> tuple
         python, "-m", "shoal", "controller", "--data-dir", str(paths.machine_state(CONTROLLER)),
         "--api", f"{address}:{API_PORT}", "--dispatch", f"{address}:{DISPATCH_PORT}", "--advertise", address,
         "--name", record.name, "--node-timeout", f"{record.node_timeout_s}s", "--pool", POOL, *prometheus,
+        "--lab-socket", str(paths.socket),
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from lab import cgroups, underlay
 from lab.layout import LabPaths, LabRecord, MachineRecord, quote
 from model.errors import RuntimeFailed
 
+HELPER = "helper"
 _NEEDED = ("nsenter", "unshare", "catatonit", "conmon", "crun", "etcd", "docker-registry")
 
 
@@ -80,6 +81,24 @@ def power_off(record: LabRecord, machine: MachineRecord, paths: LabPaths) -> Non
     cgroups.remove(path)
     underlay.unplug(record.name, machine.host, paths.netns(machine.name))
     shutil.rmtree(paths.machine_run(machine.name), ignore_errors=True)
+
+
+def start_helper(paths: LabPaths, command: Sequence[str]) -> None:
+    """The lab's own process on the host, for as long as the lab is up: it stands in the lab's cgroup and ends with it."""
+    paths.run.mkdir(parents=True, exist_ok=True, mode=0o700)
+    cgroups.make(f"{paths.cgroup}/{HELPER}", 0.0, 0)
+    script = paths.run / f"{HELPER}.sh"
+    script.write_text(_daemon_script(command))
+    with paths.log(HELPER).open("ab") as log:
+        subprocess.Popen(
+            ["sh", "-c", f"{cgroups.join_script(f'{paths.cgroup}/{HELPER}')}\nexec sh {quote([str(script)])}\n"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd="/",
+            env=_environment(),
+        )
 
 
 def init_pid(paths: LabPaths, machine: str) -> int:

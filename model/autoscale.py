@@ -113,7 +113,8 @@ class MachineTemplate:
 
 @dataclass(frozen=True, slots=True)
 class ProviderSpec:
-    """Who makes machines. `lab`: the lab this cluster is; `exec`: the operator's commands; `ssh`: machines in `hosts`."""
+    """Who makes machines. `lab`: the lab this cluster is; `exec`: the operator's commands; `ssh`: machines in `hosts`
+    (HOST or HOST:PORT); `known_hosts` empty: a host's key is taken at first sight and kept, else it must stand in that file."""
 
     kind: Literal["lab", "exec", "ssh"]
     create: tuple[str, ...] = ()
@@ -122,6 +123,7 @@ class ProviderSpec:
     hosts: tuple[str, ...] = ()
     user: str = "root"
     key_file: str = ""
+    known_hosts: str = ""
     timeout_s: float = 900.0
 
 

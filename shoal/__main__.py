@@ -13,7 +13,10 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-ROLES = {"agent": "agent.main", "controller": "controller.main", "sim": "sim.main", "autoscale replay": "sim.replay.main"}
+ROLES = {
+    "agent": "agent.main", "controller": "controller.main", "lab-helper": "lab.helper", "sim": "sim.main",
+    "autoscale replay": "sim.replay.main",
+}  # fmt: skip
 
 
 def app_root(package_folder: str) -> str:

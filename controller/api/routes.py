@@ -15,6 +15,7 @@ from controller.api import (
     images,
     metrics,
     networks,
+    nodegroups,
     nodes,
     published,
     replicas,
@@ -37,6 +38,7 @@ from controller.api.schemas import (
     TokenBody,
 )
 from controller.api.streams import EVENTS, NDJSON
+from model.autoscale import NodeGroupSpec
 from model.spec import NetworkSpec, ServiceSpec
 
 Count = Annotated[int, Field(ge=0, lt=2**53)]
@@ -95,6 +97,17 @@ NODES: Final = (
         (Query("force", bool, "although it is ready", False),),
     ),
     Route("GET", "/v1/nodes/{name}/explain", nodes.explain, "What the cluster thinks of the node", answer=Object),
+)  # fmt: skip
+
+NODE_GROUPS: Final = (
+    Route("GET", "/v1/nodegroups", nodegroups.list_groups, "All node groups", answer=Objects, reads=("nodegroups", "machines")),
+    Route(
+        "GET", "/v1/nodegroups/{name}", nodegroups.get_group, "One node group, its machines and why", answer=Object,
+        reads=("nodegroups", "machines"),
+    ),
+    Route("PUT", "/v1/nodegroups/{name}", nodegroups.put_group, "Makes a node group what the body says", NodeGroupSpec, Object),
+    Route("DELETE", "/v1/nodegroups/{name}", nodegroups.remove_group, "Gives its machines back, then it goes", answer=Object),
+    Route("GET", "/v1/nodegroups/{name}/explain", nodegroups.explain, "Why it has these machines", answer=Object),
 )  # fmt: skip
 
 LOGS: Final = (
@@ -209,4 +222,6 @@ IMAGES: Final = (
     Route("DELETE", "/v1/images/{reference:path}", images.remove, "Removes an image from all nodes", None, Objects, FORCE),
 )  # fmt: skip
 
-ROUTES: Final[tuple[Route, ...]] = (*CLUSTER, *STACKS, *REPLICAS, *SERVICES, *SAMPLES, *NODES, *IMAGES, *VOLUMES, *NETWORKS)
+ROUTES: Final[tuple[Route, ...]] = (
+    *CLUSTER, *STACKS, *REPLICAS, *SERVICES, *SAMPLES, *NODES, *NODE_GROUPS, *IMAGES, *VOLUMES, *NETWORKS,
+)

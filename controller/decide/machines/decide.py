@@ -49,7 +49,7 @@ def decide_machines(facts: MachineFacts, now_ms: int) -> MachinesStep:
         deletes=tuple(sorted(set(deletes))),
         events=tuple(event for crew in crews for event in crew.events),
         wake_at_ms=min((at for crew in crews for at in (*crew.wakes, now_ms + LOOK_MS)), default=None),
-        sentence="; ".join(event.sentence for crew in crews for event in crew.events[:3]),
+        sentence="; ".join(event.sentence for crew in crews for event in crew.events[:3]) or "what is known of machines",
     )
     return MachinesStep(plan, {crew.spec.name: _notes(crew) for crew in crews})
 

@@ -1,0 +1,1 @@
+"""Who makes machines: the port, and its implementations."""
