@@ -192,7 +192,8 @@ def controller_command(record: LabRecord, paths: LabPaths, python: str) -> tuple
     return (
         python, "-m", "shoal", "controller", "--data-dir", str(paths.machine_state(CONTROLLER)),
         "--api", f"{address}:{API_PORT}", "--dispatch", f"{address}:{DISPATCH_PORT}", "--advertise", address,
-        "--name", record.name, "--node-timeout", f"{record.node_timeout_s}s", "--pool", POOL, *prometheus,
+        "--name", record.name, "--node-timeout", f"{record.node_timeout_s}s", "--pool", POOL,
+        "--scale-every", "1s", *prometheus,
         "--lab-socket", str(paths.socket),
     )  # fmt: skip
 
