@@ -52,7 +52,8 @@ def runs(pool: Pool, groups: Sequence[Group], order: Sequence[int]) -> Iterator[
 def _plain(group: Group) -> bool:
     return not (
         group.everywhere or group.strategy != "spread" or group.spread or group.ports or group.volumes or group.node
-        or group.shun or any(group.prefer) or any(constraint.key in BY_NAME for constraint in group.constraints)
+        or group.generic or group.shun or any(group.prefer)
+        or any(constraint.key in BY_NAME for constraint in group.constraints)
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from scheduler.classes import Alike, Entry
 from scheduler.pool import Levels, Part, Pool
-from scheduler.types import Group
+from scheduler.types import NODE_REPLICAS_MAX, Group
 
 Best = tuple[int, ...]
 _FEW: Final = 16
@@ -248,12 +248,15 @@ class Field:
 
     def _grouped(self, rows: Iterable[tuple[int, int]]) -> list[Row]:
         """(node, level) pairs as rows, those without room left out."""
-        together: dict[tuple[int, Alike], list[int]] = {}
+        together: dict[tuple[int, int, Alike], list[int]] = {}
+        pool, generic, most = self.pool, self.group.generic, NODE_REPLICAS_MAX
         for i, level in rows:
-            together.setdefault((level, self.pool.where[i]), []).append(i)
+            if generic:
+                most = pool.stock.room(pool.nodes[i], generic)
+            together.setdefault((level, most, pool.where[i]), []).append(i)
         found = []
-        for (level, alike), some in together.items():
-            room = self._room(alike, level)
+        for (level, most, alike), some in together.items():
+            room = min(self._room(alike, level), most)
             if room:
                 found.append(Row(alike.replicas, -alike.entry[1], level, room, len(some), alike, sorted(some)))
         return found

@@ -117,7 +117,10 @@ def reason(pool: Pool, i: int, group: Group, existing: int) -> str:
     if group.max_per_node and existing >= group.max_per_node:
         return f"has {existing} of at most {group.max_per_node} replicas per node"
     port = pool.taken_port(i, group)
-    return f"port {port} is taken on the node" if port else ""
+    if port:
+        return f"port {port} is taken on the node"
+    kind = pool.stock.lacking(pool.nodes[i], group.generic)
+    return f"not enough {kind}" if kind else ""
 
 
 def crowded(left: Left, group: Group) -> str:

@@ -139,7 +139,7 @@ def _place_group(
 
 def _shape(group: Group) -> object:
     """Groups of one shape find the same nodes full."""
-    return (group.constraints, group.platform, group.shun, group.node, group.reserve, group.ports)
+    return (group.constraints, group.platform, group.shun, group.node, group.reserve, group.ports, group.generic)
 
 
 def _explain(pool: Pool, rest: Short) -> str:

@@ -15,12 +15,14 @@ from typing import Final
 
 from scheduler.classes import GONE, Alike, Classes, Entry, Shelf, State, size_of
 from scheduler.filters import BY_NAME, static_passes
+from scheduler.generic import Stock
 from scheduler.ports import PortClaim, first_taken
 from scheduler.types import NODE_REPLICAS_MAX, Amounts, ClusterView, Group, Load, NodeFacts
 
 PLENTY: Final = 1 << 60
 """Room without a limit."""
 _NONE: Final = Load()
+_NOBODY: Final[Mapping[str, Mapping[str, int]]] = {}
 _SORTED_MAX: Final = 1_000
 """So many classes are sorted at once; of more only those that are asked for are."""
 _ANSWERS_MAX: Final = 1_000
@@ -79,7 +81,7 @@ class Pool(Classes):
         """What a pass changed: nodes, and the state they were in."""
         self._fill(cluster.loads)
         self._undo = [] if kept else None
-        self.begin(cluster.volumes, cluster.ports)
+        self.begin(cluster.volumes, cluster.ports, cluster.generic)
 
     def _fill(self, loads: Mapping[str, Load]) -> None:
         members: dict[State, list[int]] = {}
@@ -95,8 +97,12 @@ class Pool(Classes):
 
     # -- a kept account ------------------------------------------------------------------------------------------
 
-    def begin(self, volumes: Mapping[str, tuple[str, ...]], ports: Mapping[str, Collection[PortClaim]]) -> None:
-        """What holds for one pass."""
+    def begin(
+        self, volumes: Mapping[str, tuple[str, ...]], ports: Mapping[str, Collection[PortClaim]],
+        generic: Mapping[str, Mapping[str, int]] = _NOBODY,
+    ) -> None:  # fmt: skip
+        """What holds for one pass (ClusterView says what)."""
+        self.stock = Stock(generic)
         self.volumes = dict(volumes)
         self.full: dict[object, str] = {}
         self._ports = ports
@@ -197,9 +203,10 @@ class Pool(Classes):
             if moving.pids != PLENTY:
                 moving.pids -= pids * give
             moved.append(moving)
-            if group.ports:
+            if group.ports or group.generic:
                 for i in self.all_of(moving):
                     self._hold(i, group.ports)
+                    self.stock.take(self.names[i], group.generic, give)
         for alike in moved:
             self._settle(alike, alike.shelf)
 
@@ -271,7 +278,7 @@ class Pool(Classes):
             room = max(min(room, group.max_per_node - existing), 0)
         if group.ports and room:
             room = 0 if self.taken_port(i, group) else 1
-        return room
+        return min(room, self.stock.room(self.nodes[i], group.generic)) if group.generic else room
 
     def kinds_for(self, group: Group) -> set[int]:
         """The kinds that pass every filter that looks at the node alone; what looks at names is not asked."""
@@ -283,17 +290,21 @@ class Pool(Classes):
         return kinds
 
     def named(self, group: Group) -> list[int] | None:
-        """The nodes to be looked at one by one, when the group asks for names; None: it does not."""
+        """The nodes to be looked at one by one, when the group asks for names or generic resources; None: it does not."""
         if group.node:
             i = self.at.get(group.node)
             return [i] if i is not None and static_passes(self.nodes[i], group) else []
-        if not any(constraint.key in BY_NAME for constraint in group.constraints):
+        if not group.generic and not any(constraint.key in BY_NAME for constraint in group.constraints):
             return None
-        demand = (group.constraints, group.platform)
+        demand = (group.constraints, group.platform, group.generic)
         known = self._named.get(demand)
         if known is None:
             plain = Group("", constraints=group.constraints, platform=group.platform)
-            known = self._named[demand] = [i for i, node in enumerate(self.nodes) if static_passes(node, plain)]
+            whole = Stock({})
+            known = self._named[demand] = [
+                i for i, node in enumerate(self.nodes)
+                if (not group.generic or whole.room(node, group.generic)) and static_passes(node, plain)
+            ]  # fmt: skip
         return known
 
     def eligible(self, group: Group) -> list[int]:

@@ -3,6 +3,7 @@
 Rules: pure; facts in, an explained list out. Asked only for slots that found no room anywhere, so every node that passes the
 filters lacks something that others hold: resources, or a port. The node whose victims are of the lowest priority is taken, of
 these the one with the fewest victims (cover.py), then by rank. Where its volumes are, there a group stays.
+Generic resources are never taken from others: a node that lacks them is not looked at.
 What it costs: a glance at every node that passes the filters (`Tenancy.most`), a look (`Tenancy.on`) at the promising ones.
 """
 
@@ -170,6 +171,8 @@ class _Search:
         name, group = self.pool.names[i], self.group
         left = self.left.get(i) or _Left(self.pool, i)
         if self.per_node and group.existing.get(name, 0) + left.given >= self.per_node:
+            return
+        if group.generic and self.pool.stock.room(self.pool.nodes[i], group.generic) <= left.given:
             return
         lack = left.lack(group.reserve)
         ceiling = _NOBODY

@@ -54,7 +54,7 @@ def aim(pool: Pool, groups: Sequence[Group]) -> Weights | None:
         sizes[alike.kind] = sizes.get(alike.kind, 0) + alike.size
     demands: dict[frozenset[int], list[Group]] = {}
     for group in asking:
-        if not group.node and not any(constraint.key in BY_NAME for constraint in group.constraints):
+        if not group.node and not group.generic and not any(constraint.key in BY_NAME for constraint in group.constraints):
             demands.setdefault(frozenset(pool.kinds_for(group) & sizes.keys()), []).append(group)
     for kinds in sorted(demands, key=lambda kinds: sum(sizes[kind] for kind in kinds)):
         within = [group for some, groups in demands.items() if some <= kinds for group in groups]

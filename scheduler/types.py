@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, overload
 
 from model.constraints import Constraint
+from scheduler.generic import Counts
 from scheduler.ports import PortClaim
 
 MICRO: Final = 1_000_000
@@ -62,17 +63,20 @@ class NodeFacts:
     state: str = "ready"
     availability: str = "active"
     total: Amounts = NOTHING
+    generic: Counts = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterView:
     """`nodes` sorted by name. `loads` by node name (missing: nothing). `volumes`: nodes that hold each placed local volume.
-    `ports`: by node name what is taken there; only looked at for groups with ports."""
+    `ports`: by node name what is taken there; only looked at for groups with ports. `generic`: by node name and kind how many
+    of its generic resources are given away; only looked at for groups that reserve some."""
 
     nodes: Sequence[NodeFacts]
     loads: Mapping[str, Load] = field(default_factory=dict)
     volumes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ports: Mapping[str, Collection[PortClaim]] = field(default_factory=dict)
+    generic: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,7 @@ class Group:
     `existing`: replicas of the service per node that stay. `spread`: label paths, outermost first. `volumes`: local volumes
     they mount (all replicas go to one node). `prefer`: per slot a node that is taken when it passes ("" for none). `shun`:
     nodes not to be used, with the reason. `ports`: what each replica takes of its node (so at most one stands on a node).
+    `generic`: what each reserves of its node's generic resources.
     `everywhere` (global services): slot 0 on every node that passes and is not in `existing`; `slots` is then ignored, and
     `volumes` get one copy on each of these nodes.
     """
@@ -101,6 +106,7 @@ class Group:
     strategy: Strategy = "spread"
     everywhere: bool = False
     ports: tuple[PortClaim, ...] = ()
+    generic: Counts = ()
 
 
 class Pairs(Sequence[tuple[int, str]]):

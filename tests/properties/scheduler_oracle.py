@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from copy import deepcopy
 
 from model.constraints import matches, platform_matches, value_of
 from scheduler import ClusterView, Group, Load, NodeFacts
@@ -20,19 +21,23 @@ class Greedy:
     def __init__(self, cluster: ClusterView) -> None:
         self.nodes = list(cluster.nodes)
         self.loads = {node.name: cluster.loads.get(node.name, Load()) for node in self.nodes}
+        self.generic = {
+            node.name: {kind: has - cluster.generic.get(node.name, {}).get(kind, 0) for kind, has in node.generic}
+            for node in self.nodes
+        }
         self.ports = {node.name: list(cluster.ports.get(node.name, ())) for node in self.nodes}
 
     def place(self, groups: Sequence[Group]) -> list[Counter[str]]:
         """Replicas per node for each group: those that pack by size and on a target; if not all have room, as they come."""
         self.target, self.worth = self._target([group for group in groups if group.strategy == "pack" and group.slots])
-        before = (dict(self.loads), {name: list(ports) for name, ports in self.ports.items()})
+        before = deepcopy((self.loads, self.ports, self.generic))
         places = [k for k, group in enumerate(groups) if group.strategy == "pack"]
         largest = iter(sorted(places, key=lambda k: self._size(groups[k]), reverse=True))
         order = [next(largest) if k in places else k for k in range(len(groups))]
         placed = {k: self._group(groups[k]) for k in order}
         if places and any(placed[k].total() < len(group.slots) for k, group in enumerate(groups)):
             self.target = set()
-            self.loads, self.ports = before
+            self.loads, self.ports, self.generic = before
             placed = {k: self._group(group) for k, group in enumerate(groups)}
         return [placed[k] for k in range(len(groups))]
 
@@ -50,7 +55,11 @@ class Greedy:
         target: set[str] = set()
         if len({group.reserve for group in asking}) < 2:
             return target, (0, 0)
-        passing = [(group, {n.name for n in self.nodes if self._passes(n, group)}) for group in asking if not group.node]
+        passing = [
+            (group, {n.name for n in self.nodes if self._passes(n, group)})
+            for group in asking
+            if not group.node and not group.generic
+        ]
         for _, names in sorted(passing, key=lambda row: len(row[1])):
             nodes = [node for node in self.nodes if node.name in names]
             within = [group for group, some in passing if some <= names]
@@ -82,6 +91,8 @@ class Greedy:
                 load.replicas + 1, load.cpus + want.cpus, load.memory + want.memory, load.pids + want.pids
             )
             self.ports[best.name] += group.ports
+            for kind, wanted in group.generic:
+                self.generic[best.name][kind] -= wanted
             have[best.name] += 1
             placed[best.name] += 1
         return placed
@@ -96,6 +107,7 @@ class Greedy:
             and (not want.pids or not total.pids or load.pids + want.pids <= total.pids)
             and load.replicas < NODE_REPLICAS_MAX
             and (not group.max_per_node or have[node.name] < group.max_per_node)
+            and all(self.generic[node.name].get(kind, 0) >= wanted for kind, wanted in group.generic)
             and not any(clash(want_port, other) for want_port in group.ports for other in self.ports[node.name])
         )
 

@@ -17,6 +17,7 @@ from tests.properties.scheduler_oracle import Greedy
 
 ZONES = st.sampled_from(["", "a", "b", "c"])
 MOSTLY_PACK: st.SearchStrategy[Strategy] = st.sampled_from(["pack", "pack", "pack", "spread"])
+KINDS: st.SearchStrategy[tuple[str, ...]] = st.sampled_from([(), ("gpu",), ("fpga", "gpu")])
 CLAIMS = st.builds(
     PortClaim, st.sampled_from(["tcp", "udp"]), st.sampled_from([80, 81]), st.sampled_from(["", "10.0.0.1", "10.0.0.2"])
 )
@@ -24,7 +25,7 @@ CLAIMS = st.builds(
 
 @st.composite
 def clusters(draw: st.DrawFn, most: int = 12) -> ClusterView:
-    nodes, loads, ports = [], {}, {}
+    nodes, loads, ports, generic = [], {}, {}, {}
     for number in range(draw(st.integers(0, most))):
         labels = {key: value for key in ("zone", "rack") if (value := draw(ZONES))}
         nodes.append(
@@ -33,14 +34,16 @@ def clusters(draw: st.DrawFn, most: int = 12) -> ClusterView:
                 state=draw(st.sampled_from(["ready"] * 8 + ["down", "unreachable"])),
                 availability=draw(st.sampled_from(["active"] * 8 + ["pause", "drain"])),
                 total=Amounts(draw(st.integers(0, 9)), draw(st.integers(0, 9)), draw(st.integers(0, 9))),
+                generic=tuple((kind, draw(st.integers(1, 5))) for kind in draw(KINDS)),
             )
         )  # fmt: skip
+        generic[f"n{number:02}"] = {"gpu": draw(st.integers(0, 2))}
         if draw(st.booleans()):
             replicas = draw(st.sampled_from([0, 1, 2, 3, 4, NODE_REPLICAS_MAX - 2]))
             loads[f"n{number:02}"] = Load(replicas, *(draw(st.integers(0, 4)) for _ in range(3)))
         if draw(st.sampled_from([False, False, True])):
             ports[f"n{number:02}"] = draw(st.lists(CLAIMS, max_size=2))
-    return ClusterView(nodes, loads, ports=ports)
+    return ClusterView(nodes, loads, ports=ports, generic=generic)
 
 
 @st.composite
@@ -57,6 +60,7 @@ def groups(draw: st.DrawFn, cluster: ClusterView) -> Group:
         max_per_node=draw(st.sampled_from([0, 0, 1, 3])), existing=existing,
         strategy=draw(st.sampled_from(["spread", "spread", "pack"])),
         ports=tuple(draw(st.sampled_from([(), (), draw(st.lists(CLAIMS, max_size=2))]))),
+        generic=draw(st.sampled_from([(), (), (("gpu", 1),), (("fpga", 1), ("gpu", 2))])),
     )  # fmt: skip
 
 
@@ -64,7 +68,9 @@ def groups(draw: st.DrawFn, cluster: ClusterView) -> Group:
 def plain_groups(draw: st.DrawFn, cluster: ClusterView) -> Group:
     """They ask for amounts and labels only."""
     group = draw(groups(cluster))
-    return replace(group, slots=range(draw(st.integers(0, 60))), node="", spread=(), strategy="spread", ports=())
+    return replace(
+        group, slots=range(draw(st.integers(0, 60))), node="", spread=(), strategy="spread", ports=(), generic=()
+    )
 
 
 @given(st.data())
@@ -138,21 +144,21 @@ def test_a_kept_account_answers_like_a_new_one(data: st.DataObject) -> None:
     pool = Pool(cluster, kept=True)
     nodes, loads = list(cluster.nodes), dict(cluster.loads)
     for _ in range(data.draw(st.integers(1, 4))):
-        pool.begin({}, cluster.ports)
+        pool.begin({}, cluster.ports, cluster.generic)
         wanted = data.draw(st.lists(groups(cluster), max_size=3))
         lent = dict(loads)
         for node in data.draw(st.lists(st.sampled_from(nodes), max_size=2, unique_by=lambda node: node.name)) if nodes else ():
             lent[node.name] = Load(data.draw(st.integers(0, 3)), data.draw(st.integers(0, 4)))
             pool.lend(node.name, lent[node.name])
-        assert place_in(pool, wanted) == place(ClusterView(nodes, lent, ports=cluster.ports), wanted)
+        assert place_in(pool, wanted) == place(ClusterView(nodes, lent, ports=cluster.ports, generic=cluster.generic), wanted)
         pool.restore()
         for at in data.draw(st.lists(st.integers(0, len(nodes) - 1), max_size=3)) if nodes else ():
             nodes[at] = replace(nodes[at], availability=data.draw(st.sampled_from(["active", "drain"])))
             loads[nodes[at].name] = Load(data.draw(st.integers(0, 3)), data.draw(st.integers(0, 4)))
             pool.update(nodes[at].name, nodes[at], loads[nodes[at].name])
-    pool.begin({}, cluster.ports)
+    pool.begin({}, cluster.ports, cluster.generic)
     wanted = data.draw(st.lists(groups(cluster), max_size=3))
-    assert place_in(pool, wanted) == place(ClusterView(nodes, loads, ports=cluster.ports), wanted)
+    assert place_in(pool, wanted) == place(ClusterView(nodes, loads, ports=cluster.ports, generic=cluster.generic), wanted)
 
 
 @given(st.data())
@@ -166,7 +172,9 @@ def test_many_nodes_of_few_kinds_agree_with_greedy(data: st.DataObject) -> None:
     ]
     cluster = ClusterView(nodes)
     wanted = [
-        replace(data.draw(groups(cluster)), slots=range(data.draw(st.integers(0, 90))), node="", ports=(), platform="")
+        replace(
+            data.draw(groups(cluster)), slots=range(data.draw(st.integers(0, 90))), node="", ports=(), platform="", generic=()
+        )
         for _ in range(5)
     ]
     assert [Counter(node for _, node in pairs) for pairs in place(cluster, wanted).assigned] == Greedy(cluster).place(wanted)
@@ -203,7 +211,7 @@ def test_columns_give_what_classes_give_slot_by_slot(data: st.DataObject) -> Non
             for name in ("REPLICAS_MIN", "_PER_NODE_MIN"):
                 patch.setattr(bulk, name, 0)
             patch.setattr(bulk, "_PART", 1 << 40)
-            kept.begin({}, cluster.ports)
+            kept.begin({}, cluster.ports, cluster.generic)
             assert place_in(kept, wanted) == by_classes
             kept.restore()
 

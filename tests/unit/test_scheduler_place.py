@@ -48,6 +48,7 @@ def test_a_refusal_counts_its_reasons() -> None:
         (Group("s", (1,), node="n9"), "node n9 does not exist"),
         (Group("s", (1,), max_per_node=1, existing={"n1": 1}), "1 node: has 1 of at most 1 replicas per node"),
         (Group("s", (1,), Amounts(9_000_000)), "1 node: not enough cpus"),
+        (Group("s", (1,), generic=(("gpu", 1),)), "1 node: not enough gpu"),
         (Group("s", (1,), shun=(("disk full", frozenset(["n1"])),)), "1 node: disk full"),
     ],
 )  # fmt: skip
@@ -222,3 +223,15 @@ def test_the_same_port_on_two_addresses_of_a_node_are_two() -> None:
     last = place(ClusterView(nodes("n1")), [*groups, Group("c", (1,), ports=(PortClaim("tcp", 80),))]).refused[2]
     assert last is not None
     assert last.reason == "1 node: port 80/tcp is taken on the node"
+
+
+def test_generic_resources_are_counted_per_node() -> None:
+    """Two of three on n1 are given away, n3 has none; a pass that is undone gives back what it took."""
+    pool = Pool(ClusterView([*nodes("n1", "n2", generic=(("gpu", 3),)), *nodes("n3")]), kept=True)
+    for _ in range(2):
+        pool.begin({}, {}, {"n1": {"gpu": 2}})
+        result = place_in(pool, [Group("train", range(1, 6), generic=(("gpu", 1),))])
+        pool.restore()
+        assert sorted(node for _, node in result.assigned[0]) == ["n1", "n2", "n2", "n2"]
+        assert result.refused[0] is not None
+        assert result.refused[0].reason == "3 nodes: not enough gpu"
