@@ -27,6 +27,7 @@ BENCHES: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
     "sampling": ("What measuring costs, on a node of 200 containers and in the controller", ()),
     "scheduler": ("The scheduler at scale, CPU seconds", ()),
     "decide": ("One decision beside 10,000 services of 10 replicas on 1,000 nodes, CPU time", ()),
+    "autoscale": ("The autoscaler's rule beside models of others, on made loads", ("--seeds", "1")),
     "control_plane": (
         "The control plane: a real etcd, 1,000 agents' streams, 200,000 replicas", ("--nodes", "1000", "--replicas", "200000"),
     ),

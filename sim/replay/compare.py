@@ -92,3 +92,14 @@ def totals(compared: Sequence[Compared]) -> dict[str, dict[str, float]]:
             "reversals_per_day": sum(run.reversals_per_day for run in runs) / len(runs),
         }
     return found
+
+
+def promised(compared: Sequence[Compared]) -> dict[str, float]:
+    """Ours by theirs, over several loads: demand unserved and cost by the HPA's, reversals by the KPA's."""
+    rows = totals(compared)
+    ours, hpa, kpa = rows["shoal"], rows["hpa"], rows["kpa"]
+    return {
+        "unserved, by the HPA's": ours["unserved_percent"] / hpa["unserved_percent"],
+        "cost, by the HPA's": ours["cost"] / hpa["cost"],
+        "reversals, by the KPA's": ours["reversals_per_day"] / kpa["reversals_per_day"],
+    }

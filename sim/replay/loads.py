@@ -87,7 +87,7 @@ def read_load(path: Path, column: str = "") -> Load:
     if length > SECONDS_MAX:
         raise BadInput(f"{path}: spans {length // 86_400:,} days: at most {SECONDS_MAX // 86_400} can be replayed")
     gap = median(after[0] - row[0] for row, after in pairwise(rows)) if len(rows) > 1 else 1.0
-    if what == "arrivals" or gap < 1.5:
+    if what == "arrivals" or gap < 2:
         return Load(path.name, _counted(rows), int(rows[0][0]) * 1000, f"{what}, added up by the second")
     how = f"{what} of {gap:g} s, as a rate that holds until the next"
     return Load(path.name, _held(rows, gap), int(rows[0][0]) * 1000, how)
