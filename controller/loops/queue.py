@@ -3,6 +3,8 @@
 Rules: handlers only mark keys; adding a key twice is adding it once. The first key after a quiet time comes out at once; after
 a pass the next one waits a pause (50 ms; as long as the pass took, when that was longer; at most 1 s, or who scales one
 service while a thousand nodes report waits for them), so keys gather in batches under load and one start alone never waits.
+Many keys at once are seldom all: a stack of hundreds of services is written in several transactions, and deciding about all
+nodes twice costs more than a moment. They come out when a moment has brought no more.
 Waiting is a field (`wake_at`), not a task.
 """
 
@@ -14,6 +16,9 @@ from typing import Final
 
 PAUSE_S: Final = 0.05
 PAUSE_S_MAX: Final = 1.0
+MANY: Final = 50
+MOMENT_S: Final = 0.1
+MOMENTS_MAX: Final = 3
 
 
 class DirtyQueue:
@@ -42,6 +47,11 @@ class DirtyQueue:
             except TimeoutError:
                 return ()
         await asyncio.sleep(max(0.0, self._not_before - loop.time()))
+        known = 0
+        for _ in range(MOMENTS_MAX):
+            if len(self._keys) >= max(MANY, known + 1):
+                known = len(self._keys)
+                await asyncio.sleep(MOMENT_S)
         keys, self._keys = tuple(sorted(self._keys)), {}
         self._event.clear()
         return keys

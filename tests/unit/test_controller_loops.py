@@ -61,6 +61,15 @@ async def test_after_a_pass_keys_gather() -> None:
     assert await taking == ("a", "b")
 
 
+async def test_many_at_once_wait_until_a_moment_brings_no_more() -> None:
+    queue = DirtyQueue()
+    queue.add(f"s{number:03}" for number in range(99))
+    taking = asyncio.create_task(queue.take())
+    await asyncio.sleep(0)
+    queue.add(["s099"])
+    assert len(await taking) == 100
+
+
 async def test_waking_up_without_a_key() -> None:
     queue = DirtyQueue()
     assert await queue.take(asyncio.get_running_loop().time()) == ()
