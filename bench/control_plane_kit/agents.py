@@ -29,8 +29,8 @@ from protos import node_pb2 as pb
 START_S: Final = 0.04
 """The CPU one started container costs a node of one core."""
 COALESCE_S: Final = 0.05
-OPEN_PER_S: Final = 200
-"""Sessions begun per second and process at first; after a change of leader they come as they come."""
+OPENING_MAX: Final = 48
+"""Sessions that a process begins at the same time at first; after a change of leader they come as they come."""
 PATH: Final = "/shoal.node.v1.Dispatch/Session"
 DESIRED: Final = 0x12
 """How a ToNode with a Desired begins."""
@@ -71,6 +71,7 @@ class Fleet:
         self.ca = ca
         self.links = Links()
         self.controllers = tuple(controllers)
+        self.opening = asyncio.Semaphore(OPENING_MAX)
         self.random = Random(seed)
         self.stats = Stats()
         self.heartbeat_s = 2.5
@@ -99,8 +100,7 @@ class LightAgent:
         self._next = ""
         self._controllers = fleet.controllers
 
-    async def run(self, after_s: float) -> None:
-        await asyncio.sleep(after_s)
+    async def run(self) -> None:
         failures = turn = 0
         while True:
             address, self._next = self._next or self._controllers[turn % len(self._controllers)], ""
@@ -146,6 +146,8 @@ class LightAgent:
             self._hang_up()
 
     def _welcomed(self, welcome: pb.Welcome) -> None:
+        if not self._epoch:
+            self._fleet.opening.release()
         self._epoch = self._open = welcome.epoch
         self._controllers = tuple(welcome.controllers)
         self._fleet.heartbeat_s = welcome.heartbeat_s
@@ -250,6 +252,12 @@ class LightAgent:
             self._fleet.stats.bytes_out += len(data)
 
 
+async def _open_all(fleet: Fleet, agents: list[LightAgent], sessions: dict[LightAgent, asyncio.Task[None]]) -> None:
+    for agent in list(agents):
+        await fleet.opening.acquire()
+        sessions[agent] = asyncio.ensure_future(agent.run())
+
+
 async def _beat_all(fleet: Fleet, agents: list[LightAgent]) -> None:
     """Spread evenly over the interval."""
     at = 0.0
@@ -264,7 +272,8 @@ async def _beat_all(fleet: Fleet, agents: list[LightAgent]) -> None:
 
 async def _serve(fleet: Fleet, agents: list[LightAgent]) -> None:
     """Until stdin ends."""
-    sessions = {agent: asyncio.ensure_future(agent.run(number / OPEN_PER_S)) for number, agent in enumerate(agents)}
+    sessions: dict[LightAgent, asyncio.Task[None]] = {}
+    opening = asyncio.ensure_future(_open_all(fleet, agents, sessions))
     beating = asyncio.ensure_future(_beat_all(fleet, agents))
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
@@ -284,9 +293,10 @@ async def _serve(fleet: Fleet, agents: list[LightAgent]) -> None:
             del agents[: int(words[1])]
         print(json.dumps(asdict(fleet.stats) | {"cpu_s": time.process_time()}), flush=True)
     beating.cancel()
+    opening.cancel()
     for task in sessions.values():
         task.cancel()
-    await asyncio.gather(beating, *sessions.values(), return_exceptions=True)
+    await asyncio.gather(beating, opening, *sessions.values(), return_exceptions=True)
 
 
 async def main(path: Path) -> None:

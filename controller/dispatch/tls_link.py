@@ -66,7 +66,7 @@ class Links:
 
     def watch(self, number: int, link: Link, *, out: bool = False) -> None:
         """`out`: also until there is room to send."""
-        events = select.EPOLLIN | select.EPOLLOUT if out else select.EPOLLIN
+        events = select.EPOLLIN | select.EPOLLRDHUP | (select.EPOLLOUT if out else 0)
         if number in self._links:
             self._epoll.modify(number, events)
         else:
@@ -109,9 +109,14 @@ class Links:
     def _turn(self) -> None:
         for number, events in self._epoll.poll(0, TURNS_AT_ONCE):
             link = self._links.get(number)
-            if link is not None and events & select.EPOLLOUT:
+            if link is None:
+                continue
+            if events & select.EPOLLRDHUP and not link.shaken:
+                link.close()  # it has waited for too long already: shaking hands would be for nobody
+                continue
+            if events & select.EPOLLOUT:
                 link.writable()
-            if link is not None and events & ~select.EPOLLOUT:
+            if events & ~select.EPOLLOUT:
                 link.readable()
 
 
