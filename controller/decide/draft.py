@@ -1,21 +1,30 @@
 """Edits of one pass, collected: assignments per node, volume places, and the documents they become.
 
 Rules: a document is rebuilt only when something in it changed; then its generation grows by one. Services keep their order in
-a document. What is added is kept as runs (version, age, slots), as documents have them: a replica of a million is a number.
+a document. What is added is kept as the slots of each node, and becomes runs (version, age, slots) as documents have them: a
+replica of a million is a number.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from itertools import chain
+from typing import Final, NamedTuple
 
 from controller.decide.types import View
 from model.documents import Assigned, AssignedService, AssignmentDoc, VolumePlaceDoc
 from scheduler import Amounts, Load
 
 _EMPTY: Final = AssignmentDoc("")
-_Runs = list[list[int]]
-"""As AssignedService has them, in the order in which they came."""
+
+
+class _Added(NamedTuple):
+    """What was added of a service, of one version and age: slots by node."""
+
+    version: int
+    created_ms: int
+    slots: defaultdict[str, list[int]]
 
 
 class Draft:
@@ -23,7 +32,7 @@ class Draft:
         self._view = view
         self._ids: dict[str, str] = {}
         """Service ids of what was added, by name."""
-        self._added: dict[str, dict[str, _Runs]] = {}
+        self._added: dict[str, list[_Added]] = {}
         self._dropped: dict[str, dict[str, set[Assigned]]] = {}
         self.places: dict[str, VolumePlaceDoc] = {}
 
@@ -35,19 +44,13 @@ class Draft:
         self, service: str, service_id: str, version: int, created_ms: int, pairs: Iterable[tuple[int, str]]
     ) -> None:  # fmt: skip
         """Many at once: (slot, node)."""
-        added, head = self._added, [version, created_ms]
         self._ids[service] = service_id
+        groups = self._added.setdefault(service, [])
+        if not groups or groups[-1][:2] != (version, created_ms):
+            groups.append(_Added(version, created_ms, defaultdict(list)))
+        slots = groups[-1].slots
         for slot, node in pairs:
-            services = added.get(node)
-            if services is None:
-                services = added[node] = {}
-            runs = services.get(service)
-            if runs is None:
-                services[service] = [[version, created_ms, slot]]
-            elif runs[-1][:2] == head:
-                runs[-1].append(slot)
-            else:
-                runs.append([version, created_ms, slot])
+            slots[node].append(slot)
 
     @property
     def frees(self) -> bool:
@@ -57,9 +60,9 @@ class Draft:
     def drop(self, node: str, service: str, replica: Assigned) -> None:
         """Take it away, from the documents or from what this pass has added."""
         slot, version, created_ms = replica
-        for run in self._added.get(node, {}).get(service, ()):
-            if run[:2] == [version, created_ms] and slot in run[2:]:
-                del run[run.index(slot, 2)]
+        for group in self._added.get(service, ()):
+            if group[:2] == (version, created_ms) and slot in group.slots.get(node, ()):
+                group.slots[node].remove(slot)
                 break
         else:
             self._dropped.setdefault(node, {}).setdefault(service, set()).add(replica)
@@ -67,8 +70,7 @@ class Draft:
     def on(self, node: str, entry: AssignedService) -> list[Assigned]:
         """The service's replicas on the node after what was added and dropped; `entry` as the document says."""
         dropped = self._dropped.get(node, {}).get(entry.name, ())
-        runs = self._added.get(node, {}).get(entry.name, [])
-        return [replica for replica in entry.replicas if replica not in dropped] + _replicas(runs)
+        return [replica for replica in entry.replicas if replica not in dropped] + self._new(node, entry.name)
 
     def standing(self, service: str, entries: Mapping[str, AssignedService]) -> dict[str, int]:
         """Replicas of the service per node after what was added and dropped; `entries` as the documents say."""
@@ -76,9 +78,9 @@ class Draft:
         for node, services in self._dropped.items():
             if service in services:
                 counts[node] = counts.get(node, 0) - len(services[service])
-        for node, added in self._added.items():
-            if service in added:
-                counts[node] = counts.get(node, 0) + _count(added[service])
+        for group in self._added.get(service, ()):
+            for node, slots in group.slots.items():
+                counts[node] = counts.get(node, 0) + len(slots)
         return {node: count for node, count in counts.items() if count > 0}
 
     def freed(self, amounts: Callable[[str], Amounts]) -> dict[str, Load]:
@@ -86,7 +88,7 @@ class Draft:
         freed: dict[str, Load] = {}
         for node, services in self._dropped.items():
             for service, replicas in services.items():
-                count = len(replicas) - _count(self._added.get(node, {}).get(service, []))
+                count = len(replicas) - sum(len(group.slots.get(node, ())) for group in self._added.get(service, ()))
                 cpus, memory, pids = amounts(service)
                 old = freed.get(node, Load())
                 freed[node] = Load(
@@ -103,45 +105,48 @@ class Draft:
         return tuple(node for node in place.nodes if node in self._view.nodes) if place else ()
 
     def assignments(self) -> tuple[AssignmentDoc, ...]:
-        touched = sorted(self._added.keys() | self._dropped.keys())
-        docs = (self._rebuilt(node) for node in touched if node in self._view.nodes)
+        added = self._by_node()
+        touched = sorted(added.keys() | self._dropped.keys())
+        docs = (self._rebuilt(node, added.get(node, [])) for node in touched if node in self._view.nodes)
         return tuple(doc for doc in docs if doc is not None)
 
     def changed_places(self) -> tuple[VolumePlaceDoc, ...]:
         return tuple(self.places[name] for name in sorted(self.places) if self._view.places.get(name) != self.places[name])
 
-    def _rebuilt(self, node: str) -> AssignmentDoc | None:
-        before = self._view.assignments.get(node, _EMPTY)
-        added, dropped = dict(self._added.get(node, {})), self._dropped.get(node, {})
+    def _by_node(self) -> dict[str, list[AssignedService]]:
+        """What was added."""
+        found: defaultdict[str, list[AssignedService]] = defaultdict(list)
+        for service, groups in self._added.items():
+            service_id = self._ids[service]
+            if len(groups) > 1:
+                for node in dict.fromkeys(chain.from_iterable(group.slots for group in groups)):
+                    if replicas := self._new(node, service):
+                        found[node].append(AssignedService.of(service_id, service, replicas))
+                continue
+            version, created_ms, by_node = groups[0]
+            for node, slots in by_node.items():
+                if slots:
+                    slots.sort()
+                    found[node].append(AssignedService(service_id, service, ((version, created_ms, *slots),)))
+        return found
+
+    def _new(self, node: str, service: str) -> list[Assigned]:
+        """What was added of the service on the node."""
+        groups = self._added.get(service, ())
+        return [Assigned(slot, group.version, group.created_ms) for group in groups for slot in group.slots.get(node, ())]
+
+    def _rebuilt(self, node: str, added: list[AssignedService]) -> AssignmentDoc | None:
+        before, dropped = self._view.assignments.get(node, _EMPTY), self._dropped.get(node, {})
+        fresh = {row.name: row for row in added}
         services: list[AssignedService] = []
         for entry in before.services:
-            runs, gone = added.pop(entry.name, []), dropped.get(entry.name)
-            if not runs and not gone:
+            more, gone = fresh.pop(entry.name, None), dropped.get(entry.name)
+            if not more and not gone:
                 services.append(entry)
                 continue
-            kept = [replica for replica in entry.replicas if not gone or replica not in gone] + _replicas(runs)
+            kept = [replica for replica in entry.replicas if not gone or replica not in gone]
+            kept += more.replicas if more else ()
             if kept:
-                service_id = self._ids[entry.name] if runs else entry.service_id
-                services.append(AssignedService.of(service_id, entry.name, kept))
-        for name, runs in added.items():
-            if found := _ordered(runs):
-                services.append(AssignedService(self._ids[name], name, found))
-        after = tuple(services)
+                services.append(AssignedService.of((more or entry).service_id, entry.name, kept))
+        after = (*services, *fresh.values())
         return AssignmentDoc(node, before.generation + 1, after) if after != before.services else None
-
-
-def _ordered(runs: _Runs) -> tuple[tuple[int, ...], ...]:
-    """As a document has them; empty when there is nothing in them any more."""
-    if len(runs) == 1:
-        version, created_ms, *slots = runs[0]
-        slots.sort()
-        return ((version, created_ms, *slots),) if slots else ()
-    return AssignedService.of("", "", _replicas(runs)).runs
-
-
-def _replicas(runs: _Runs) -> list[Assigned]:
-    return [Assigned(slot, run[0], run[1]) for run in runs for slot in run[2:]]
-
-
-def _count(runs: _Runs) -> int:
-    return sum(map(len, runs)) - 2 * len(runs)

@@ -10,7 +10,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import chain, filterfalse, islice
 from itertools import count as numbers
+from typing import Final
 
 from controller.decide import victims
 from controller.decide.batch import Batch
@@ -23,6 +25,9 @@ from model.documents import Assigned
 from scheduler import Load
 from scheduler.filters import static_passes, static_reason
 from scheduler.ports import first_taken
+
+_LOWEST: Final = tuple(range(1, 16_385))
+"""Slots' numbers, the same objects in all services."""
 
 
 def find(batch: Batch, work: Work) -> None:
@@ -218,8 +223,8 @@ def _number_missing(batch: Batch, work: Work) -> None:
     named = {*work.lost_on, *(slot for slot, _ in (before.waiting if before else ()))}
     vacant = [slot for slot in sorted(named) if slot not in slots][:want]
     taken = {*slots, *vacant}
-    fresh = (number for number in numbers(1) if number not in taken)
-    work.missing = sorted(vacant + [next(fresh) for _ in range(want - len(vacant))])
+    fresh = filterfalse(taken.__contains__, chain(_LOWEST, numbers(len(_LOWEST) + 1)))
+    work.missing = sorted([*vacant, *islice(fresh, want - len(vacant))])
 
 
 def _fill_group(batch: Batch, work: Work) -> None:
