@@ -23,8 +23,9 @@ log = logging.getLogger(__name__)
 COLLECT_AFTER = (20_000, 20, 20)
 """A decision about a million replicas makes several million objects that stay: at Python's own numbers the collector takes two
 thirds of its time."""
-SWITCH_S = 0.0005
-"""While a long decision runs in its thread, the sessions and the lease wait so long for their turn, not ten times as long."""
+SWITCH_S = 0.0001
+"""While a long decision runs in its thread, whoever reads or writes a socket waits so long for its turn: of two thousand
+heartbeats a second each does both."""
 
 
 class _OneLine(logging.Formatter):

@@ -128,8 +128,6 @@ class Way(NamedTuple):
     networks: tuple[Attachment, ...] | None = None
 
 
-WantedService = tuple[AssignedService, Way]
-"""One on the node: there are a hundred on each of many thousand."""
 _PLAIN: Final = Way()
 
 
@@ -168,10 +166,12 @@ class WantedNetwork:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Services by id, networks by name."""
+    """`services` as the assignment document has them, with the way of each: there are a hundred on each of many thousand nodes.
+    Networks by name."""
 
     generation: int = 0
-    services: Mapping[str, WantedService] = field(default_factory=dict)
+    services: tuple[AssignedService, ...] = ()
+    ways: tuple[Way, ...] = ()
     networks: Mapping[str, WantedNetwork] = field(default_factory=dict)
 
 
@@ -190,10 +190,10 @@ def wanted(
     """`slices`: of this node, by network name. `ways`: of whoever asks for many nodes."""
     assignment: AssignmentDoc | None = snapshot.of("assignments").get(node)
     if assignment is None:
-        return Wanted(0, {}, _networks(snapshot, node, slices, peers))
+        return Wanted(networks=_networks(snapshot, node, slices, peers))
     document, way = snapshot.of("services").get, (ways or WayBook()).of
-    services = {row.service_id: (row, way(row, document(row.name))) for row in assignment.services}
-    return Wanted(assignment.generation, services, _networks(snapshot, node, slices, peers))
+    each = tuple([way(row, document(row.name)) for row in assignment.services])
+    return Wanted(assignment.generation, assignment.services, each, _networks(snapshot, node, slices, peers))
 
 
 def _networks(snapshot: Snapshot, node: str, slices: Mapping[str, str], peers: PeerBook) -> dict[str, WantedNetwork]:
@@ -245,9 +245,8 @@ class Composer:
         `held`: what the node said it has when the session began.
         """
         before = sent or Wanted()
-        services = [row for sid, row in want.services.items() if before.services.get(sid) != row]
+        services, gone = _changed(before, want)
         networks = [name for name, row in want.networks.items() if before.networks.get(name) != row]
-        gone = [sid for sid in before.services if sid not in want.services]
         gone_networks = [name for name in before.networks if name not in want.networks]
         if sent is not None and not (services or networks or gone or gone_networks) and sent.generation == want.generation:
             return None
@@ -300,6 +299,14 @@ class Composer:
         )  # fmt: skip
         message.MergeFromString(self._peers.encoded_without(row.plan, node))
         return message
+
+
+def _changed(before: Wanted, want: Wanted) -> tuple[list[tuple[AssignedService, Way]], list[str]]:
+    """What is new or another one, with its way, and the ids of what is gone."""
+    known = {row.service_id: (row, way) for row, way in zip(before.services, before.ways, strict=True)}
+    pairs = zip(want.services, want.ways, strict=True)
+    services = [pair for pair in pairs if known.pop(pair[0].service_id, None) != pair]
+    return services, list(known)
 
 
 def _attachment(item: Attachment) -> pb.Attachment:

@@ -134,11 +134,10 @@ class Dispatch:
         for session in self._sessions_of(news.nodes):
             session.mark()
         self._tell(news)
+        self._services_changed({change.old.id for change in changes if change.kind == "services" and change.old is not None})
         for change in changes:
             if change.kind == "nodes":
                 self._node_changed(change)
-            elif change.kind == "services" and change.old is not None:
-                self._service_changed(change.old.id)
             elif change.kind == "health":
                 self._health_changed(change)
         self._followers.settle()
@@ -176,9 +175,9 @@ class Dispatch:
         reason = "the node was removed from the cluster" if change.new is None else "the node has joined again elsewhere"
         session.end(goodbye(reason, removed=True))
 
-    def _service_changed(self, service_id: str) -> None:
-        for session in self._sessions.values():
-            if session.sent is not None and service_id in session.sent.services:
+    def _services_changed(self, ids: set[str]) -> None:
+        for session in self._sessions.values() if ids else ():
+            if session.sent is not None and any(row.service_id in ids for row in session.sent.services):
                 session.mark()
 
     # ---- one session
