@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, Protocol
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 RETRY_MAX_S: Final = 30.0
 OWED_MAX: Final = 1_000
 OPEN_LOOK_SHARE: Final = 100
+OPEN_LOOK_S_MAX: Final = 30.0
 _NO_COUNT: Final = (0, 0)
 _ROUTE_LOCALNET: Final = Path("/proc/sys/net/ipv4/conf/all/route_localnet")
 
@@ -60,7 +62,7 @@ class Connections(Protocol):
 
     def open_connections(self, addresses: Iterable[str]) -> dict[str, int]: ...
 
-    def balanced(self) -> dict[str, int]: ...
+    def balanced(self, *, six: bool) -> dict[str, int]: ...
 
     def close(self) -> None: ...
 
@@ -256,8 +258,9 @@ class KernelBalancer:
         rows = self._book.known_rows()
         if not rows:
             return ()
-        found = await asyncio.to_thread(self._counts, any(":" in address for address in rows))
-        await self._look_at_open()
+        six = any(":" in address for address in rows)
+        found = await asyncio.to_thread(self._counts, six)
+        await self._look_at_open(six)
         return tuple(_summed(rows, found, self._open))
 
     def _counts(self, six: bool) -> dict[str, dict[str, tuple[int, int]]]:
@@ -269,19 +272,22 @@ class KernelBalancer:
                     found[name] |= self._nft.counts(balance_rules.TABLE.split()[1], which)
         return found
 
-    async def _look_at_open(self) -> None:
-        """The kernel keeps every connection for minutes after its end, and a pass reads them all: it may take a hundredth of
-        the time, and until the next one the last count holds."""
-        begin = self._clock.monotonic()
-        if begin < self._look_again_at:
-            return
+    async def _look_at_open(self, six: bool) -> None:
+        """A pass goes over the kernel's whole table, 15 ms when it is empty, and it keeps connections for minutes after their
+        end: it may take a hundredth of one core, and until the next one the last count holds."""
+        if self._clock.monotonic() >= self._look_again_at:
+            cost_s = await asyncio.to_thread(self._pass_over_open, six)
+            self._look_again_at = self._clock.monotonic() + min(OPEN_LOOK_S_MAX, OPEN_LOOK_SHARE * cost_s)
+
+    def _pass_over_open(self, six: bool) -> float:
+        """Gives what it cost: CPU seconds of this thread, since on a busy machine it takes longer than it works."""
+        begin = time.thread_time()
         try:
-            self._open = await asyncio.to_thread(self._conntrack.balanced)
+            self._open = self._conntrack.balanced(six=six)
         except (RuntimeFailed, OSError) as error:
             log.warning("open connections cannot be counted: %s", error)
             self._open = {}
-        now = self._clock.monotonic()
-        self._look_again_at = now + OPEN_LOOK_SHARE * (now - begin)
+        return time.thread_time() - begin
 
     # -- keeping
 

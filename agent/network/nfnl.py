@@ -131,11 +131,12 @@ class Conntrack:
         found = self._found(nfnl.TCP, Side(target=address), Side()) + self._found(nfnl.TCP, Side(), Side(source=address))
         return len({connection.original for connection in found if connection.open})
 
-    def balanced(self) -> dict[str, int]:
-        """How many open TCP connections this node's balancer has sent to each address. One pass over all of them."""
-        found = Counter(
-            nfnl.parse_balanced(payload) for six in (False, True) for payload in self._passing.dump(nfnl.dump_balanced(six=six))
-        )
+    def balanced(self, *, six: bool) -> dict[str, int]:
+        """How many open TCP connections this node's balancer has sent to each address. One pass over all of them; `six`: also
+        over those of IPv6."""
+        found: Counter[str] = Counter()
+        for request in (nfnl.dump_balanced(), *([nfnl.dump_balanced(six=True)] if six else ())):
+            found.update(map(nfnl.parse_balanced, self._passing.dump(request)))
         del found[""]
         return dict(found)
 

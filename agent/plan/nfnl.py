@@ -41,6 +41,10 @@ _BY_SOURCE, _BY_TARGET, _BY_PROTOCOL, _BY_SOURCE_PORT, _BY_TARGET_PORT = 1, 2, 8
 _PROTOINFO_TCP, _TCP_STATE, _TCP_FLAGS_ORIGINAL = 1, 1, 4
 _SYN_RECV, _ESTABLISHED, _FIN_WAIT, _CLOSE_WAIT = 2, 3, 4, 5
 _CLOSED_FIRST = 0x04
+_ATTRIBUTE = struct.Struct("=HH")
+_TUPLE4_BYTES = 52
+_ORIGINAL4, _REPLY4 = (_ATTRIBUTE.pack(_TUPLE4_BYTES, kind | NESTED) for kind in (_CTA_ORIGINAL, _CTA_REPLY))
+"""How the two directions of an IPv4 connection with ports begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +126,27 @@ def dump_balanced(*, six: bool = False) -> Request:
 
 def parse_balanced(payload: bytes) -> str:
     """Where the connection goes, if its target was changed and it is open; else empty. There may be tens of thousands, most of
-    them over: only of those that count everything is read."""
+    them over: only of those that may count everything is read."""
+    if payload[4:8] == _ORIGINAL4 and payload[_TUPLE4_BYTES + 4 : _TUPLE4_BYTES + 8] == _REPLY4 and _over(payload):
+        return ""
     found = attributes(payload[4:])
     status = int.from_bytes(found.get(_CTA_STATUS, b""), "big")
     if not status & _STATUS_DNAT or not _open(found.get(_CTA_PROTOINFO, b"")):
         return ""
     return _parse_tuple(found[_CTA_REPLY])[1].source
+
+
+def _over(payload: bytes) -> bool:
+    """Whether an IPv4 connection laid out as the kernel does has a state in which nothing is open."""
+    at = 4 + 2 * _TUPLE4_BYTES
+    while at + 12 < len(payload):
+        length, kind = _ATTRIBUTE.unpack_from(payload, at)
+        if kind & 0x3FFF == _CTA_PROTOINFO:
+            return payload[at + 12] not in (_SYN_RECV, _ESTABLISHED, _FIN_WAIT, _CLOSE_WAIT)
+        if length < 4:
+            return False
+        at += (length + 3) & ~3
+    return False
 
 
 def dump_connections(protocol: int, original: Side = Side(), reply: Side = Side(), *, six: bool = False) -> Request:

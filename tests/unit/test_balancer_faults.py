@@ -38,7 +38,7 @@ class NoConnections:
     def open_connections(self, addresses: Iterable[str]) -> dict[str, int]:
         return dict.fromkeys(addresses, 0)
 
-    def balanced(self) -> dict[str, int]:
+    def balanced(self, *, six: bool) -> dict[str, int]:
         return {}
 
     def close(self) -> None:

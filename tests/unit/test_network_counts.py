@@ -1,0 +1,64 @@
+"""What the kernel counts, read from its own bytes (Linux 6.18): elements of sets, connections that were balanced."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from agent.plan.netlink import attr
+from agent.plan.nfnl import parse_balanced, parse_counts
+
+HEAD = bytes(4)
+ELEMENT = bytes.fromhex(
+    "3c0001000c000100080001000a00008f2c0007000c000100636f756e746572001c0002000c00010000000000000001000c0002000000000000000002"
+)
+"""10.0.0.143: 2 packets, 256 bytes."""
+CONNECTION = bytes.fromhex(
+    "020000003400018014000180080001000a090001080002000a0800011c0002800500010006000000060002002d00000006000300005000003400028014"
+    "000180080001000a090002080002000a0900011c0002800500010006000000060002001f900000060003002d00000008000300000001ae080008000000"
+    "000008000c00bb5b16a708000b00000000010800070000000077300004802c0001800500010007000000050002000a000000050003000a000000060004"
+    "00230000000600050027000000"
+)
+"""From 10.9.0.1 to 10.8.0.1:80, which became 10.9.0.2:8080; in TIME_WAIT."""
+STATE_AT = CONNECTION.index(bytes.fromhex("05000100070000"), 120) + 4
+STATUS_AT = CONNECTION.index(bytes.fromhex("0800030000")) + 4
+
+
+def elements(*rows: bytes) -> bytes:
+    return HEAD + attr(1, b"shoal-lb\0") + attr(2, b"begun\0") + attr(3, b"".join(rows))
+
+
+def element(key: bytes, packets: int, size: int, *, more: bytes = b"") -> bytes:
+    counter = attr(1, struct.pack(">Q", size)) + attr(2, struct.pack(">Q", packets))
+    expression = attr(1, b"counter\0") + attr(2, counter)
+    return attr(1, attr(1, attr(1, key)) + attr(7, expression) + more)
+
+
+def test_elements_as_the_kernel_lays_them_out() -> None:
+    assert list(parse_counts(elements(ELEMENT, ELEMENT))) == [("10.0.0.143", 2, 256)] * 2
+    assert element(bytes([10, 0, 0, 143]), 2, 256) == ELEMENT
+    six = bytes.fromhex("fd000000000000000000000a0a000001")
+    assert list(parse_counts(elements(element(six, 5, 7)))) == [("fd00::a:a00:1", 5, 7)]
+
+
+def test_elements_laid_out_otherwise_say_the_same() -> None:
+    rows = [element(bytes([10, 0, 0, last]), last, 10 * last, more=attr(9, b"other")) for last in (1, 2)]
+    assert list(parse_counts(elements(*rows, ELEMENT))) == [("10.0.0.1", 1, 10), ("10.0.0.2", 2, 20), ("10.0.0.143", 2, 256)]
+    assert list(parse_counts(elements())) == []
+    assert list(parse_counts(elements(attr(1, attr(1, attr(1, b"\x0a\0\0\1")))))) == [], "without a counter"
+
+
+@pytest.mark.parametrize(("state", "wanted"), [(3, "10.9.0.2"), (2, "10.9.0.2"), (7, ""), (1, ""), (6, ""), (8, "")])
+def test_an_open_connection_counts_for_where_it_goes(state: int, wanted: str) -> None:
+    assert parse_balanced(with_byte(CONNECTION, STATE_AT, state)) == wanted
+
+
+def test_a_connection_whose_target_nobody_changed_does_not_count() -> None:
+    status = int.from_bytes(CONNECTION[STATUS_AT : STATUS_AT + 4], "big") & ~(1 << 5)
+    opened = with_byte(CONNECTION, STATE_AT, 3)
+    assert parse_balanced(opened[:STATUS_AT] + struct.pack(">I", status) + opened[STATUS_AT + 4 :]) == ""
+
+
+def with_byte(data: bytes, at: int, value: int) -> bytes:
+    return data[:at] + bytes([value]) + data[at + 1 :]
