@@ -58,7 +58,7 @@ class Queries:
             known = self._queries[where, query] = _Query(now_s, now_s)
             self._news.set()
         known.read_s = now_s
-        return Series(tuple(known.rows), known.problem or self._stale(known))
+        return Series(tuple(known.rows), known.problem or self._stale(known), int(self._every_s * 1000))
 
     def _stale(self, known: _Query) -> str:
         age_s = self._clock.now() - known.rows[-1][0] / 1000

@@ -224,7 +224,7 @@ class MemorySamples:
             if self._has_spoken(step):
                 row = (ring.row(step) if ring is not None else None) or (0.0,) * len(SERVICE_FIELDS)
                 rows.append((step * self.step_ms(), sum(row[column] for column in columns), None))
-        return Series(tuple(rows), self._problem(rows, "no node has sent"))
+        return Series(tuple(rows), self._problem(rows, "no node has sent"), self.step_ms())
 
     def _told(self, kind: str, steps: range, ring: Ring | None, columns: Sequence[int], count: int, unit: float) -> Series:
         """Of what replicas say; `count`: the column with how many."""
@@ -233,7 +233,7 @@ class MemorySamples:
             row = ring.row(step) if ring is not None else None
             if row is not None and row[count]:
                 rows.append((step * self.step_ms(), sum(row[column] for column in columns) / unit, int(row[count])))
-        return Series(tuple(rows), self._problem(rows, f"no replica has told its {kind}"))
+        return Series(tuple(rows), self._problem(rows, f"no replica has told its {kind}"), self.step_ms())
 
     def _problem(self, rows: Sequence[tuple[int, float, int | None]], who: str) -> str:
         """Why there is nothing newer; empty when the newest is as new as it can be."""

@@ -299,6 +299,21 @@ def test_a_new_leader_without_samples_waits_and_then_goes_on() -> None:
     assert service.load(20, connections=100).scale == 15, "what the one before it remembered still counts"
 
 
+@pytest.mark.parametrize("step_s", [1, 5, 20, 60])
+def test_samples_that_come_seldom_are_known_too(step_s: int) -> None:
+    """As those of thousands of nodes do; what stops coming is missed after three of them."""
+    facts = Service(10).facts()
+    rows = tuple((NOW + at * 1000, 100.0, None) for at in range(-900, 1, step_s))
+
+    def said(age_s: int, document: ScaleDoc | None = None) -> ScaleStep:
+        series = {"connections": Series(rows[-180 // step_s - 1 :], "", step_s * 1000)}
+        return decide(replace(facts, series=series, document=document), NOW + age_s * 1000)
+
+    remembered = ScaleDoc("id", "web", 10, ((NOW - 900_000, 2),))
+    assert said(step_s, remembered).scale == 8
+    assert said(max(31, 3 * step_s + 1), remembered).scale == 10
+
+
 def test_the_history_is_bounded_and_the_document_small() -> None:
     service = steady(4, scale_in=ScaleIn(window_s=10, every_s=5), scale_out=ScaleOut(every_s=5))
     for _ in range(30):

@@ -21,7 +21,9 @@ BURST_MS: Final = 10_000
 BURST: Final = 1.1
 """Ten seconds are a burst when they stand that much above the minute, and above what there is."""
 HOLE_MS: Final = 30_000
-"""Longer than the longest interval of samples of a large cluster."""
+"""Averages and holes are longer where samples come seldom, as those of thousands of nodes do."""
+_AVERAGE_STEPS: Final = 2
+_HOLE_STEPS: Final = 3
 VALUE_MAX: Final = 1e15
 COUNT_MAX: Final = 1_000_000
 OF_REPLICAS: Final = frozenset({"cpu", "memory", "scrape"})
@@ -79,20 +81,21 @@ def _reading(metric: ScalingMetric, series: Series, facts: ScaleFacts, now_ms: i
     silent = metric.kind in OF_REPLICAS
     if silent and facts.scale == 0:
         return found
-    minute = _minute(series.rows, facts.ready, now_ms)
+    average_ms = max(AVERAGE_MS, _AVERAGE_STEPS * series.step_ms)
+    minute = _minute(series.rows, facts.ready, now_ms, average_ms)
     if minute.rows and metric.target > 0 and isfinite(metric.target):
         _value(found, minute, facts)
-    found.unknown = _why_unknown(minute, series, now_ms)
+    found.unknown = _why_unknown(minute, series, average_ms)
     found.failing = bool(found.unknown)
     if found.unknown and silent and facts.ready == 0:
         found.unknown, found.failing = "no replica is ready", False
-    found.begins = not found.unknown and not minute.older and minute.began_ms > now_ms - AVERAGE_MS + HOLE_MS
+    found.begins = not found.unknown and not minute.older and minute.began_ms > now_ms - average_ms // 2
     return found
 
 
-def _minute(rows: Sequence[tuple[int, float, int | None]], ready: int, now_ms: int) -> _Minute:
+def _minute(rows: Sequence[tuple[int, float, int | None]], ready: int, now_ms: int, average_ms: int) -> _Minute:
     """The hot loop of a decision: once per metric over a minute of rows, newest first."""
-    since, burst_since = now_ms - AVERAGE_MS, now_ms - BURST_MS
+    since, burst_since = now_ms - average_ms, now_ms - BURST_MS
     found = _Minute()
     total, recent, count, recent_count, silent, hole, last = 0.0, 0.0, 0, 0, 0, 0, now_ms
     for at, value, spoke in reversed(rows):
@@ -144,11 +147,11 @@ def _count(replicas: float) -> int:
     return COUNT_MAX if replicas >= COUNT_MAX else ceil(replicas - _ALMOST)
 
 
-def _why_unknown(minute: _Minute, series: Series, now_ms: int) -> str:
+def _why_unknown(minute: _Minute, series: Series, average_ms: int) -> str:
     if series.problem:
         return series.problem
     if not minute.rows:
-        return f"no sample in {AVERAGE_MS // 1000} s"
-    if minute.hole_ms > HOLE_MS:
-        return f"no sample for {minute.hole_ms // 1000} s of the last {AVERAGE_MS // 1000} s"
+        return f"no sample in {average_ms // 1000} s"
+    if minute.hole_ms > max(HOLE_MS, _HOLE_STEPS * series.step_ms):
+        return f"no sample for {minute.hole_ms // 1000} s of the last {average_ms // 1000} s"
     return ""
