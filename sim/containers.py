@@ -162,13 +162,19 @@ class _Silent(MemorySession):
 
 
 class SimNetwork(MemoryNetwork):
-    """One operation at a time, as in the kernel's; who waits when the agent dies waits no more."""
+    """One operation at a time, as in the kernel's; who waits when the agent dies waits no more. `rewired(id)` is told of a
+    container that was connected or disconnected while it runs."""
 
     def __init__(
-        self, troubles: Troubles, forgotten: Callable[[str, str], bool], balance: Callable[[], Balancer | None]
+        self,
+        troubles: Troubles,
+        forgotten: Callable[[str, str], bool],
+        balance: Callable[[], Balancer | None],
+        rewired: Callable[[str], None],
     ) -> None:
         super().__init__(forgotten=forgotten, balance=balance)
         self._troubles = troubles
+        self._rewired = rewired
         self._lock = asyncio.Lock()
 
     def crash(self) -> None:
@@ -190,12 +196,16 @@ class SimNetwork(MemoryNetwork):
     async def connect(self, container_id: str, wanted: AttachmentWanted) -> Attached:
         async with self._lock:
             await self._troubles.takes(0.005, 0.03)
-            return await super().connect(container_id, wanted)
+            got = await super().connect(container_id, wanted)
+            self._rewired(container_id)
+            return got
 
     async def disconnect(self, container_id: str, network: str) -> Attached:
         async with self._lock:
             await self._troubles.takes(0.005, 0.03)
-            return await super().disconnect(container_id, network)
+            got = await super().disconnect(container_id, network)
+            self._rewired(container_id)
+            return got
 
     async def detach(self, container_id: str) -> None:
         async with self._lock:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import Context
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import unquote
@@ -41,7 +42,7 @@ CONNECTION_S: Final = 1.0
 @dataclass(frozen=True, slots=True)
 class Box:
     """One container. `asked_at`: when its agent asked it to stop (Unix time; 0: it did not); a drain may have come before.
-    `addresses`: (network, address) it had when it was started; `ports` of mode host as (`80/tcp`,
+    `addresses`: (network, address) it has; `ports` of mode host as (`80/tcp`,
     `0.0.0.0:32768`); `cpus` and `memory_bytes`: what its service reserves for it."""
 
     id: str
@@ -62,6 +63,9 @@ class Hooks(Protocol):
     """Who is told what happens to containers, in the world's context. `code` None: nobody knows."""
 
     def container_started(self, node: str, box: Box) -> None: ...
+
+    def container_rewired(self, node: str, box: Box) -> None:
+        """It has other addresses now."""
 
     def container_ended(self, node: str, box: Box, code: int | None, why: str) -> None:
         """`why`: `stopped` (the agent ended it), `crashed` (by itself, or a fault), `power`."""
@@ -120,7 +124,7 @@ class Machine:
         self.disk_full = self._disk_full
 
     def _new_network(self) -> SimNetwork:
-        return SimNetwork(self, lambda network, address: self._forgotten(network, address), lambda: self.balance)
+        return SimNetwork(self, self._forgotten, lambda: self.balance, self._rewired)
 
     def _forgotten(self, network: str, address: str) -> bool:
         return self.balance is not None and self.balance.forgotten(network, address)
@@ -199,6 +203,12 @@ class Machine:
         box = self._boxes[order.id] = self._look(order)
         self._note("started", order)
         self._tell(lambda: self._hooks.container_started(self.name, box))
+
+    def _rewired(self, sandbox: str) -> None:
+        for order in self.runtime.orders():
+            if order.id in self._boxes and sandbox_of(dict(order.meta)["replica"]) == sandbox:
+                box = self._boxes[order.id] = replace(self._boxes[order.id], addresses=self.network.addresses(sandbox))
+                self._tell(partial(self._hooks.container_rewired, self.name, box))
 
     def _ended(self, order: ContainerOrder, code: int | None, why: Why) -> None:
         was = replace(self._boxes.pop(order.id), running=False, asked_at=self.runtime.asked_at(order.id))

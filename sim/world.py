@@ -114,6 +114,10 @@ class World:
         with self._watched():
             self.checks.container_started(node, box)
 
+    def container_rewired(self, node: str, box: Box) -> None:
+        with self._watched():
+            self.checks.container_rewired(node, box)
+
     def container_ended(self, node: str, box: Box, code: int | None, why: str) -> None:
         with self._watched():
             self.checks.container_ended(node, box, code, why)

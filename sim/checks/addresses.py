@@ -32,14 +32,24 @@ class Addresses(Checker):
     # ---- containers
 
     def started(self, now: Running) -> None:
+        self._take(now, now.since_s)
+
+    def rewired(self, was: Running, now: Running, at_s: float) -> None:
+        self._drop(was)
+        self._take(now, at_s)
+
+    def _take(self, now: Running, at_s: float) -> None:
         for key in _keys(now):
             held = self._held.setdefault(key, {})
             for other in held.values():
-                if self._counts(now, now.since_s) and self._counts(other, now.since_s):
-                    self._twice(now, other, key)
+                if self._counts(now, at_s) and self._counts(other, at_s):
+                    self._twice(now, other, key, at_s)
             held[now.node, now.box.id] = now
 
     def ended(self, was: Running, code: int | None, why: str, at_s: float) -> None:
+        self._drop(was)
+
+    def _drop(self, was: Running) -> None:
         for key in _keys(was):
             self._held.get(key, {}).pop((was.node, was.box.id), None)
 
@@ -47,12 +57,12 @@ class Addresses(Checker):
         nodes = self.facts.recently("nodes", one.node, at_s)
         return all(node is not None for node in nodes) and self.ground.calm(one.node, at_s, CALM_S)
 
-    def _twice(self, now: Running, other: Running, key: Key) -> None:
+    def _twice(self, now: Running, other: Running, key: Key, at_s: float) -> None:
         mine, theirs = self.facts.row(now.node, now.box), self.facts.row(other.node, other.box)
         if key[0] == "port":
-            self.bad(now.since_s, "port", f"node/{now.node}", f"{mine} and {theirs} both have {key[2]} {key[3]}")
+            self.bad(at_s, "port", f"node/{now.node}", f"{mine} and {theirs} both have {key[2]} {key[3]}")
         else:
-            self.bad(now.since_s, "address", f"service/{mine.service}", f"{mine} and {theirs} both have {key[2]} on {key[1]}")
+            self.bad(at_s, "address", f"service/{mine.service}", f"{mine} and {theirs} both have {key[2]} on {key[1]}")
 
     # ---- documents
 

@@ -166,6 +166,11 @@ class Facts:
         self.by_slot.setdefault((box.service_id, box.slot), {})[node, box.id] = now
         return now
 
+    def change(self, node: str, box: Box) -> tuple[Running, Running]:
+        """Another look of a container that runs: before, and now."""
+        was = self.running[node, box.id]
+        return was, self.start(node, box, was.since_s)
+
     def end(self, node: str, box: Box, at_s: float) -> Running | None:
         self.ended_s[node, box.service_id, box.slot] = at_s
         self.by_slot.get((box.service_id, box.slot), {}).pop((node, box.id), None)

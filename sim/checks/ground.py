@@ -51,6 +51,9 @@ class Checker:
     def started(self, now: Running) -> None:
         """A container runs."""
 
+    def rewired(self, was: Running, now: Running, at_s: float) -> None:
+        """A container that runs has got other addresses."""
+
     def ended(self, was: Running, code: int | None, why: str, at_s: float) -> None:
         """It runs no more. `why`: `stopped` (its agent ended it), `crashed`, `power`."""
 

@@ -67,6 +67,12 @@ class Checks:
         for checker in self._checkers:
             checker.started(now)
 
+    def container_rewired(self, node: str, box: Box) -> None:
+        """It has other addresses now."""
+        was, now = self.facts.change(node, box)
+        for checker in self._checkers:
+            checker.rewired(was, now, self._now_s())
+
     def container_ended(self, node: str, box: Box, code: int | None, why: str) -> None:
         at_s = self._now_s()
         was = self.facts.end(node, box, at_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -392,6 +393,18 @@ def test_an_address_twice_is_seen(seen: History) -> None:
     assert "address" not in seen.rules
     seen.start("n2", "web.2", addresses=(("net", "10.0.1.2/16"), ("bridge", "172.17.0.2/16")))
     assert "address" in seen.rules
+
+
+def test_an_address_twice_is_seen_when_it_came_while_the_container_ran(seen: History) -> None:
+    seen.service("web", 2)
+    seen.assign(n1="web.1", n2="web.2")
+    one = seen.start("n1", "web.1", addresses=(("net", "10.0.1.2/16"),))
+    other = seen.start("n2", "web.2")
+    seen.checks.container_rewired("n1", replace(one, addresses=()))
+    seen.checks.container_rewired("n2", replace(other, addresses=(("net", "10.0.1.2/16"),)))
+    assert seen.rules == []
+    seen.checks.container_rewired("n1", one)
+    assert seen.rules == ["address"]
 
 
 def test_an_address_on_a_node_that_is_cut_off_is_excused(seen: History) -> None:

@@ -80,6 +80,9 @@ class Told:
     def container_started(self, node: str, box: Box) -> None:
         self.starts.append(box)
 
+    def container_rewired(self, node: str, box: Box) -> None:
+        """Nobody looks here."""
+
     def container_ended(self, node: str, box: Box, code: int | None, why: str) -> None:
         self.ends.append((box.slot, code, why))
 
