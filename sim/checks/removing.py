@@ -25,10 +25,10 @@ class Removing(Checker):
                 self._judge(step, row, before[row.service_id])
 
     def _slots_before(self, step: Step, service_id: str) -> int:
-        """How many slots counted before the transaction."""
+        """How many slots there were before the transaction: those that counted, and those it takes away from lost nodes too."""
         holders = self.facts.holders.get(service_id, {})
         slots = {slot for slot, rows in holders.items() if any(self._counts(row) for row in rows)}
-        return len(slots | {row.slot for row in step.removed if row.service_id == service_id and self._counts(row)})
+        return len(slots | {row.slot for row in step.removed if row.service_id == service_id})
 
     def _counts(self, row: Row) -> bool:
         return self.facts.up_since_s(row.node) is not None

@@ -235,6 +235,16 @@ def test_taking_away_what_nobody_asked_for_is_seen(seen: History) -> None:
     assert seen.rules == ["removed without reason"]
 
 
+def test_what_a_lost_node_holds_may_go_when_the_service_is_scaled_in(seen: History) -> None:
+    seen.service("web", 2)
+    seen.assign(n1="web.1", n2="web.2")
+    seen.lose("n1")
+    seen.service("web", 1)
+    seen.later(60)
+    seen.assign(n1="")
+    assert seen.rules == []
+
+
 def test_everything_moved_after_a_failover_is_seen(seen: History) -> None:
     seen.service("web", 2)
     seen.assign(n1="web.1", n2="web.2")
