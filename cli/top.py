@@ -126,8 +126,8 @@ def screen(event: Event, look: Look, columns: int, lines: int) -> list[str]:
     used = sum(row.get("cpu_cores") or 0.0 for row in nodes)
     ready = sum(row["state"] == "ready" for row in nodes)
     head = (
-        f"{stamp(event['at_ms'])[11:19]}  {len(services)} services, {running} replicas; {ready}/{len(nodes)} nodes ready, "
-        f"{used:.2f}/{sum(row['cpus'] for row in nodes):g} CPUs in use"
+        f"{stamp(event['at_ms'])[11:19]}  services {len(services)}, replicas {running}, nodes ready {ready}/{len(nodes)}, "
+        f"CPUs in use {used:.2f}/{sum(row['cpus'] for row in nodes):g}"
     )
     other = "nodes" if look.shown == "services" else "services"
     keys = f"{look.shown} by {look.sort[0]}    q quit, s sort, n {other}"
@@ -144,16 +144,17 @@ def cut(line: str, columns: int) -> str:
 @click.option("--once", is_flag=True, help="print one snapshot and end")
 @click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", help="other than table: once")
 def top_command(once: bool, output: str) -> None:
+    if output == "table" and not once and sys.stdin.isatty() and sys.stdout.isatty():
+        follow(connected())  # its thread reads until the process ends
+        return
     with connected() as client:
-        if output != "table":
-            show(snapshot(client), output)
-        elif once or not (sys.stdin.isatty() and sys.stdout.isatty()):
-            event = snapshot(client)
-            for kind in ("nodes", "services"):
-                rows = ordered(event[kind], SORTS[kind][0][1])
-                click.echo(table(rows, COLUMNS[kind]) + ("\n" if kind == "nodes" else ""))
-        else:
-            follow(client)
+        event = snapshot(client)
+    if output != "table":
+        show(event, output)
+        return
+    for kind in ("nodes", "services"):
+        rows = ordered(event[kind], SORTS[kind][0][1])
+        click.echo(table(rows, COLUMNS[kind]) + ("\n" if kind == "nodes" else ""))
 
 
 def snapshot(client: Client) -> Event:

@@ -35,7 +35,7 @@ EVENT = {
 
 def test_the_busiest_service_comes_first_with_its_load_and_the_last_decision() -> None:
     lines = screen(EVENT, Look(), 200, 50)
-    assert lines[0] == "22:13:20  2 services, 3 replicas; 1/2 nodes ready, 1.50/4 CPUs in use"
+    assert lines[0] == "22:13:20  services 2, replicas 3, nodes ready 1/2, CPUs in use 1.50/4"
     assert lines[1] == "services by cpu    q quit, s sort, n nodes"
     assert lines[3].split() == ["SERVICE", "REPLICAS", "CPU", "MEMORY", "CONN/S", "OPEN", "IN/S", "OUT/S", "LAST", "SCALED"]
     assert lines[4].split()[:8] == ["web", "2/3", "1.25", "3.0MiB", "12.3", "7", "2.0KiB", "-"]
