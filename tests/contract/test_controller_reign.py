@@ -91,6 +91,21 @@ async def test_who_stood_still_for_longer_than_its_lease_tells_no_node_its_old_s
         assert (await call.read()).WhichOneof("kind") == "redirect"
 
 
+async def test_whose_lease_is_over_tells_its_sessions_nothing_more(tmp_path: Path) -> None:
+    async with opening(tmp_path) as (dispatch, asked, call, reign):
+        asked.go_on.set()
+        kinds = [(await call.read()).WhichOneof("kind")]
+        while kinds[-1] != "endpoints":  # with the first of them everything is said that there is
+            kinds.append((await call.read()).WhichOneof("kind"))
+        assert kinds[0] == "welcome"
+        reign.good_until = 0.0
+        await call.write(pb.FromNode(heartbeat=pb.Heartbeat(sequence=1)))
+        answer = await call.read()
+        assert answer.WhichOneof("kind") == "goodbye"
+        assert not answer.goodbye.removed
+        assert await call.read() is aio.EOF
+
+
 async def test_an_election_that_is_ended_while_a_reign_ends_does_end() -> None:
     store, picture = MemoryStore(), Picture(asyncio.get_running_loop().call_soon)
     election = Election(store, picture, RealClock(), RealRandom(), LeaderDoc("c1", 0, id="x"))
