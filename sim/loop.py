@@ -229,7 +229,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self.call_exception_handler({"message": f"exception in {handle}", "exception": error})
 
     def starts(self) -> None:
-        """What is made until `started` lasts: it is not looked at for garbage, neither while it is made nor later."""
+        """What is made until `started` lasts: it is not looked at for garbage, neither while it is made nor later; not before
+        the next run starts in this process."""
+        gc.unfreeze()
         self._starts = True
 
     def started(self) -> None:
@@ -286,7 +288,6 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 self._bury()
         finally:
             sys.unraisablehook = hook
-            gc.unfreeze()
             if collecting:
                 gc.enable()
         super().close()

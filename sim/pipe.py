@@ -153,7 +153,8 @@ class Pipe:
             finally:
                 self._reader = None
         self.unread -= 1
-        self._make_room()
+        if self._room:
+            self._make_room()
         return self.inbox.popleft()
 
     def finish(self, end: End) -> None:
