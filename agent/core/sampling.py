@@ -28,6 +28,11 @@ from protos import node_pb2 as pb
 log = logging.getLogger(__name__)
 PORTION: Final = 50
 _NO_LINK: Final = Link(0, 0)
+TOGETHER_S: Final = 1.0
+"""Up to such steps all nodes measure when a second of the clock is over: what they tell of it is whole at once. Longer steps
+are those of many nodes, which had better not all speak at the same moment."""
+_AFTER_S: Final = 0.02
+"""So long after it, lest the clock says it is not over yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,8 @@ class Sampler:
         """In equal steps; a step that took too long is left out."""
         before: Reading | None = None
         due, scrape_due = self._clock.monotonic(), 0.0
+        if seconds <= TOGETHER_S:
+            due -= (self._clock.now() - _AFTER_S) % seconds
         scraping: asyncio.Task[None] | None = None
         try:
             while True:

@@ -1,0 +1,120 @@
+"""A service that scales itself, under real load through its published port: out within seconds, back to its minimum afterwards,
+and no caller notices.
+
+The windows are short ones of the policy; the rule averages over a minute, so coming down takes about that long.
+"""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.harness import LabUnderTest, eventually
+from tests.e2e.test_e2e_networks import fetched, node_address
+from tests.patience import PATIENCE
+
+PORT = 8096
+FIRST_S = 3.0
+STACK = f"""
+services:
+  web:
+    image: shoal/web:1.0
+    init: true
+    ports: ["{PORT}:8080"]
+    stop_grace_period: 10s
+    x-autoscale:
+      min: 2
+      max: 8
+      metrics: [connections: 5/s]
+      scale_out: {{at_least: 4, every: 5s}}
+      scale_in: {{window: 3s, every: 2s, step: 50%}}
+"""
+
+
+class Load:
+    """Asks the nodes' published port so many times a second, each time on a new connection, and remembers who answered when."""
+
+    def __init__(self, addresses: list[str], per_s: float, threads: int = 8) -> None:
+        self._addresses, self._pause_s = addresses, threads / per_s
+        self._ending = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(threads)]
+        self.asked = 0
+        self.failed: list[str] = []
+        self.first_seen: dict[str, float] = {}
+
+    def __enter__(self) -> Load:
+        self.began = time.monotonic()
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, number: int) -> None:
+        while not self._ending.wait(self._pause_s):
+            number += 1
+            address = self._addresses[number % len(self._addresses)]
+            try:
+                connection = http.client.HTTPConnection(address, PORT, timeout=10)
+                connection.request("GET", "/")
+                answer = connection.getresponse()
+                name = answer.read().decode().split()[0]
+                connection.close()
+                if answer.status != 200:
+                    self.failed.append(f"{address}: {answer.status}")
+                self.first_seen.setdefault(name, time.monotonic() - self.began)
+            except (OSError, http.client.HTTPException, IndexError) as error:
+                self.failed.append(f"{address} after {time.monotonic() - self.began:.1f} s: {error!r}")
+            self.asked += 1
+
+
+def row(lab: LabUnderTest) -> dict[str, Any]:
+    (found,) = lab.json("autoscale", "ls")
+    return dict(found)
+
+
+@pytest.mark.timeout(400 * PATIENCE)
+def test_load_raises_the_replicas_and_its_end_brings_them_back(lab: LabUnderTest, tmp_path: Path) -> None:
+    lab.apply(tmp_path, STACK, "auto")
+    nodes = [node_address(lab, name) for name in ("n1", "n2", "n3")]
+    for node in nodes:
+        eventually(lambda node=node: fetched(f"http://{node}:{PORT}/") != "", f"published on {node}", 10)  # type: ignore[misc]
+    assert len(lab.running("auto_web")) == 2
+    eventually(lambda: not row(lab)["metrics"][0]["problem"], "nodes tell their traffic", 20)
+
+    began_ms = time.time() * 1000
+    with Load(nodes, 120) as load:
+        eventually(lambda: len(load.first_seen) > 2, "a third replica answers", 20)
+        first_s = sorted(load.first_seen.values())[2]
+        eventually(lambda: len(lab.running("auto_web")) >= 5, "as many as the load needs", 30)
+        out = row(lab)
+    decided_s = (lab.json("autoscale", "history", "auto_web")[0]["at_ms"] - began_ms) / 1000
+    print(f"\nfrom the step in load: decided after {decided_s:.2f} s, first new replica's answer after {first_s:.2f} s")
+    assert load.failed == []
+    assert first_s < FIRST_S * PATIENCE
+    assert "connections" in out["last"]["sentence"]
+    assert len(lab.json("autoscale", "history", "auto_web")) >= 1
+    assert "scales itself from 2 to 8 replicas by connections (5/s a replica)" in lab("autoscale", "explain", "auto_web")
+
+    ended = time.monotonic()
+    with Load(nodes, 6, threads=4) as rest:  # a little goes on, to see that nobody's request is lost on the way down
+        eventually(lambda: row(lab)["now"] == 2, "the minimum again", 150)
+        eventually(lambda: len(lab.running("auto_web")) == 2, "two replicas that run", 30)
+    print(f"back at the minimum {time.monotonic() - ended:.0f} s after the load; {rest.asked} requests meanwhile")
+    assert rest.failed == []
+    events = lab("events")
+    assert "autoscaling: 2 -> " in events
+
+    lab("scale", "auto_web=4")
+    assert row(lab)["floor"] == 4
+    lab.apply(tmp_path, STACK, "auto")
+    assert len(lab.running("auto_web")) == 4
+    lab("rm", "auto")
