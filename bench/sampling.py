@@ -30,7 +30,7 @@ from agent.network.nfnl import Conntrack
 from agent.network.nft import Nft
 from agent.plan.names import EndpointName, EndpointsMessage, ServiceNames
 from agent.plan.network import LinkPlan, veth_name
-from agent.plan.records import Life, ReplicaId
+from agent.plan.records import Desired, Life, ReplicaId
 from agent.plan.samples import Counters
 from agent.runtime.cgroups import UsageFiles, cgroup_driver
 from agent.runtime.machine import MachineFiles
@@ -61,6 +61,7 @@ class Runtime:
 @dataclass
 class Core:
     lives: dict[ReplicaId, Life] = field(default_factory=dict)
+    desired: Desired = field(default_factory=Desired)
 
 
 @dataclass

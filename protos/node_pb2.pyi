@@ -865,6 +865,7 @@ class Service(_message.Message):
     STOPPED_FIELD_NUMBER: _builtins.int
     REWIRED_FIELD_NUMBER: _builtins.int
     NETWORKS_FIELD_NUMBER: _builtins.int
+    SCRAPE_FIELD_NUMBER: _builtins.int
     service_id: _builtins.str
     name: _builtins.str
     stopped: _builtins.bool
@@ -879,6 +880,8 @@ class Service(_message.Message):
     def slots(self) -> _containers.RepeatedCompositeFieldContainer[Global___Slot]: ...
     @_builtins.property
     def networks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attachment]: ...
+    @_builtins.property
+    def scrape(self) -> Global___Scrape: ...
     def __init__(
         self,
         *,
@@ -889,14 +892,43 @@ class Service(_message.Message):
         stopped: _builtins.bool = ...,
         rewired: _builtins.bool = ...,
         networks: _abc.Iterable[Global___Attachment] | None = ...,
+        scrape: Global___Scrape | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scrape", b"scrape"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "networks", b"networks", "rewired", b"rewired", "service_id", b"service_id", "slots", b"slots", "specs", b"specs", "stopped", b"stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "networks", b"networks", "rewired", b"rewired", "scrape", b"scrape", "service_id", b"service_id", "slots", b"slots", "specs", b"specs", "stopped", b"stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Service: _TypeAlias = Service  # noqa: Y015
+
+@_typing.final
+class Scrape(_message.Message):
+    """Metrics that the service's policy wants of its replicas, which expose them there. A policy changes without a new spec."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PORT_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    port: _builtins.int
+    path: _builtins.str
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        port: _builtins.int = ...,
+        path: _builtins.str = ...,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names", "path", b"path", "port", b"port"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Scrape: _TypeAlias = Scrape  # noqa: Y015
 
 @_typing.final
 class Spec(_message.Message):

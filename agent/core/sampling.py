@@ -70,7 +70,7 @@ class Sampler:
                 now = self._clock.monotonic()
                 if now >= scrape_due and (scraping is None or scraping.done()):
                     scrape_due = now + SCRAPE_EVERY_S
-                    scraping = asyncio.ensure_future(self._scraper.look(self._running()))
+                    scraping = asyncio.ensure_future(self._scraper.look(self._running(), self._core.desired.services))
                 after = await self._try_read()
                 if before is not None and after is not None and (found := self._samples(before, after)) is not None:
                     yield found
@@ -140,7 +140,7 @@ class Sampler:
         )  # fmt: skip
         key = row.key
         key.service_id, key.slot, key.created_ms = life.id.service_id, life.id.slot, life.id.created_ms
-        if life.spec.metrics is not None:
+        if self._scraper.asks:
             for name, value in self._scraper.values(life.id).items():
                 row.metrics.add(name=name, value=value)
 

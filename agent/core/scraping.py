@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from math import isfinite
 from typing import Final, NamedTuple
 
-from agent.plan.records import Life, ReplicaId
+from agent.plan.records import Life, ReplicaId, WantedService
 from model.errors import Unavailable
 from model.ports import Clock
 
@@ -44,25 +44,31 @@ class Scraper:
         self._values: dict[ReplicaId, tuple[float, dict[str, float]]] = {}
         self._limit = asyncio.Semaphore(AT_ONCE)
 
+    @property
+    def asks(self) -> bool:
+        """Whether anybody is asked at all."""
+        return bool(self._values)
+
     def values(self, replica: ReplicaId) -> Mapping[str, float]:
         at, values = self._values.get(replica, (0.0, {}))
         return values if self._clock.monotonic() - at < STALE_S else {}
 
-    async def look(self, lives: Iterable[Life]) -> None:
+    async def look(self, lives: Iterable[Life], services: Iterable[WantedService]) -> None:
         """Once at each of those that are asked."""
-        asked = {life.id: life for life in lives if wanted(life) and place(life)}
+        wanted = {service.id: service for service in services if service.scraped}
+        asked = {life.id: life for life in lives if life.id.service_id in wanted and place(life)} if wanted else {}
         for known in (self._before, self._values):
             for replica in known.keys() - asked.keys():
                 del known[replica]
-        await asyncio.gather(*(self._look(life) for life in asked.values()))
+        await asyncio.gather(*(self._look(life, wanted[life.id.service_id]) for life in asked.values()))
 
-    async def _look(self, life: Life) -> None:
-        metrics = life.spec.metrics
-        assert metrics is not None
+    async def _look(self, life: Life, service: WantedService) -> None:
+        if (metrics := service.metrics) is None:
+            return
         try:
             async with self._limit, asyncio.timeout(WITHIN_S):
                 text = await self._fetch(place(life), metrics.port, metrics.path)
-            found = parsed(text, wanted(life))
+            found = parsed(text, service.scraped)
         except (OSError, ValueError, Unavailable) as error:  # a timeout is an OSError
             log.debug("metrics of %s: %s", life.name, error)
             return
@@ -70,14 +76,6 @@ class Scraper:
         before_at, before = self._before.get(life.id, (0.0, {}))
         self._before[life.id] = now, found
         self._values[life.id] = now, rates(before, found, now - before_at)
-
-
-def wanted(life: Life) -> frozenset[str]:
-    """Names of the metrics its policy goes by."""
-    spec = life.spec
-    if spec.metrics is None or spec.autoscale is None:
-        return frozenset()
-    return frozenset(metric.query for metric in spec.autoscale.metrics if metric.kind == "scrape")
 
 
 def place(life: Life) -> str:

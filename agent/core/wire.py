@@ -14,6 +14,7 @@ from agent.plan.names import EndpointName, EndpointsMessage, ServiceNames
 from agent.plan.network import NetworkWanted, PeerWanted
 from agent.plan.records import Desired, ReplicaId, Slot, WantedService, WantedSpec, WantedVolume
 from model import codec
+from model.autoscale import MetricsPort
 from model.documents import Event, ReplicaStatus
 from model.spec import Attachment, Port, ServiceSpec
 from protos import node_pb2 as pb
@@ -40,7 +41,9 @@ def desired_message(message: pb.Desired) -> DesiredMessage:
 def _service(item: pb.Service) -> WantedService:
     slots = tuple(Slot(slot.slot, slot.version, slot.created_ms) for slot in item.slots)
     networks = tuple(Attachment(row.network, tuple(row.aliases), row.ipv4_address) for row in item.networks)
-    return WantedService(item.service_id, item.name, slots, item.stopped, networks if item.rewired else None)
+    metrics = MetricsPort(item.scrape.port, item.scrape.path) if item.HasField("scrape") else None
+    held = networks if item.rewired else None
+    return WantedService(item.service_id, item.name, slots, item.stopped, held, tuple(item.scrape.names), metrics)
 
 
 def _specs(item: pb.Service) -> Iterable[WantedSpec]:

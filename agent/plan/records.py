@@ -14,6 +14,7 @@ from urllib.parse import quote
 from agent.plan.container import Exited
 from agent.plan.network import NetworkWanted
 from model import states
+from model.autoscale import MetricsPort
 from model.spec import Attachment, Healthcheck, Pairs, ServiceSpec
 
 Goal = Literal["run", "stop", "remove"]
@@ -53,13 +54,16 @@ class Slot:
 @dataclass(frozen=True, slots=True)
 class WantedService:
     """All replicas of one service on this node. `stopped`: keep them, without a running container. `networks`: what they are
-    attached to instead of what their spec says (network connect and disconnect); None: as the spec says."""
+    attached to instead of what their spec says (network connect and disconnect); None: as the spec says. `scraped`: names of
+    the metrics that are asked of each at `metrics`: a policy changes without a new spec."""
 
     id: str
     name: str
     slots: tuple[Slot, ...] = ()
     stopped: bool = False
     networks: tuple[Attachment, ...] | None = None
+    scraped: tuple[str, ...] = ()
+    metrics: MetricsPort | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,9 @@ from typing import Final, NamedTuple
 from controller.dispatch.encoded import desired_message, service_field, slot_fields
 from controller.loops.picture import Snapshot
 from model import codec
+from model.autoscale import MetricsPort
 from model.documents import AssignedService, AssignmentDoc, NetworkPlanDoc, ServiceDoc
-from model.spec import Attachment
+from model.spec import Attachment, ServiceSpec
 from protos import node_pb2 as pb
 
 SPECS_MAX: Final = 20_000
@@ -121,11 +122,14 @@ def _encoded(peer: PeerRow) -> bytes:
 
 
 class Way(NamedTuple):
-    """How a service's replicas run, the same on all nodes. `networks` None: those of the spec."""
+    """How a service's replicas run, the same on all nodes. `networks` None: those of the spec. `scraped`: names of the metrics
+    that its policy wants of them, to be had at `metrics`."""
 
     stopped: bool = False
     volumes: tuple[str, ...] = ()
     networks: tuple[Attachment, ...] | None = None
+    scraped: tuple[str, ...] = ()
+    metrics: MetricsPort | None = None
 
 
 _PLAIN: Final = Way()
@@ -144,13 +148,20 @@ class WayBook:
         if row is None or row[0] is not document:
             mounts = document.spec.container.mounts
             volumes = {mount.source for mount in mounts if mount.type == "volume" and mount.source}
-            row = (document, Way(document.stopped, tuple(sorted(volumes)), document.networks))
+            row = (document, Way(document.stopped, tuple(sorted(volumes)), document.networks, *_scraped(document.spec)))
             self._rows[entry.service_id] = row
         return row[1]
 
     def forget(self, service_id: str) -> None:
         """It is gone."""
         self._rows.pop(service_id, None)
+
+
+def _scraped(spec: ServiceSpec) -> tuple[tuple[str, ...], MetricsPort | None]:
+    if spec.metrics is None or spec.autoscale is None:
+        return (), None
+    names = tuple(dict.fromkeys(metric.query for metric in spec.autoscale.metrics if metric.kind == "scrape"))
+    return (names, spec.metrics) if names else ((), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +299,8 @@ class Composer:
                 service_id=row.service_id, name=row.name, stopped=way.stopped, rewired=way.networks is not None,
                 networks=[_attachment(item) for item in way.networks or ()],
             )  # fmt: skip
+            if way.metrics is not None:
+                message.scrape.CopyFrom(pb.Scrape(port=way.metrics.port, path=way.metrics.path, names=way.scraped))
             head = self._heads[row.service_id] = (way, message.SerializeToString())
         return head[1]
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from agent.core.clock import RealClock
-from agent.core.scraping import BODY_BYTES_MAX, STALE_S, Scraper, fetched, parsed, place, rates, wanted
-from agent.plan.records import Life, ReplicaId
-from model.autoscale import Autoscale, MetricsPort, ScalingMetric
+from agent.core.scraping import BODY_BYTES_MAX, STALE_S, Scraper, fetched, parsed, place, rates
+from agent.plan.records import Life, ReplicaId, WantedService
+from model.autoscale import MetricsPort
 from model.errors import Unavailable
 from model.spec import Attachment, ContainerSpec, ServiceSpec
 from tests.patience import PATIENCE
@@ -42,21 +42,20 @@ class Hand:
         raise AssertionError("nobody sleeps here")
 
 
-def life(*names: str, slot: int = 1) -> Life:
-    metrics = tuple(ScalingMetric("scrape", 1.0, name) for name in names)
-    spec = ServiceSpec("shop_web", ContainerSpec("web"), autoscale=Autoscale(metrics=metrics), metrics=MetricsPort(9100, "/m"))
-    return Life(ReplicaId("s1", slot, 1, 1), spec, f"shop_web.{slot}", stage="running", addresses=(("net", "10.0.0.9/24"),))
+def life(slot: int = 1, addresses: tuple[tuple[str, str], ...] = (("net", "10.0.0.9/24"),)) -> Life:
+    spec = ServiceSpec("shop_web", ContainerSpec("web"))
+    return Life(ReplicaId("s1", slot, 1, 1), spec, f"shop_web.{slot}", stage="running", addresses=addresses)
 
 
-def test_only_what_the_policy_names_is_asked_for() -> None:
-    assert wanted(life("jobs_waiting")) == {"jobs_waiting"}
-    assert wanted(life()) == frozenset()
-    one = life("jobs_waiting")
-    assert wanted(replace(one, spec=replace(one.spec, metrics=None))) == frozenset()
-    assert place(one) == "10.0.0.9"
-    shared = replace(one.spec, container=ContainerSpec("web", networks=(Attachment("host"),)))
-    assert place(replace(one, addresses=(), spec=shared)) == "127.0.0.1"
-    assert place(replace(one, addresses=())) == ""
+def asked(*names: str, port: int = 9100) -> list[WantedService]:
+    return [WantedService("s1", "shop_web", scraped=names, metrics=MetricsPort(port, "/m"))]
+
+
+def test_where_a_replica_is_asked() -> None:
+    assert place(life()) == "10.0.0.9"
+    shared = ServiceSpec("shop_web", ContainerSpec("web", networks=(Attachment("host"),)))
+    assert place(replace(life(addresses=()), spec=shared)) == "127.0.0.1"
+    assert place(life(addresses=())) == ""
 
 
 def test_series_of_one_name_are_added_up_and_counters_are_known() -> None:
@@ -81,26 +80,27 @@ def test_of_a_counter_its_rate_counts() -> None:
 
 async def test_values_are_those_of_the_last_look_until_they_are_old() -> None:
     answers = iter([TEXT, TEXT.replace("served_total 100", "served_total 110")])
-    asked = []
+    calls = []
 
     async def fetch(address: str, port: int, path: str) -> str:
-        asked.append((address, port, path))
+        calls.append((address, port, path))
         return next(answers)
 
     clock = Hand()
     scraper = Scraper(clock, fetch)
-    one = life("jobs_waiting", "served_total")
-    await scraper.look([one])
+    one, services = life(), asked("jobs_waiting", "served_total")
+    await scraper.look([one], services)
     assert scraper.values(one.id) == {"jobs_waiting": 7.0}
     clock.s += 5
-    await scraper.look([one])
+    await scraper.look([one], services)
     assert scraper.values(one.id) == {"jobs_waiting": 7.0, "served_total": 2.0}
-    assert asked == [("10.0.0.9", 9100, "/m")] * 2
+    assert calls == [("10.0.0.9", 9100, "/m")] * 2
     clock.s += STALE_S
     assert scraper.values(one.id) == {}
-    await scraper.look([])
+    await scraper.look([one], [WantedService("s1", "shop_web")])
     clock.s -= STALE_S
-    assert scraper.values(one.id) == {}, "nobody asks for it any more"
+    assert scraper.values(one.id) == {}, "no policy asks for it any more"
+    assert not scraper.asks
 
 
 async def test_one_that_fails_does_not_keep_the_others_from_speaking() -> None:
@@ -112,8 +112,8 @@ async def test_one_that_fails_does_not_keep_the_others_from_speaking() -> None:
 
     fails: list[str] = []
     scraper = Scraper(Hand(), fetch)
-    rows = [life("jobs_waiting", slot=1), life("jobs_waiting", slot=2)]
-    await scraper.look(rows)
+    rows = [life(1), life(2)]
+    await scraper.look(rows, asked("jobs_waiting"))
     assert sorted(scraper.values(row.id).get("jobs_waiting", 0) for row in rows) == [0, 7.0]
 
 
@@ -140,8 +140,6 @@ async def test_anything_else_is_refused(answer: bytes) -> None:
 
 async def test_nobody_there_is_a_failure_of_the_look_only() -> None:
     scraper = Scraper(RealClock())
-    one = replace(life("jobs_waiting"), addresses=(("net", "127.0.0.1/8"),))
-    metrics = MetricsPort(1, "/")
-    one = replace(one, spec=replace(one.spec, metrics=metrics))
-    await scraper.look([one])
+    one = life(addresses=(("net", "127.0.0.1/8"),))
+    await scraper.look([one], asked("jobs_waiting", port=1))
     assert scraper.values(one.id) == {}
