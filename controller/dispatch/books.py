@@ -10,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import Final
 
-from controller.dispatch.desired import Composer, PeerBook, SpecBook, WayBook, networks_of_nodes, wanted
+from controller.dispatch.desired import Composer, PeerBook, SpecBook, SpecKey, WayBook, networks_of_nodes, wanted
 from controller.dispatch.endpoints import EndpointBook
 from controller.dispatch.guarded import GuardBook
 from controller.dispatch.session import NodeSession
 from controller.loops.picture import Change, Picture, Snapshot
 from model.documents import INGRESS, NetworkPlanDoc
 from protos import node_pb2 as pb
+
+KNOWN_MAX: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class Books:
         self._slices: dict[str, dict[str, str]] = {}
         self._endpoints = EndpointBook()
         self._guarded = GuardBook(guarded)
+        self._known: dict[frozenset[SpecKey], frozenset[SpecKey]] = {}
         self._encoded: dict[str, tuple[tuple[int | None, int], bytes]] = {}
         """Network -> the message that was made last: many sessions ask for the same one."""
 
@@ -93,11 +97,20 @@ class Books:
         """What has to be said to the session now, as an encoded ToNode message; remembers that it was said."""
         snapshot = self._picture.snapshot()
         want = wanted(snapshot, session.node, self._slices.get(session.node, {}), self._peers, self._ways)
-        message = self._composer.encoded(session.node, session.sent, want, session.known, snapshot, session.held)
+        known = set(session.known)
+        message = self._composer.encoded(session.node, session.sent, want, known, snapshot, session.held)
+        if len(known) > len(session.known):
+            session.known = self._shared(frozenset(known))
         if message is not None:
             session.sent_whole = session.sent is None
         session.sent = want
         return message
+
+    def _shared(self, known: frozenset[SpecKey]) -> frozenset[SpecKey]:
+        """One object for all sessions that know the same specs."""
+        if len(self._known) >= KNOWN_MAX:
+            self._known.clear()
+        return self._known.setdefault(known, known)
 
     def guarded(self, session: NodeSession) -> pb.Guarded | None:
         """As `desired`, of the guarded addresses."""

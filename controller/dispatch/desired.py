@@ -140,6 +140,7 @@ class WayBook:
 
     def __init__(self) -> None:
         self._rows: dict[str, tuple[ServiceDoc, Way]] = {}
+        self._last: tuple[Way, ...] = ()
 
     def of(self, entry: AssignedService, document: ServiceDoc | None) -> Way:
         if document is None or document.id != entry.service_id:
@@ -151,6 +152,12 @@ class WayBook:
             row = (document, Way(document.stopped, tuple(sorted(volumes)), document.networks, *_scraped(document.spec)))
             self._rows[entry.service_id] = row
         return row[1]
+
+    def same(self, ways: tuple[Way, ...]) -> tuple[Way, ...]:
+        """An equal object: that of the last node when it has the same."""
+        if ways != self._last:
+            self._last = ways
+        return self._last
 
     def forget(self, service_id: str) -> None:
         """It is gone."""
@@ -204,6 +211,7 @@ def wanted(
         return Wanted(networks=_networks(snapshot, node, slices, peers))
     document, way = snapshot.of("services").get, (ways or WayBook()).of
     each = tuple([way(row, document(row.name)) for row in assignment.services])
+    each = ways.same(each) if ways else each
     return Wanted(assignment.generation, assignment.services, each, _networks(snapshot, node, slices, peers))
 
 

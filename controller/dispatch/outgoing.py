@@ -22,6 +22,7 @@ async def write_session(
 ) -> None:
     """Until its farewell is said."""
     await stream.write(pb.ToNode(welcome=welcome))
+    del welcome  # nothing that was said is held while the session waits: there are thousands
     session.wake.set()
     while True:
         await session.wake.wait()
@@ -36,20 +37,28 @@ async def write_session(
             await stream.write(pb.ToNode(heartbeat=pb.Heartbeat(sequence=beat)))
         if session.unguarded:
             session.unguarded = False
-            guarded = books.guarded(session)
-            if guarded is not None:
-                await stream.write(pb.ToNode(guarded=guarded))
+            await _write_guarded(session, stream, books)
         if session.stale:
-            async with turns:
-                session.stale = False
-                desired = books.desired(session)
-            if desired is not None:
-                await stream.write(desired)
+            await _write_desired(session, stream, books, turns)
         if session.news:
             await _write_endpoints(session, stream, books, followers)
         if session.floor:
             floor, session.floor = session.floor, 0
             await stream.write(pb.ToNode(floor=pb.Floor(number=floor)))
+
+
+async def _write_guarded(session: NodeSession, stream: NodeStream, books: Books) -> None:
+    guarded = books.guarded(session)
+    if guarded is not None:
+        await stream.write(pb.ToNode(guarded=guarded))
+
+
+async def _write_desired(session: NodeSession, stream: NodeStream, books: Books, turns: Turns) -> None:
+    async with turns:
+        session.stale = False
+        desired = books.desired(session)
+    if desired is not None:
+        await stream.write(desired)
 
 
 async def _write_endpoints(session: NodeSession, stream: NodeStream, books: Books, followers: Followers) -> None:

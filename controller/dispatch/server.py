@@ -191,6 +191,7 @@ class Dispatch:
             return
         await self._admit(peer, stream)
         session = await self._begin(peer, hello, stream)
+        del peer, hello
         if not self.leads():  # it ended meanwhile: `shut` has not seen this session
             await stream.write(redirect(self._leader_address()))
             return
@@ -244,30 +245,28 @@ class Dispatch:
             await refuse(stream, Refusal.BAD_MESSAGE, f"Hello.info: {error}")
         status.take_generation(hello.generation)
         held = frozenset((row.service_id, row.version) for row in hello.known_specs)
-        return NodeSession(peer.name, peer.serial, status, set(held), self._clock.monotonic(), held)
+        return NodeSession(peer.name, peer.serial, status, held, self._clock.monotonic(), held)
 
     async def _read(self, session: NodeSession, stream: NodeStream) -> None:
         try:
-            while True:
-                message = await stream.read()
-                if message is None:
-                    break
-                if message.WhichOneof("kind") != "status":
-                    if self._sessions.get(session.node) is not session:
-                        return
+            while (message := await stream.read()) is not None:
+                if message.WhichOneof("kind") == "status":
+                    session.heard_s = self._clock.monotonic()  # it may have to wait for its turn
+                    async with self._turns:
+                        self._take(session, message)
+                else:
                     self._take(session, message)
-                    continue
-                session.heard_s = self._clock.monotonic()  # it may have to wait for its turn
-                async with self._turns:
-                    if self._sessions.get(session.node) is not session:
-                        return
-                    self._take(session, message)
+                if self._sessions.get(session.node) is not session:
+                    return
+                del message  # a thousand whole statuses must not be held until the next word
             session.end(goodbye("the node has closed its side"))
         except Exception as error:  # whatever it is, a session that is no longer read must not stay open
             log.warning("node %s: %s: %s", session.node, type(error).__name__, error)
             session.end(goodbye(f"message refused: {error}"))
 
     def _take(self, session: NodeSession, message: pb.FromNode) -> None:
+        if self._sessions.get(session.node) is not session:
+            return
         session.heard_s = self._clock.monotonic()
         kind = message.WhichOneof("kind")
         if kind == "heartbeat":

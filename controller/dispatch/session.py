@@ -7,7 +7,6 @@ a slow node costs one message, however much changed meanwhile.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -25,8 +24,8 @@ class NodeSession:
     node: str
     serial: str
     status: NodeStatus
-    known: set[SpecKey]
-    """Specs that need not be sent: the node had them at first, or was sent them since."""
+    known: frozenset[SpecKey]
+    """Specs that need not be sent: the node had them at first, or was sent them since. One object for all who know the same."""
     heard_s: float
     held: frozenset[SpecKey] = frozenset()
     """Specs the node said it had when the session began."""
@@ -38,7 +37,7 @@ class NodeSession:
     """The highest number its endpoints carried."""
     acked: int = 0
     """The highest one up to which it follows everything it was told."""
-    open_numbers: deque[int] = field(default_factory=deque)
+    open_numbers: list[int] = field(default_factory=list)
     """Those that end what was said at once and are not acknowledged yet: until its end nothing of it counts."""
     lost: int = 0
     """The number at which it lost endpoints; it has to hear of the floor when it was told (0: none)."""
@@ -79,13 +78,13 @@ class NodeSession:
 
     def take_ack(self, number: int) -> None:
         while self.open_numbers and self.open_numbers[0] <= number:
-            self.acked = self.open_numbers.popleft()
+            self.acked = self.open_numbers.pop(0)
 
     def start_over(self) -> None:
         """The node could not take a difference: everything again, specs too."""
         self.sent = None
         self.endpoints.clear()
-        self.known.clear()
+        self.known = frozenset()
         self.mark()
 
     def answer(self, sequence: int) -> None:

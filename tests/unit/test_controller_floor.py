@@ -14,7 +14,7 @@ from model.documents import StatusDoc
 
 def session(node: str) -> NodeSession:
     """One that has just been told everything up to number 10 and follows it."""
-    found = NodeSession(node, "", NodeStatus(StatusDoc(node)), set(), 0)
+    found = NodeSession(node, "", NodeStatus(StatusDoc(node)), frozenset(), 0)
     found.news, found.told, found.acked = False, 10, 10
     return found
 

@@ -24,7 +24,7 @@ class Clock:
 
 def test_silence_is_measured_by_what_has_passed_not_by_how_the_clock_was_set() -> None:
     clock = Clock()
-    session = NodeSession("n1", "", NodeStatus(StatusDoc("n1")), set(), clock.monotonic())
+    session = NodeSession("n1", "", NodeStatus(StatusDoc("n1")), frozenset(), clock.monotonic())
     clock.unix_s, clock.since_boot_s = 1_002.0 + 60.0, 52.0
     assert clock.now() * 1000 - session.facts(zero_ms(clock)).last_heard_ms == 2_000
     clock.unix_s = 900.0
