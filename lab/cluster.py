@@ -107,7 +107,7 @@ class Lab:
             return self._write(replace(self.record(), ready=True))
 
     def _begin(self, nodes: int, cpus: float, memory_bytes: int, node_timeout_s: float, prometheus: bool) -> LabRecord:
-        taken = [Lab(other).record().subnet for other in names()]
+        taken = list(_subnets())
         subnet = layout.free_subnet(underlay.routes(), taken)
         share_cpus, share_memory = layout.share(os.cpu_count() or 1, _machine_memory_bytes(), nodes)
         rows = [
@@ -348,6 +348,13 @@ def _published(client: Client, record: LabRecord, states: dict[str, Any]) -> lis
     """Where published ports answer from here."""
     nodes = {m.name: record.address(m) for m in record.nodes() if states.get(m.name, {}).get("state") == "ready"}
     return published(client.get("/v1/services"), client.get("/v1/replicas"), nodes)
+
+
+def _subnets() -> Iterator[str]:
+    """Those of all labs; one may be going at this moment."""
+    for name in names():
+        with contextlib.suppress(NotFound):
+            yield Lab(name).record().subnet
 
 
 def _lock(file: IO[str]) -> bool:

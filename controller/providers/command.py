@@ -35,18 +35,34 @@ async def run(who: str, words: Sequence[str], given: bytes, environment: Mapping
         raise ProviderError(f"{who}: {words[0]} cannot be run: {reason}") from None
     talking = asyncio.create_task(_talk(process, given))
     try:
-        code = await process.wait()
+        await _ended(process.pid)
         await asyncio.wait({talking}, timeout=LINGER_S)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
         out, err = await talking
+    code = process.returncode
     if len(out) > OUTPUT_MAX:
         raise ProviderError(f"{who}: said more than {OUTPUT_MAX >> 20} MiB")
     if code != 0:
         raise ProviderError(f"{who}: ended with exit code {code}: {_last(err) or _last(out) or 'it said nothing'}")
     return out
+
+
+async def _ended(pid: int) -> None:
+    """When the process has; asyncio's own `wait` also waits for who else holds its pipes."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(descriptor, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
 
 
 async def _talk(process: asyncio.subprocess.Process, given: bytes) -> tuple[bytes, bytes]:
