@@ -19,6 +19,7 @@ COLUMNS: Final = (
     ("MEMORY", lambda row: human_bytes(row["memory_bytes"])),
     ("REPLICAS", field("replicas")),
     ("LABELS", field("labels")),
+    ("+GENERIC", field("generic")),
     ("SINCE", age("since")),
     ("+ADDRESS", field("address")),
     ("+ROLE", field("role")),
@@ -55,6 +56,25 @@ def label_node(node: str, labels: tuple[str, ...]) -> None:
     with connected() as client:
         client.patch(f"/v1/nodes/{node}", {"labels": dict(map(parse_label, labels))})
     click.echo(node)
+
+
+@node_command.command("generic", help="Say how many of a generic resource a node has (gpu=2), or that it has none (gpu-).")
+@click.argument("node")
+@click.argument("counts", nargs=-1, required=True)
+def generic_resources(node: str, counts: tuple[str, ...]) -> None:
+    with connected() as client:
+        client.patch(f"/v1/nodes/{node}", {"generic": dict(map(parse_count, counts))})
+    click.echo(node)
+
+
+def parse_count(word: str) -> tuple[str, int | None]:
+    """`gpu=2` sets, `gpu-` removes."""
+    kind, mark, value = word.partition("=")
+    if mark and kind and value.isdecimal() and int(value) > 0:
+        return kind, int(value)
+    if not mark and word.endswith("-") and len(word) > 1:
+        return word[:-1], None
+    raise BadInput(f"generic resource {word!r}: expected KIND=NUMBER, at least 1, to set it or KIND- to remove it")
 
 
 def parse_label(word: str) -> tuple[str, str | None]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from model.autoscale import NodeGroupSpec
-from model.spec import Attachment, NetworkSpec, Pairs, Port, ServiceSpec, VolumeSpec
+from model.spec import Attachment, Counts, NetworkSpec, Pairs, Port, ServiceSpec, VolumeSpec
 
 PREFIX = "/shoal/v1/"
 INGRESS = "ingress"
@@ -117,7 +117,7 @@ class VolumePlaceDoc:
 
 @dataclass(frozen=True, slots=True)
 class NodeDoc:
-    """`nodes/NAME` [writer: api (join, label, drain)]. `name` is the identity; `id` tells a re-joined machine apart.
+    """`nodes/NAME` [writer: api (join, label, generic, drain)]. `name` is the identity; `id` tells a re-joined machine apart.
 
     `serial` is the hex serial of the node's certificate: any other certificate for this name is refused.
     """
@@ -129,6 +129,7 @@ class NodeDoc:
     labels: Pairs = ()
     availability: Availability = "active"
     joined_ms: int = 0
+    generic: Counts = ()
 
 
 @dataclass(frozen=True, slots=True)

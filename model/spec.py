@@ -13,6 +13,8 @@ from typing import Final, Literal
 from model.autoscale import Autoscale, MetricsPort
 
 Pairs = tuple[tuple[str, str], ...]
+Counts = tuple[tuple[str, int], ...]
+"""(kind, how many) of generic resources, each kind once, sorted."""
 Mode = Literal["replicated", "global", "replicated-job", "global-job"]
 
 
@@ -94,11 +96,13 @@ class RestartPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """Amounts of one container; 0 means none asked for / no limit. `cpus` in cores, memory in bytes."""
+    """Amounts of one container; 0 means none asked for / no limit. `cpus` in cores, memory in bytes. `generic` (reserved only):
+    how many of each kind of the node's generic resources, sorted by kind."""
 
     cpus: float = 0.0
     memory_bytes: int = 0
     pids: int = 0
+    generic: Counts = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +175,8 @@ class ContainerSpec:
 
 
 PRIORITY_MAX: Final = 1_000
+GENERIC_MAX: Final = 1_000_000
+"""Of one kind of generic resource."""
 """Priorities are from minus this to this."""
 
 

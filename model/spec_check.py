@@ -18,7 +18,7 @@ from model.constraints import parse_constraint, parse_spread
 from model.documents import INGRESS
 from model.errors import BadInput
 from model.image_ref import parse_image_ref
-from model.spec import PRIORITY_MAX, Attachment, Mount, NetworkSpec, Port, Resources, ServiceSpec
+from model.spec import GENERIC_MAX, PRIORITY_MAX, Attachment, Mount, NetworkSpec, Port, Resources, ServiceSpec
 
 REPLICAS_MAX: Final = 1_000_000
 NAME_RULE: Final = "use 1 to 128 of letters, digits, '_', '.' and '-', beginning with a letter or digit"
@@ -204,6 +204,10 @@ def _amounts(what: str, amounts: Resources) -> Iterator[str]:
         unlimited = field == "pids" and amount == -1
         if not (math.isfinite(amount) and amount >= 0) and not unlimited:
             yield f"{what}.{field} {amount}: expected 0 or more"
+    kinds = [kind for kind, _ in amounts.generic]
+    for kind, count in amounts.generic:
+        if not kind or not 0 < count <= GENERIC_MAX or kinds.count(kind) > 1:
+            yield f"{what}.generic_resources {kind[:80]!r} {count}: expected each kind once, a number from 1 to {GENERIC_MAX:,}"
 
 
 def _mounts(mounts: tuple[Mount, ...]) -> Iterator[str]:

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from model.spec import Counts
+
 if TYPE_CHECKING:
     from scheduler.types import NodeFacts
-
-Counts = tuple[tuple[str, int], ...]
-"""(kind, how many), each kind once."""
 
 
 class Stock:

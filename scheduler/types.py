@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, overload
 
 from model.constraints import Constraint
-from scheduler.generic import Counts
+from model.spec import Counts
 from scheduler.ports import PortClaim
 
 MICRO: Final = 1_000_000

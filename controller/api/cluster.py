@@ -150,7 +150,7 @@ def _alive(api: Api, node: str) -> bool:
 
 
 def _joined(api: Api, body: JoinBody, role: Role, serial: str, before: NodeDoc | None) -> NodeDoc:
-    """A machine that joins again under its name keeps labels and availability, and gets a new id and certificate."""
+    """A machine that joins again under its name keeps all but its id and certificate."""
     labels = {**dict(before.labels if before else ()), **body.labels}
     return NodeDoc(
         name=body.name,
@@ -160,6 +160,7 @@ def _joined(api: Api, body: JoinBody, role: Role, serial: str, before: NodeDoc |
         labels=tuple(sorted(labels.items())),
         availability=before.availability if before else "active",
         joined_ms=api.now_ms(),
+        generic=before.generic if before else (),
     )
 
 

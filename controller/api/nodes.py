@@ -1,15 +1,18 @@
-"""Handlers about nodes: list, labels and availability, removal."""
+"""Handlers about nodes: list, labels, generic resources and availability, removal."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from controller.api import rows
 from controller.api.context import Api, Call
 from controller.api.schemas import NodePatchBody
 from model.documents import NodeDoc
 from model.errors import Conflict, NotFound
+
+T = TypeVar("T", str, int)
 
 
 async def list_nodes(api: Api, call: Call) -> list[dict[str, Any]]:
@@ -39,17 +42,19 @@ async def patch_node(api: Api, call: Call) -> dict[str, Any]:
     def change(old: NodeDoc | None) -> NodeDoc:
         if old is None:
             raise _missing(name)
-        labels = dict(old.labels)
-        for label, value in body.labels.items():
-            if value is None:
-                labels.pop(label, None)
-            else:
-                labels[label] = value
-        new = replace(old, labels=tuple(sorted(labels.items())), availability=body.availability or old.availability)
+        new = replace(
+            old, labels=_changed(old.labels, body.labels), generic=_changed(old.generic, body.generic),
+            availability=body.availability or old.availability,
+        )  # fmt: skip
         return old if new == old else new
 
     await api.edit("nodes", name, change)
     return rows.node(api, name)
+
+
+def _changed(old: tuple[tuple[str, T], ...], changes: Mapping[str, T | None]) -> tuple[tuple[str, T], ...]:
+    """None removes."""
+    return tuple(sorted((key, value) for key, value in {**dict(old), **changes}.items() if value is not None))
 
 
 async def remove_node(api: Api, call: Call) -> dict[str, Any]:

@@ -167,6 +167,7 @@ def _node(snapshot: Snapshot, document: NodeDoc) -> Row:
         "cpus": status.info.cpus,
         "memory_bytes": status.info.memory_bytes,
         "labels": dict(document.labels),
+        "generic": dict(document.generic),
         "replicas": count,
         "address": status.info.underlay or status.info.address.rpartition(":")[0],
         "version": status.info.agent_version,

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
+from model.spec import GENERIC_MAX
 from model.spec_check import REPLICAS_MAX
 
 Name = Annotated[str, Field(min_length=1, max_length=255)]
@@ -72,7 +73,10 @@ class PauseBody(Body):
 
 
 class NodePatchBody(Body):
+    """None removes a label or a kind of generic resource."""
+
     labels: dict[Name, Text | None] = {}
+    generic: dict[Name, Annotated[int, Field(ge=1, le=GENERIC_MAX)] | None] = {}
     availability: Literal["active", "pause", "drain"] | None = None
 
 

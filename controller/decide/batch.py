@@ -6,6 +6,7 @@ them, and their replicas count as never placed.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 
 from controller.decide.draft import Draft
@@ -68,16 +69,26 @@ class Batch:
         loads = {**self.index.loads, **self._freed()}
         nodes = [self.facts(name) for name in sorted(self.view.nodes)]
         places = {name: self.draft.nodes_of(name) for name in volumes}
-        return ClusterView(nodes, loads, places, self.ports(ports) if ports else {})
+        return ClusterView(nodes, loads, places, self.ports(ports) if ports else {}, self._generic())
 
     def pool(self, volumes: Iterable[str], ports: Collection[PortClaim]) -> Pool:
         """The same on the account that the index keeps: `restore` it when the groups are placed."""
         pool = self.index.pool(self.view)
-        pool.begin({name: self.draft.nodes_of(name) for name in volumes}, self.ports(ports) if ports else {})
+        places = {name: self.draft.nodes_of(name) for name in volumes}
+        pool.begin(places, self.ports(ports) if ports else {}, self._generic())
         for node, load in self._freed().items():
             if node in pool.at:
                 pool.lend(node, load)
         return pool
+
+    def _generic(self) -> dict[str, Counter[str]]:
+        """By node what services have of its generic resources."""
+        given: dict[str, Counter[str]] = {}
+        for service, counts in self.index.generic.items():
+            for node, replicas in self.draft.standing(service, self.index.placed.get(service, {})).items():
+                for kind, count in counts:
+                    given.setdefault(node, Counter())[kind] += count * replicas
+        return given
 
     def _freed(self) -> dict[str, Load]:
         """The loads of the nodes where this pass has removed something."""

@@ -96,8 +96,12 @@ def explain_node(view: View, name: str) -> Explanation:
         numbers = [running[service] for service in running if service in view.services]
         cpus = sum(want.cpus * number for want, number in zip(asked, numbers, strict=True))
         memory = sum(want.memory_bytes * number for want, number in zip(asked, numbers, strict=True))
+        given: Counter[str] = Counter()
+        for want, number in zip(asked, numbers, strict=True):
+            given.update({kind: count * number for kind, count in want.generic})
         lines.append(
             f"reserved: {cpus:g} of {status.info.cpus:g} cpus, {_mb(memory)} of {_mb(status.info.memory_bytes)} memory"
+            + "".join(f", {given[kind]} of {count} {kind}" for kind, count in node.generic)
         )
     holds = sorted(volume for volume, place in view.places.items() if name in place.nodes)
     if holds:
@@ -123,6 +127,7 @@ def _demands(spec: ServiceSpec) -> list[str]:
     parts = [f"{want.cpus:g} cpus"] if want.cpus else []
     parts += [f"{_mb(want.memory_bytes)} memory"] if want.memory_bytes else []
     parts += [f"{want.pids} pids"] if want.pids else []
+    parts += [f"{count} {kind}" for kind, count in want.generic]
     if parts:
         lines.append(f"each replica reserves {', '.join(parts)}")
     rules = [*placement.constraints, *(f"spread over {label}" for label in placement.spread)]

@@ -23,7 +23,7 @@ from model.documents import (
     ServiceDoc,
     StatusDoc,
 )
-from model.spec import Resources
+from model.spec import Counts, Resources
 from scheduler import Amounts, ClusterView, Load, NodeFacts, Pool, PortClaim, micro
 
 if TYPE_CHECKING:
@@ -43,12 +43,14 @@ def amounts_of(reservations: Resources) -> Amounts:
 
 class Index:
     """`placed[service name][node]`: the entry of the node's assignment document. `loads[node]`: what is given away there.
-    `claims[service name]`: the ports each of its replicas takes of its node; only of services that do."""
+    `claims[service name]`: the ports each of its replicas takes of its node; only of services that do.
+    `generic[service name]`: what each reserves of its node's generic resources; as well."""
 
     def __init__(self) -> None:
         self.placed: dict[str, dict[str, AssignedService]] = {}
         self.loads: dict[str, Load] = {}
         self.claims: dict[str, tuple[PortClaim, ...]] = {}
+        self.generic: dict[str, Counts] = {}
         self._taken = Taken()
         self._netplans: Mapping[str, NetworkPlanDoc] = {}
         self._with_fixed: tuple[str, ...] = ()
@@ -96,7 +98,7 @@ class Index:
         facts = NodeFacts(
             name=node.name, id=node.id, hostname=info.hostname or node.name, role=node.role, os=info.os, arch=info.arch,
             labels=dict(node.labels), state=state, availability=node.availability,
-            total=Amounts(micro(info.cpus), info.memory_bytes, info.pids),
+            total=Amounts(micro(info.cpus), info.memory_bytes, info.pids), generic=node.generic,
         )  # fmt: skip
         self._facts[node.name] = (node, state, info, facts)
         return facts
@@ -147,10 +149,15 @@ class Index:
                 self._reprice(name, amounts_of(doc.spec.reservations))
             if doc.spec.container.ports or name in self.claims:
                 self._claim(name, host_claims(doc))
+            if doc.spec.reservations.generic:
+                self.generic[name] = doc.spec.reservations.generic
+            else:
+                self.generic.pop(name, None)
             self.ranks.know(name, doc)
         for name in before.keys() - services.keys():
             self.ranks.know(name, None)
             self.claims.pop(name, None)
+            self.generic.pop(name, None)
             if name not in self.placed:
                 self._amounts.pop(name, None)
         self._services = services

@@ -119,6 +119,7 @@ def demands(batch: Batch, doc: ServiceDoc) -> Work:
             spread=tuple(parse_spread(text) for text in spec.placement.spread),
             max_per_node=spec.placement.max_replicas_per_node, strategy=batch.settings.strategy,
             volumes=work.volumes, everywhere=work.everywhere, ports=batch.index.claims.get(spec.name, ()),
+            generic=spec.reservations.generic,
         )  # fmt: skip
     except BadInput as error:
         work.blocked = str(error)

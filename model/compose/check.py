@@ -28,6 +28,7 @@ from model.compose.tree import Map, mark_of
 from model.constraints import parse_constraint, parse_spread
 from model.errors import BadInput
 from model.image_ref import parse_image_ref
+from model.spec import GENERIC_MAX
 
 
 def check_project(
@@ -50,6 +51,7 @@ def check_project(
         _references(project, known or project, service, at, report)
         _dependencies(services, service, at, report, disabled)
         _contradictions(service, at, report)
+        _generic_resources(service, at, report)
         _incomplete(service, at, mark_of(services, name), report, complete)
         _mount_targets(service, at, report)
         _readable(service, at, report, complete)
@@ -119,6 +121,20 @@ def _contradictions(service: Mapping[str, Any], at: str, report: Report) -> None
     health = service.get("healthcheck") or {}
     if health.get("disable") and health.get("test") not in (None, [], ["NONE"]):
         report.problem(f"{at}.healthcheck", "has both 'disable: true' and a 'test'", mark_of(service, "healthcheck"))
+
+
+def _generic_resources(service: Mapping[str, Any], at: str, report: Report) -> None:
+    asked = ((service.get("deploy") or {}).get("resources") or {}).get("reservations") or {}
+    for index, entry in enumerate(asked.get("generic_resources") or ()):
+        row = entry.get("discrete_resource_spec") or {}
+        if not row.get("kind") or not 1 <= (row.get("value") or 0) <= GENERIC_MAX:
+            where = f"{at}.deploy.resources.reservations.generic_resources[{index}]"
+            message = f"expected a discrete_resource_spec with a kind and a value from 1 to {GENERIC_MAX:,}"
+            report.problem(where, message, mark_of(asked["generic_resources"], index))
+    for index, request in enumerate(asked.get("devices") or ()):
+        if not any(request.get("capabilities") or ()):
+            where = f"{at}.deploy.resources.reservations.devices[{index}].capabilities"
+            report.problem(where, "expected at least one, such as gpu", mark_of(request, "capabilities"))
 
 
 def _incomplete(service: Mapping[str, Any], at: str, mark: Mark, report: Report, complete: bool) -> None:

@@ -5,6 +5,7 @@ Rules: pure; the input was checked. What has no place in the record was already 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -127,7 +128,21 @@ def reservations_of(service: _Json) -> Resources:
         cpus=number(asked.get("cpus")),
         memory_bytes=size(asked.get("memory") or service.get("mem_reservation")) or 0,
         pids=asked.get("pids") or 0,
+        generic=_generic(asked),
     )
+
+
+def _generic(asked: _Json) -> tuple[tuple[str, int], ...]:
+    """Generic resources, and devices by their first capability: so many, or one where all are asked for."""
+    counts: Counter[str] = Counter()
+    for entry in asked.get("generic_resources") or ():
+        row = entry.get("discrete_resource_spec") or {}
+        counts[row.get("kind") or ""] += row.get("value") or 0
+    for request in asked.get("devices") or ():
+        count = request.get("count")
+        chosen = len(request.get("device_ids") or ())
+        counts[(request.get("capabilities") or [""])[0]] += count if isinstance(count, int) and count > 0 else chosen or 1
+    return tuple(sorted(counts.items()))
 
 
 def limits_of(service: _Json) -> Resources:

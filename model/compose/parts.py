@@ -51,6 +51,7 @@ from model.compose.tree import copy_map
 
 NOT_YET = "is kept but not acted on yet"
 NEVER = "has no meaning in a cluster and is left out"
+PLACED = "says only where replicas are placed: no device is given to the container"
 BUILD = "shoal builds no images: build and push the image, then name it in 'image'"
 
 LABELS = KeyValues(bare="")
@@ -214,8 +215,8 @@ DEPLOY = Obj(
                                 "cpus": Field(Num(0)),
                                 "memory": Field(BYTES),
                                 "pids": Field(INT),
-                                "generic_resources": Field(GENERIC, NOT_YET),
-                                "devices": Field(ListOf(DEVICE_REQUEST), NOT_YET),
+                                "generic_resources": Field(GENERIC),
+                                "devices": Field(ListOf(DEVICE_REQUEST), PLACED),
                             }
                         )
                     ),

@@ -293,6 +293,9 @@ def test_labels_and_availability(controller: ControllerProcess, operator: Client
     assert (row["labels"], row["availability"]) == ({"zone": "a", "disk": "ssd"}, "pause")
     row = operator.ok("PATCH", "/v1/nodes/labelled", {"labels": {"disk": None}})
     assert (row["labels"], row["availability"]) == ({"zone": "a"}, "pause")
+    assert operator.ok("PATCH", "/v1/nodes/labelled", {"generic": {"gpu": 2, "fpga": 1}})["generic"] == {"fpga": 1, "gpu": 2}
+    row = operator.ok("PATCH", "/v1/nodes/labelled", {"generic": {"fpga": None}})
+    assert (row["generic"], row["labels"]) == ({"gpu": 2}, {"zone": "a"})
 
 
 # ---- reads

@@ -13,7 +13,7 @@ import pytest
 from cli import client, context, explain, output
 from cli.logs import parse_since, parse_tail
 from cli.main import main
-from cli.node import parse_label
+from cli.node import parse_count, parse_label
 from cli.run import run_command
 from cli.run_spec import mount, restart, service_spec
 from cli.service import parse_scale
@@ -66,9 +66,11 @@ def test_words_of_scale_label_tail_and_since() -> None:
     assert parse_scale("shop_web=10") == ("shop_web", 10)
     assert parse_label("zone=a") == ("zone", "a")
     assert parse_label("zone-") == ("zone", None)
+    assert (parse_count("gpu=2"), parse_count("gpu-")) == (("gpu", 2), ("gpu", None))
     assert parse_tail("all") is None
     assert parse_since("2026-01-31T12:00:00Z") == 1769860800000
-    for bad in (lambda: parse_scale("web"), lambda: parse_label("zone"), lambda: parse_tail("x"), lambda: parse_since("soon")):
+    for bad in (lambda: parse_scale("web"), lambda: parse_label("zone"), lambda: parse_tail("x"), lambda: parse_since("soon"),
+                lambda: parse_count("gpu=0"), lambda: parse_count("gpu")):  # fmt: skip
         with pytest.raises(BadInput):
             bad()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from model.compose.convert import to_stack
 from model.spec import (
     Attachment,
     ContainerSpec,
+    Counts,
     FileRef,
     Healthcheck,
     Mount,
@@ -330,3 +332,31 @@ def test_priority(text: str, priority: int) -> None:
     service = one(text)
     assert service.priority == priority
     assert service.extensions == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "generic"),
+    [
+        ("generic_resources: [{discrete_resource_spec: {kind: gpu, value: 2}}]", (("gpu", 2),)),
+        ("devices: [{capabilities: [tpu, x], count: 3}]", (("tpu", 3),)),
+        ("devices: [{capabilities: [gpu], device_ids: ['0', '3']}]", (("gpu", 2),)),
+        ("devices: [{capabilities: [fpga], count: all}, {capabilities: [gpu]}]", (("fpga", 1), ("gpu", 1))),
+        ("generic_resources: [{discrete_resource_spec: {kind: a, value: 1}}], devices: [{capabilities: [a]}]", (("a", 2),)),
+    ],
+)
+def test_generic_resources(text: str, generic: Counts) -> None:
+    spec = one(f"deploy: {{resources: {{reservations: {{{text}}}}}}}")
+    assert spec.reservations.generic == generic
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("generic_resources: [{discrete_resource_spec: {kind: gpu}}]", "generic_resources[0]: expected a discrete"),
+        ("generic_resources: [{discrete_resource_spec: {value: 1}}]", "generic_resources[0]: expected a discrete"),
+        ("devices: [{capabilities: []}]", "devices[0].capabilities: expected at least one"),
+    ],
+)
+def test_generic_resources_that_say_nothing_are_refused(text: str, where: str) -> None:
+    with pytest.raises(ComposeError, match=re.escape(f": services.a.deploy.resources.reservations.{where}")):
+        one(f"deploy: {{resources: {{reservations: {{{text}}}}}}}")
