@@ -13,7 +13,6 @@ from typing import Final, Generic, Literal, TypeVar
 NOWHERE: Final = -1
 KEYS_MAX: Final = 300_000
 """Rings of a table; more is nonsense."""
-ROWS_MIN: Final = 120
 K = TypeVar("K")
 
 
@@ -100,11 +99,11 @@ class Table(Generic[K]):
         for step in steps:
             ring.add(step, column, numbers, self._kept)
 
-    def tend(self, oldest: int, kept: int) -> None:
-        """Rings that end before `oldest` go; of each at most `kept` rows stay."""
+    def tend(self, oldest: int, kept: int, least: int) -> None:
+        """Rings that end before `oldest` go; of each at most `kept` rows stay, of very many fewer, but `least`."""
         for key in [key for key, ring in self._rings.items() if ring.end <= oldest]:
             del self._rings[key]
-        self._kept = min(kept, max(ROWS_MIN, self._rows_max // max(1, len(self._rings))))
+        self._kept = min(kept, max(least, self._rows_max // max(1, len(self._rings))))
 
     def stretch(self, old_s: int, new_s: int) -> None:
         self._rings = {key: ring.stretched(old_s, new_s) for key, ring in self._rings.items()}

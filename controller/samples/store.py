@@ -24,6 +24,8 @@ CLOCK_BACK_MS: Final = 10_000
 INTERVAL_MS_MAX: Final = 180_000
 LATE_MS: Final = 500
 SERIES_S: Final = 90
+LEAST_S: Final = 120
+"""So much is kept of everything, however much there is."""
 REPLICA_ROWS_MAX: Final = 2_000_000
 SERVICE_ROWS_MAX: Final = 1_500_000
 _LOOK_EVERY_S: Final = 60.0
@@ -143,7 +145,7 @@ class MemorySamples:
         for table in (self._spoke, self._services, self._replicas, self._scraped, self._nodes):
             if self._step_s != before_s:
                 table.stretch(before_s, self._step_s)
-            table.tend(oldest, kept)
+            table.tend(oldest, kept, max(2, LEAST_S // self._step_s))
 
     # ---- what is told
 

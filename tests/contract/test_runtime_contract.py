@@ -106,6 +106,28 @@ def test_a_container_runs_and_its_exit_code_arrives_once(runner: Runner) -> None
     runner(body)
 
 
+def test_counters_are_of_those_that_run(runner: Runner) -> None:
+    async def body(rig: Rig) -> None:
+        orders = [rig.order("sleep"), rig.order("sleep")]
+        for order in orders:
+            await rig.runtime.create(order)
+            await rig.runtime.start(order.id)
+        names = [order.id for order in orders]
+        before = rig.runtime.sampled([*names, "unknown"])
+        assert sorted(before) == sorted(names)
+        assert all(found.pids >= 1 and found.memory_bytes > 0 and found.cpu_s >= 0 for found in before.values())
+        await rig.runtime.kill(names[0], 9)
+        await rig.exit_of(names[0])
+        after = rig.runtime.sampled(names)
+        assert sorted(after) == names[1:]
+        assert after[names[1]].cpu_s >= before[names[1]].cpu_s
+        for name in names:
+            await rig.runtime.delete(name)
+        assert rig.runtime.sampled(names) == {}
+
+    runner(body)
+
+
 def test_a_killed_one_reports_the_signal(runner: Runner) -> None:
     async def body(rig: Rig) -> None:
         order = rig.order()

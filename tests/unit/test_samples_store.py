@@ -7,7 +7,7 @@ import math
 import pytest
 
 from controller.samples.pace import sample_s
-from controller.samples.ring import ROWS_MIN, Ring, Table
+from controller.samples.ring import Ring, Table
 from controller.samples.store import MemorySamples
 from protos import node_pb2 as pb
 
@@ -238,18 +238,18 @@ def test_the_more_there_is_the_shorter_it_is_kept() -> None:
     table: Table[int] = Table(1, rows_max=10 * 200, kept=900)
     for key in range(10):
         table.add(key, 0, (1,), range(1, 2))
-    table.tend(0, 900)
+    table.tend(0, 900, 120)
     table.add(0, 0, (1,), range(2, 600))
     kept = table.get(0)
     assert kept is not None
     assert len(kept.values) <= 250
     for key in range(10, 1000):
         table.add(key, 0, (1,), range(1, 2))
-    table.tend(0, 900)
+    table.tend(0, 900, 120)
     table.add(1, 0, (1,), range(2, 600))
     least = table.get(1)
     assert least is not None
-    assert ROWS_MIN <= len(least.values) <= ROWS_MIN * 5 // 4
+    assert 120 <= len(least.values) <= 150
 
 
 def test_a_step_older_than_the_oldest_row_is_nowhere() -> None:
