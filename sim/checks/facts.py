@@ -22,6 +22,8 @@ from model.documents import (
     NetworkPlanDoc,
     NodeDoc,
     NodeHealthDoc,
+    ScaleDoc,
+    ScaleOrderDoc,
     ServiceDoc,
     ServicePlanDoc,
     VolumeDoc,
@@ -33,7 +35,7 @@ from model.store_port import DeletePrefix, Op, Put
 DECODED: Final[dict[str, type]] = {
     "services": ServiceDoc, "nodes": NodeDoc, "health": NodeHealthDoc, "networks": NetworkDoc, "netplans": NetworkPlanDoc,
     "svcplans": ServicePlanDoc, "volumes": VolumeDoc, "places": VolumePlaceDoc, "leader": LeaderDoc, "cluster": ClusterDoc,
-    "decisions": DecisionDoc,
+    "decisions": DecisionDoc, "scales": ScaleDoc, "scaleorders": ScaleOrderDoc,
 }  # fmt: skip
 REMEMBERED: Final = frozenset({"services", "nodes", "health", "places", "volumes", "networks"})
 LAG_S: Final = 6.0

@@ -7,7 +7,9 @@ from typing import Final
 from sim.checks.facts import Change, Step
 from sim.checks.ground import Checker
 
-LEADERS: Final = frozenset({"assignments", "netplans", "svcplans", "places", "health", "decisions", "status", "events"})
+LEADERS: Final = frozenset(
+    {"assignments", "netplans", "svcplans", "places", "health", "decisions", "scales", "status", "events"}
+)
 """Kinds with the leader as their one writer (`model.documents`)."""
 
 

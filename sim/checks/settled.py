@@ -268,7 +268,10 @@ def _stale(end: End) -> Iterator[Missing]:
 
 def _left_documents(end: End) -> Iterator[Missing]:
     docs = end.facts.docs
-    owners = {"netplans": "networks", "svcplans": "services", "decisions": "services", "health": "nodes"}
+    owners = {
+        "netplans": "networks", "svcplans": "services", "decisions": "services", "health": "nodes", "scales": "services",
+        "scaleorders": "services",
+    }  # fmt: skip
     for kind, owner in owners.items():
         for name in sorted(docs[kind]):
             if name not in docs[owner]:
