@@ -12,9 +12,9 @@ from random import Random
 from typing import Final
 
 from sim.chance import Chance
+from sim.replay.service import DAY_S
 
 MEAN: Final = 1_000.0
-DAY_S: Final = 86_400
 
 
 def load(name: str, seed: int, seconds: int = DAY_S) -> list[float]:

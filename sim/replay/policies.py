@@ -6,6 +6,7 @@ Rules: a policy file is checked as in a Compose file, with file, line and field.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from cli.compose_files import load_compose
 from model.autoscale import Autoscale, ScalingMetric
@@ -15,7 +16,7 @@ from model.compose.yamlread import read_yaml
 from model.errors import BadInput
 from model.spec import Resources
 
-MAX: int = 1_000
+MAX: Final = 1_000
 
 
 def default(target: float) -> Autoscale:

@@ -115,6 +115,17 @@ def test_a_problem_of_the_sensor_is_told_and_blocks_at_once() -> None:
     assert service.step.sentence.endswith("no scaling in: connections: prometheus answers 503")
 
 
+def test_a_sensor_that_comes_and_goes_is_told_of_once_a_minute() -> None:
+    service = steady(20, connections=1000)
+    told = set()
+    for turn in range(120):
+        service.problems["connections"] = "prometheus answers 503" if turn % 2 else ""
+        service.load(5, connections=1000)
+        told.add(service.kept.last)
+    assert 5 <= len(told) <= 11
+    assert service.kept.history == ()
+
+
 def test_replicas_that_do_not_speak_are_idle_on_the_way_up_and_busy_on_the_way_down() -> None:
     service = Service(10, CPU).load(400, cpu=6.0)
     service.rows["cpu"].clear()

@@ -19,6 +19,8 @@ from model.documents import ScaleDecision, ScaleDoc
 DECIDE_MS: Final = 5_000
 OFF_MS: Final = 60_000
 HISTORY_MAX: Final = 20
+TROUBLES_MS: Final = 60_000
+"""A sensor that comes and goes is told of once in so long."""
 
 
 def decide(facts: ScaleFacts, now_ms: int) -> ScaleStep:
@@ -41,7 +43,7 @@ def decide(facts: ScaleFacts, now_ms: int) -> ScaleStep:
     sentence = f"{words.head(facts.scale, count)}: {'; '.join(case.parts)}"
     document = replace(
         old, wanted=count, recommended=case.recommended, failing=failing, quiet_since_ms=case.quiet_since_ms,
-        steps=_steps(case, old, count) if acts and count != facts.scale else old.steps,
+        steps=_steps(case) if acts and count != facts.scale else old.steps,
     )  # fmt: skip
     document = _told(case, document, old, ScaleDecision(now_ms, facts.scale, count, sentence, acted=acts))
     return ScaleStep(count if acts else facts.scale, _same(facts, document), sentence, now_ms + DECIDE_MS)
@@ -83,16 +85,22 @@ def _quiet_since(case: Case, old: ScaleDoc) -> int:
     return old.quiet_since_ms or case.now_ms
 
 
-def _steps(case: Case, old: ScaleDoc, count: int) -> memory.Rows:
+def _steps(case: Case) -> memory.Rows:
     policy = case.facts.policy
-    return memory.stepped(old.steps, case.facts.scale, case.now_ms, policy.scale_out, policy.scale_in)
+    return memory.stepped(case.steps, case.facts.scale, case.now_ms, policy.scale_out, policy.scale_in)
+
+
+def _other_troubles(case: Case, last: ScaleDecision) -> bool:
+    if case.now_ms - last.at_ms < TROUBLES_MS:
+        return False
+    return {row.metric.name for row in case.readings if row.unknown} != {row.metric for row in last.readings if row.problem}
 
 
 def _told(case: Case, document: ScaleDoc, old: ScaleDoc, decision: ScaleDecision) -> ScaleDoc:
-    """`last` is written when the count changes, or when metrics begin or cease to be known; the history holds the changes."""
+    """`last` is written when the count changes, or when other metrics are unknown than it says, then once a minute at most; the
+    history holds the changes."""
     changed = decision.wanted != (decision.before if decision.acted else old.wanted)
-    troubles = {reading.metric.name for reading in case.readings if reading.unknown}
-    if not changed and old.last is not None and troubles == {row.metric for row in old.last.readings if row.problem}:
+    if not changed and old.last is not None and not _other_troubles(case, old.last):
         return document
     facts = case.facts
     readings = tuple(reading.row() for reading in case.readings)
