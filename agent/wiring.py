@@ -263,6 +263,6 @@ async def _ports(
     )
     stack.push_async_callback(runtime.close)
     volumes = VolumeStore(settings.data_dir / "volumes", lambda: volume_users(list(core.lives.values())))
-    machine = MachineFiles(settings.data_dir, info.underlay, runtime.cgroups, confined())
+    machine = MachineFiles(settings.data_dir, info.underlay, runtime.cgroups, confined(settings.cgroup_parent))
     stack.callback(machine.close)
     return Ports(runtime, images, network, volumes, settings.data_dir, names, balance, machine)

@@ -46,15 +46,16 @@ def detect(root: Path = Path("/")) -> Capacity:
     return Capacity(round(cpus, 2), memory_bytes, min(limits, default=0), "v2" if unified else "v1")
 
 
-def confined(root: Path = Path("/")) -> str:
-    """The path of the nearest cgroup of ours with a limit, as in a lab: that is the machine as far as we are concerned. Empty:
-    the machine itself."""
+def confined(parent: str, root: Path = Path("/")) -> str:
+    """The path of the nearest cgroup of ours with a limit, as in a lab, if the containers' `parent` is in it too: that is the
+    machine as far as we are concerned. Empty: the machine itself."""
     paths = _own_paths(root)
     unified = (root / "sys/fs/cgroup/cgroup.controllers").exists()
     mount = root / "sys/fs/cgroup" / ("" if unified else "cpu")
     for folder in _upwards(mount, paths.get("" if unified else "cpu", "/"))[:-1]:
         if (_v2_cpus(folder) or _number(folder / "memory.max")) if unified else _v1_cpus(folder):
-            return f"/{folder.relative_to(mount)}"
+            path = f"/{folder.relative_to(mount)}"
+            return path if f"/{parent.strip('/')}/".startswith(f"{path}/") else ""
     return ""
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.capacity import detect
+from agent.core.capacity import confined, detect
 
 GIB = 1 << 30
 
@@ -54,3 +54,18 @@ def test_without_limits_it_is_the_machine(tmp_path: Path) -> None:
 def test_inside_a_container_the_mount_itself_is_looked_at(tmp_path: Path) -> None:
     files = {"sys/fs/cgroup/cgroup.controllers": "", "sys/fs/cgroup/memory.max": str(GIB)}
     assert detect(machine(tmp_path, "0::/../../x\n", files)).memory_bytes == GIB
+
+
+def test_the_cgroup_that_stands_for_the_machine_is_the_nearest_with_a_limit(tmp_path: Path) -> None:
+    v2 = {
+        "sys/fs/cgroup/cgroup.controllers": "cpu memory", "sys/fs/cgroup/lab/n1/memory.max": str(GIB),
+        "sys/fs/cgroup/lab/n1/daemons/memory.max": "max", "sys/fs/cgroup/lab/cpu.max": "100000 100000",
+    }  # fmt: skip
+    assert confined("lab/n1/replicas", machine(tmp_path / "v2", "0::/lab/n1/daemons\n", v2)) == "/lab/n1"
+    v1 = {"sys/fs/cgroup/cpu/lab/n1/cpu.cfs_quota_us": "66000", "sys/fs/cgroup/cpu/lab/n1/cpu.cfs_period_us": "100000"}
+    assert confined("lab/n1/replicas", machine(tmp_path / "v1", "3:cpu,cpuacct:/lab/n1/daemons\n0::/\n", v1)) == "/lab/n1"
+    assert confined("lab/n1/replicas", machine(tmp_path / "free", "0::/a/b\n", {"sys/fs/cgroup/cgroup.controllers": ""})) == ""
+    assert confined("/shoal", tmp_path / "v1") == "", "the limit is the daemon's own, its containers are elsewhere"
+    limited_root = {"sys/fs/cgroup/cgroup.controllers": "", "sys/fs/cgroup/memory.max": str(GIB)}
+    box = machine(tmp_path / "box", "0::/../../x\n", limited_root)
+    assert confined("lab/n1/replicas", box) == "", "what is mounted is all there is"
