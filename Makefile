@@ -4,7 +4,7 @@ BIN := .venv/bin
 LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --python-version 3.11 $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-v2 sim sim-nightly check check-protos format bench lock wheel install clean
+.PHONY: help setup demo demo-plot test test-v2 sim sim-nightly check check-protos format bench lock wheel install clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "%-22s %s\n", $$1, $$2 }'
@@ -12,8 +12,12 @@ help: ## this list
 setup: ## Debian packages where missing, .venv from the lock, .venv/bin/shoal
 	@sh deploy/setup.sh
 
-demo: setup ## a cluster of three nodes on this machine: scale, kill, heal, clean away (needs root)
+demo: setup ## a cluster of three nodes on this machine: scale, kill, heal, grow with a load, clean away (needs root)
 	@$(BIN)/python -m deploy.demo
+
+demo-plot: setup ## the demo's growing half, recorded: docs/growing.svg (needs root)
+	@seen=$$(mktemp); $(BIN)/python -m deploy.demo --only grow --record $$seen && $(BIN)/python -m deploy.demo_plot $$seen docs/growing.svg; \
+		code=$$?; rm -f $$seen; exit $$code
 
 test: check ## everything: check, then unit, contract, root and end-to-end tests (without root: what needs none)
 	@sh tests/run.sh

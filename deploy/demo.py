@@ -1,6 +1,6 @@
 """The demo: a cluster on this machine, a stack on it, scaled, hurt and healed, and everything taken away again.
 
-    python -m deploy.demo [--nodes 3]
+    python -m deploy.demo [--nodes 3] [--only hurt|grow] [--record FILE]
 
 Rules: it uses the command line as a person would, and only that, with a configuration folder of its own, so that the contexts
 of whoever runs it stay as they are. Its lab is named after the checkout: what a killed run left is found and taken down
@@ -22,6 +22,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
+
+from deploy import demo_grow
 
 ROOT = Path(__file__).resolve().parents[1]
 STACK = ROOT / "deploy" / "examples" / "demo" / "compose.yaml"
@@ -163,8 +165,8 @@ def traces(lab: str) -> list[str]:
     return found + [f"link {path.name}" for path in Path("/sys/class/net").glob(f"shl-{tag}*")]
 
 
-def show(shoal: Shoal, nodes: int) -> None:
-    """The demo proper, between an empty machine and an empty machine."""
+def start(shoal: Shoal, nodes: int) -> set[str]:
+    """A cluster of so many nodes; their names."""
     step(f"a cluster of {nodes} nodes: shoal lab up --nodes {nodes}")
     begin = time.monotonic()
     shoal.run("lab", "up", "--nodes", str(nodes), "--name", shoal.lab, "--node-timeout", str(NODE_TIMEOUT_S))
@@ -172,7 +174,11 @@ def show(shoal: Shoal, nodes: int) -> None:
     names = {row["name"] for row in shoal.rows("node", "ls") if row["state"] == "ready"}
     if len(names) != nodes:
         raise DemoError(f"{len(names)} of {nodes} nodes are ready")
+    return names
 
+
+def hurt(shoal: Shoal, names: set[str]) -> set[str]:
+    """A stack is scaled, hurt and healed; the nodes that are left."""
     step(f"a stack of real containers: shoal apply -f {STACK.relative_to(ROOT)}")
     begin = time.monotonic()
     shoal.run("apply", "-f", str(STACK))
@@ -193,6 +199,38 @@ def show(shoal: Shoal, nodes: int) -> None:
     step(f"a node loses its power: shoal lab kill {victim}")
     kill_a_node(shoal, victim, 10, names)
     say(shoal.run("explain", SERVICE).rstrip())
+    shoal.run("node", "rm", "--force", victim)
+    shoal.run("stack", "rm", "demo")
+    return names - {victim}
+
+
+def grow(shoal: Shoal, names: set[str], record: Path | None) -> None:
+    """A load comes and goes."""
+    example = demo_grow.EXAMPLE.relative_to(ROOT)
+    step(f"machines on demand, a service that follows its load: shoal nodegroup apply, shoal apply -f {example}/compose.yaml")
+    shoal.run("nodegroup", "apply", "-f", str(demo_grow.EXAMPLE / "machines.yaml"))
+    shoal.run("apply", "-f", str(demo_grow.EXAMPLE / "compose.yaml"))
+    machines = json.loads(shoal.run("lab", "status", "--name", shoal.lab, "-o", "json"))["nodes"]
+    load = demo_grow.Load([row["address"] for row in machines if row["name"] in names])
+    say(f"{demo_grow.CALLERS} callers come, of up to {demo_grow.CALLS_A_SECOND:g} requests/s each, and go again")
+    watch = demo_grow.Watch(lambda: top(shoal), load, say)
+    problem = demo_grow.problem_of(watch, load, len(names))
+    if record is not None:
+        record.write_text(demo_grow.table(watch.rows))
+    if problem:
+        raise DemoError(problem)
+    say(f"{load.served} requests were served, {load.failed} had no answer")
+    say(shoal.run("autoscale", "history", demo_grow.SERVICE).rstrip())
+    say(shoal.run("nodegroup", "explain", "more").rstrip())
+
+
+def top(shoal: Shoal) -> dict[str, Any] | None:
+    """None in a moment without a leader."""
+    try:
+        found: dict[str, Any] = json.loads(shoal.run("top", "--once", "-o", "json"))
+    except DemoError:
+        return None
+    return found
 
 
 def lab_name() -> str:
@@ -202,6 +240,8 @@ def lab_name() -> str:
 def main() -> int:
     words = argparse.ArgumentParser(description="A cluster on this machine: scaled, hurt, healed and taken away.")
     words.add_argument("--nodes", type=int, default=3)
+    words.add_argument("--only", choices=("hurt", "grow"), default="", help="one half of it")
+    words.add_argument("--record", type=Path, help="what was seen while it grew, as CSV")
     options = words.parse_args()
     if os.geteuid() != 0:
         say("demo: needs root (network namespaces, mounts, cgroups): run it as root")
@@ -209,15 +249,19 @@ def main() -> int:
     signal.signal(signal.SIGTERM, stop)
     with tempfile.TemporaryDirectory(prefix="shoal-demo-") as config, (ROOT / ".venv" / "demo.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a second demo of this checkout waits for the first
-        return perform(Shoal(lab_name(), Path(config)), options.nodes)
+        return perform(Shoal(lab_name(), Path(config)), options)
 
 
-def perform(shoal: Shoal, nodes: int) -> int:
+def perform(shoal: Shoal, options: argparse.Namespace) -> int:
     """Run it, and take the lab down whatever happens; returns the exit code."""
     failed = False
     shoal.run("lab", "down", "--name", shoal.lab, check=False)  # what a killed run may have left
     try:
-        show(shoal, nodes)
+        names = start(shoal, options.nodes)
+        if options.only != "grow":
+            names = hurt(shoal, names)
+        if options.only != "hurt":
+            grow(shoal, names, options.record)
     except (DemoError, KeyboardInterrupt) as error:
         failed = True
         say(f"demo: {str(error) or 'interrupted'}")
