@@ -62,7 +62,7 @@ def test_validate_resolved_judges_anything(data: Any) -> None:
 
 word = st.text("abcxyz019 $-_./:=#'\"", min_size=1, max_size=10)
 pairs = st.dictionaries(st.text("ABC", min_size=1, max_size=3), word, max_size=3)
-good_service = st.fixed_dictionaries(
+any_service: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {"image": st.just("app:1")},
     optional={
         "command": st.lists(word, max_size=3),
@@ -84,7 +84,8 @@ good_service = st.fixed_dictionaries(
         ),
         "x-autoscale": st.just({"min": 1, "max": 9, "mode": "off"}),
     },
-).filter(lambda row: "x-autoscale" not in row or row.get("deploy", {}).get("mode") != "global")
+)
+good_service = any_service.filter(lambda row: "x-autoscale" not in row or row.get("deploy", {}).get("mode") != "global")
 good_file = st.dictionaries(st.sampled_from("abcd"), good_service, min_size=1).map(
     lambda services: json.dumps(
         escape({"services": services, "networks": {"front": None}, "volumes": {"data": {}}, "x-top": "$"})

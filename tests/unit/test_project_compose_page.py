@@ -51,8 +51,8 @@ load the union of both. Drawn from `model/compose/fields.py`; see CONTRIBUTING.m
   (`8000-8010:80`) gives the first port of it that is free. `x-priority: 10` on a service or below its `deploy`, from -1000 to
   1000, 0 when it is not said: who has more gets room first, and may take that of replicas of those who have less;
   [scheduling.md](scheduling.md) has more. `x-autoscale` on a service, or labels `shoal.autoscale.*` of it or its `deploy`: how
-  many replicas it has follows its load; `x-metrics: {port: 9000, path: /metrics}`: where its replicas expose metrics of their own.
-  [autoscaling.md](autoscaling.md) has every key. Below `deploy`, `x-autoscale` is an error: other tools refuse it there.
+  many replicas it has follows its load; `x-metrics: {port: 9000, path: /metrics}`: where its replicas expose metrics of their
+  own. [autoscaling.md](autoscaling.md) has every key. Below `deploy`, `x-autoscale` is an error: other tools refuse it there.
 """
 
 
