@@ -21,6 +21,7 @@ import warnings
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
 from contextvars import Context
+from itertools import count
 from typing import Any, Final, TypeVarTuple
 
 from sim.handles import SimTask, Soon, Timer
@@ -34,6 +35,9 @@ CLEAN_ALL_EVERY: Final = 64
 STUCK_STEPS: Final = 1 << 24
 """So many callbacks at one instant are a circle without a wait in it."""
 CLOSE_TRIES: Final = 50
+CLEAN_RUNS: Final = 16
+"""Every so many runs of a process what the last ones left is taken away, before the next one begins."""
+_RUNS: Final = count(1)
 
 
 class Deadlock(Exception):
@@ -232,6 +236,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """What is made until `started` lasts: it is not looked at for garbage, neither while it is made nor later; not before
         the next run starts in this process."""
         gc.unfreeze()
+        if next(_RUNS) % CLEAN_RUNS == 0:
+            gc.collect()
         self._starts = True
 
     def started(self) -> None:
