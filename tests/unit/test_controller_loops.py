@@ -33,11 +33,14 @@ from model.documents import (
     NodeHealthDoc,
     NodeInfo,
     ReplicaStatus,
+    ScaleDoc,
+    ServiceDoc,
     ServicePlanDoc,
     StatusDoc,
     VolumePlaceDoc,
     key,
 )
+from model.spec import ContainerSpec, ServiceSpec
 from model.store_port import Delete, Guard, Put
 
 # ---- the queue
@@ -216,6 +219,33 @@ async def test_a_deposed_leader_writes_nothing() -> None:
     reign.good_until = 0.0
     with pytest.raises(NotLeader):
         await PlanWriter(store, picture, reign).write(PLAN, picture.snapshot())
+
+
+async def test_what_the_autoscaler_decides_is_one_transaction_guarded_by_the_service() -> None:
+    store, picture, reign = await leading()
+    before = ServiceDoc("id", ServiceSpec("web", ContainerSpec("x")), 2)
+    path, beside = key("services", "web"), key("scales", "web")
+    made = await store.txn([], [Put(path, codec.encode(before))])
+    picture.from_own_puts([(path, codec.encode(before))], made.revision)
+    snapshot = picture.snapshot()
+    known: ServiceDoc = snapshot.of("services")["web"]
+    after, writer = replace(known, scale=6), PlanWriter(store, picture, reign)
+    revision = await writer.write(Plan(scales=((ScaleDoc("id", "web", 6), after),)), snapshot)
+    assert [entry.mod_revision for name in (path, beside) if (entry := await store.get(name))] == [revision, revision]
+
+    now = picture.snapshot()
+    await writer.write(Plan(scales=((ScaleDoc("id", "web", 7), now.of("services")["web"]),)), now)
+    entry = await store.get(path)
+    assert entry is not None
+    assert entry.mod_revision == revision, "only read, so not written"
+
+    now = picture.snapshot()
+    await store.txn([], [Put(path, codec.encode(replace(after, stopped=True)))])
+    with pytest.raises(PlanConflict):
+        await writer.write(Plan(scales=((ScaleDoc("id", "web", 9), now.of("services")["web"]),)), now)
+    entry = await store.get(beside)
+    assert entry is not None
+    assert codec.decode(ScaleDoc, entry.value).wanted == 7
 
 
 async def test_one_node_that_says_too_much_does_not_hold_up_the_others() -> None:
