@@ -22,7 +22,7 @@ from model.codec import decode, encode
 from model.documents import ScaleDoc, ScaleOrderDoc
 
 TRACES = 10_000
-PARTS = 5
+PARTS = 10
 SECONDS = 200
 START_MS = 1_700_000_000_000
 MINUTE_S = 60
@@ -214,4 +214,4 @@ def test_the_traces_have_scale_ins_to_judge() -> None:
         moves = [after - now for (_, now), (_, after) in pairwise(trace.scales)]
         ins, outs = ins + sum(move < 0 for move in moves), outs + sum(move > 0 for move in moves)
     assert ins > 150
-    assert outs > 300
+    assert outs > 60
