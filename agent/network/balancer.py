@@ -95,6 +95,7 @@ class KernelBalancer:
         self._task: asyncio.Task[None] | None = None
         self._set_localnet = False
         self._open: Mapping[str, int] = {}
+        self._begun = -1
         self._look_again_at = 0.0
 
     async def open(self) -> None:
@@ -260,7 +261,7 @@ class KernelBalancer:
             return ()
         six = any(":" in address for address in rows)
         found = await asyncio.to_thread(self._counts, six)
-        await self._look_at_open(six)
+        await self._look_at_open(sum(packets for packets, _ in found["begun"].values()), six)
         return tuple(_summed(rows, found, self._open))
 
     def _counts(self, six: bool) -> dict[str, dict[str, tuple[int, int]]]:
@@ -272,10 +273,13 @@ class KernelBalancer:
                     found[name] |= self._nft.counts(balance_rules.TABLE.split()[1], which)
         return found
 
-    async def _look_at_open(self, six: bool) -> None:
+    async def _look_at_open(self, begun: int, six: bool) -> None:
         """A pass goes over the kernel's whole table, 15 ms when it is empty, and it keeps connections for minutes after their
-        end: it may take a hundredth of one core, and until the next one the last count holds."""
-        if self._clock.monotonic() >= self._look_again_at:
+        end: it may take a hundredth of one core, and until the next one the last count holds. None is needed while nothing is
+        open and nothing has begun; `begun`: how many ever have."""
+        quiet = begun == self._begun and not self._open
+        if not quiet and self._clock.monotonic() >= self._look_again_at:
+            self._begun = begun
             cost_s = await asyncio.to_thread(self._pass_over_open, six)
             self._look_again_at = self._clock.monotonic() + min(OPEN_LOOK_S_MAX, OPEN_LOOK_SHARE * cost_s)
 

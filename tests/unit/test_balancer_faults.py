@@ -16,6 +16,7 @@ from agent.network.published import PublishedPorts
 from agent.plan.balance_book import BalanceBook
 from agent.plan.forget import Forgetting
 from agent.plan.names import EndpointName, EndpointsMessage, ServiceNames
+from agent.plan.network import NetworkWanted, link_plan
 from model.spec import Port
 
 
@@ -141,3 +142,49 @@ async def test_slow_looks_at_connections_are_rare_and_the_drain_stays_in_its_tim
     await Draining(forgetting, look, lambda _: "", clock).drained([("net", "10.0.0.2"), ("net", "never told")], 10.0)
     assert looks == pytest.approx([2.0, 4.5, 7.0, 9.5], abs=0.1)
     assert clock.time <= 10.5
+
+
+class Sets(Rules):
+    """Counts of new connections, as the kernel would have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = 0
+
+    def counts(self, table: str, name: str) -> dict[str, tuple[int, int]]:
+        return {"10.0.0.2": (self.begun, 0)} if name == "begun" else {}
+
+
+class Open(NoConnections):
+    """So many are open; counts the passes."""
+
+    def __init__(self) -> None:
+        self.now: dict[str, int] = {}
+        self.passes = 0
+
+    def balanced(self, *, six: bool) -> dict[str, int]:
+        self.passes += 1
+        return dict(self.now)
+
+
+async def test_open_connections_are_looked_for_while_there_are_any_or_some_begin() -> None:
+    sets, connections = Sets(), Open()
+    balancer = KernelBalancer(cast(Nft, sets), "n1", connections, RealClock(), lambda *_: None)
+    endpoint = EndpointName("web.1", "10.0.0.2", "n1", network="net")
+    balancer.networks({"net": link_plan(NetworkWanted("net", 7, "10.0.0.0/16", "10.0.0.0/24"), 1500)})
+    web = ServiceNames("web", "web", vip="10.0.255.1", endpoints=(endpoint,))
+    balancer.take(EndpointsMessage("net", True, (web,), number=1))
+
+    async def told() -> tuple[int, int]:
+        balancer._look_again_at = 0.0  # it has rested
+        [row] = await balancer.load()
+        return row.open, connections.passes
+
+    assert await told() == (0, 1), "what an earlier agent left open is found at first"
+    assert await told() == (0, 1)
+    sets.begun, connections.now = 3, {"10.0.0.2": 2}
+    assert await told() == (2, 2)
+    connections.now = {}
+    assert await told() == (0, 3)
+    assert await told() == (0, 3)
+    await balancer.close()
