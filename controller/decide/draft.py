@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
-from typing import Final, NamedTuple
+from typing import Final
 
 from controller.decide.types import View
 from model.documents import Assigned, AssignedService, AssignmentDoc, VolumePlaceDoc
@@ -19,12 +19,44 @@ from scheduler import Amounts, Load
 _EMPTY: Final = AssignmentDoc("")
 
 
-class _Added(NamedTuple):
-    """What was added of a service, of one version and age: slots by node."""
+_Slots = defaultdict[str, list[int]]
+"""By node."""
 
-    version: int
-    created_ms: int
-    slots: defaultdict[str, list[int]]
+
+class _Added:
+    """What was added of a service, of one version and age. It stays as it came until somebody asks for a node: of most services
+    nobody does, and a hundred of them sorted by node at the same time are more than all their documents."""
+
+    __slots__ = ("_came", "_slots", "created_ms", "version")
+
+    def __init__(self, version: int, created_ms: int) -> None:
+        self.version, self.created_ms = version, created_ms
+        self._came: list[Iterable[tuple[int, str]]] = []
+        self._slots: _Slots = defaultdict(list)
+
+    def is_of(self, version: int, created_ms: int) -> bool:
+        return self.version == version and self.created_ms == created_ms
+
+    def add(self, pairs: Iterable[tuple[int, str]]) -> None:
+        self._came.append(pairs)
+
+    @property
+    def slots(self) -> _Slots:
+        """To look at and to change."""
+        if self._came:
+            _sort_in(self._slots, self._came)
+            self._came.clear()
+        return self._slots
+
+    def once(self) -> _Slots:
+        """To look at, for whoever does so once."""
+        return self.slots if self._slots else _sort_in(defaultdict(list), self._came)
+
+
+def _sort_in(slots: _Slots, pairs: Iterable[Iterable[tuple[int, str]]]) -> _Slots:
+    for slot, node in chain.from_iterable(pairs):
+        slots[node].append(slot)
+    return slots
 
 
 class Draft:
@@ -43,14 +75,12 @@ class Draft:
     def extend(
         self, service: str, service_id: str, version: int, created_ms: int, pairs: Iterable[tuple[int, str]]
     ) -> None:  # fmt: skip
-        """Many at once: (slot, node)."""
+        """Many at once: (slot, node), which stay as they are."""
         self._ids[service] = service_id
         groups = self._added.setdefault(service, [])
-        if not groups or groups[-1][:2] != (version, created_ms):
-            groups.append(_Added(version, created_ms, defaultdict(list)))
-        slots = groups[-1].slots
-        for slot, node in pairs:
-            slots[node].append(slot)
+        if not groups or not groups[-1].is_of(version, created_ms):
+            groups.append(_Added(version, created_ms))
+        groups[-1].add(pairs)
 
     @property
     def frees(self) -> bool:
@@ -61,7 +91,7 @@ class Draft:
         """Take it away, from the documents or from what this pass has added."""
         slot, version, created_ms = replica
         for group in self._added.get(service, ()):
-            if group[:2] == (version, created_ms) and slot in group.slots.get(node, ()):
+            if group.is_of(version, created_ms) and slot in group.slots.get(node, ()):
                 group.slots[node].remove(slot)
                 break
         else:
@@ -123,8 +153,8 @@ class Draft:
                     if replicas := self._new(node, service):
                         found[node].append(AssignedService.of(service_id, service, replicas))
                 continue
-            version, created_ms, by_node = groups[0]
-            for node, slots in by_node.items():
+            version, created_ms = groups[0].version, groups[0].created_ms
+            for node, slots in groups[0].once().items():
                 if slots:
                     slots.sort()
                     found[node].append(AssignedService(service_id, service, ((version, created_ms, *slots),)))

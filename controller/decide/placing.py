@@ -21,6 +21,7 @@ from controller.decide.types import Preempted
 from controller.decide.wording import listed, placed
 from controller.decide.work import Work
 from scheduler import Eviction, PortClaim, Short, bound_since, explain_in, fill_in, give_back, make_room
+from scheduler.types import Pairs
 
 VICTIMS_MAX: Final = 500
 """About so many replicas are stopped for others in one pass; then the next one goes on."""
@@ -44,6 +45,8 @@ class _Placing:
         self.short: dict[str, Short | None] = {}
         self.stopped: dict[str, list[tuple[Preempted, Work]]] = {}
         self.took: dict[str, list[Preempted]] = {}
+        self.placed: dict[str, Pairs] = {}
+        """What the scheduler found in this pass, by service."""
         self.victims = 0
         self.freed = False
 
@@ -98,7 +101,7 @@ class _Placing:
                 existing = Counter(dict(work.group.existing)) + Counter(node for _, node in pairs)
                 work.group = replace(work.group, slots=short.slots, existing=existing, prefer=())
 
-    def _take(self, work: Work, pairs: Sequence[tuple[int, str]]) -> None:
+    def _take(self, work: Work, pairs: Pairs) -> None:
         """Put what the scheduler found into the draft."""
         batch, draft, doc, name = self.batch, self.batch.draft, work.doc, work.name
         if work.networks or work.everywhere:
@@ -106,13 +109,15 @@ class _Placing:
             for slot, node in pairs if refused else ():
                 if node in refused:
                     _refuse(work, slot, refused[node], "")
-            pairs = [pair for pair in pairs if pair[1] not in refused] if refused else pairs
+            left = [pair for pair in pairs if pair[1] not in refused] if refused else ()
+            pairs = Pairs([slot for slot, _ in left], [node for _, node in left]) if refused else pairs
         draft.extend(name, doc.id, doc.version, work.created_ms, pairs)
         for slot, _ in pairs if work.swaps else ():
             old = work.swaps.get(slot)
             if old is not None:
                 draft.drop(old.node, name, old.replica)
-        work.placed += pairs
+        known = self.placed.get(name)
+        self.placed[name] = Pairs([*known.slots, *pairs.slots], [*known.nodes, *pairs.nodes]) if known else pairs
 
     # -- making room ---------------------------------------------------------------------------------------------
 
@@ -187,7 +192,7 @@ class _Placing:
     # -- telling -------------------------------------------------------------------------------------------------
 
     def _tell(self, work: Work) -> None:
-        _tell_placed(work)
+        _tell_placed(work, self.placed.get(work.name, Pairs()))
         if rows := self.took.get(work.name):
             work.parts.append(("placed", f"{listed([f'{row.replica} on {row.node}' for row in rows])} made room"))
         short = self.short[work.name]
@@ -226,12 +231,13 @@ def _say_emptied(batch: Batch, works: list[Work], volume: str, nodes: tuple[str,
             work.parts.append(("volume", text))
 
 
-def _tell_placed(work: Work) -> None:
+def _tell_placed(work: Work, found: Pairs) -> None:
     """One part for each cause: a lost node, a drained one, a new version, or simply wanted."""
     causes: dict[tuple[str, str], list[tuple[int, str]]] = {}
-    if work.placed and not (work.moves or work.swaps or work.lost_on):
-        causes["placed", ""] = work.placed
-    for slot, node in work.placed if not causes else ():
+    if found and not (work.moves or work.swaps or work.lost_on):
+        work.parts.append(("placed", placed(work.replica(*found[0]), found.nodes, "placed")))
+        return
+    for slot, node in found:
         held: Held | None = work.moves.get(slot) or work.swaps.get(slot)
         if held is not None and held.leaving:
             cause = ("moved", f"{held.leaving}: ")

@@ -55,8 +55,6 @@ class Work:
     notes: list[str] = field(default_factory=list)
     stopped: dict[int, str] = field(default_factory=dict)
     """Slots that had to make room in this pass, and for whom: `shop_web.1 on n2`."""
-    placed: list[tuple[int, str]] = field(default_factory=list)
-    """What the scheduler found in this pass: (slot, node)."""
 
     @property
     def priority(self) -> int:
