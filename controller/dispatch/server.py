@@ -41,6 +41,8 @@ from protos import node_pb2 as pb
 log = logging.getLogger(__name__)
 
 EVENTS_MAX: Final = 100
+STATUSES_WAITING_MAX: Final = 4
+"""Of one session."""
 GUARDED_S: Final = 0.5
 """Guarded addresses that change are told so much later: where a thousand nodes come, each has to hear of each."""
 
@@ -248,21 +250,39 @@ class Dispatch:
         return NodeSession(peer.name, peer.serial, status, held, self._clock.monotonic(), held)
 
     async def _read(self, session: NodeSession, stream: NodeStream) -> None:
+        """Statuses wait for their turn, of thousands at one moment for many seconds; meanwhile heartbeats are answered."""
+        waiting: list[asyncio.Task[None]] = []
         try:
             while (message := await stream.read()) is not None:
-                if message.WhichOneof("kind") == "status":
-                    session.heard_s = self._clock.monotonic()  # it may have to wait for its turn
-                    async with self._turns:
-                        self._take(session, message)
-                else:
-                    self._take(session, message)
                 if self._sessions.get(session.node) is not session:
                     return
+                if message.WhichOneof("kind") == "status":
+                    session.heard_s = self._clock.monotonic()
+                    if len(waiting) >= STATUSES_WAITING_MAX:
+                        await waiting.pop(0)
+                    waiting.append(asyncio.ensure_future(self._take_in_turn(session, message)))
+                else:
+                    self._take(session, message)
                 del message  # a thousand whole statuses must not be held until the next word
+            while waiting:
+                await waiting.pop(0)
             session.end(goodbye("the node has closed its side"))
         except Exception as error:  # whatever it is, a session that is no longer read must not stay open
-            log.warning("node %s: %s: %s", session.node, type(error).__name__, error)
-            session.end(goodbye(f"message refused: {error}"))
+            self._not_taken(session, error)
+        finally:
+            for task in waiting:
+                task.cancel()
+
+    async def _take_in_turn(self, session: NodeSession, message: pb.FromNode) -> None:
+        try:
+            async with self._turns:
+                self._take(session, message)
+        except Exception as error:
+            self._not_taken(session, error)
+
+    def _not_taken(self, session: NodeSession, error: Exception) -> None:
+        log.warning("node %s: %s: %s", session.node, type(error).__name__, error)
+        session.end(goodbye(f"message refused: {error}"))
 
     def _take(self, session: NodeSession, message: pb.FromNode) -> None:
         if self._sessions.get(session.node) is not session:
