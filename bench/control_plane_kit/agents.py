@@ -34,7 +34,7 @@ OPENING_MAX: Final = 48
 PATH: Final = "/shoal.node.v1.Dispatch/Session"
 DESIRED: Final = 0x12
 """How a ToNode with a Desired begins."""
-WELCOME_S: Final = 5.0
+UNHEARD_MAX: Final = 3
 INFO: Final = json.dumps({"cpus": 64.0, "memory_bytes": 256 << 30, "pids": 100_000, "arch": "x86_64"}).encode()
 
 
@@ -95,6 +95,8 @@ class LightAgent:
         self._settled = False
         self._line: Line | None = None
         self._heard_s = 0.0
+        self._unheard = 0
+        """Beats since it has heard anything. Seconds would be those of a process with a thousand others to serve."""
         self._starting: asyncio.TimerHandle | None = None
         self._beat_number = 0
         self._next = ""
@@ -115,7 +117,7 @@ class LightAgent:
 
     async def _session(self, address: str) -> None:
         self._fleet.stats.opened += 1
-        self._settled, self._heard_s = False, time.monotonic()
+        self._settled, self._unheard = False, 0
         self._line = await dial(address, context_of(self._fleet.ca, self._certificate), self._fleet.links, PATH, self._hear)
         try:
             known = [pb.SpecKey(service_id=sid, version=version) for sid, version in self._specs]
@@ -131,7 +133,7 @@ class LightAgent:
         stats = self._fleet.stats
         stats.messages_in += 1
         stats.bytes_in += len(data)
-        self._heard_s = time.monotonic()
+        self._heard_s, self._unheard = time.monotonic(), 0
         if data[0] == DESIRED:
             self._take(Told.FromString(data).desired)
             return
@@ -230,7 +232,8 @@ class LightAgent:
             self._say(status_bytes(False, rows, gone))
 
     def beat(self) -> None:
-        if self._line is not None and time.monotonic() > self._heard_s + max(WELCOME_S, 3 * self._fleet.heartbeat_s):
+        self._unheard += 1
+        if self._unheard > UNHEARD_MAX:
             self._hang_up()
         elif self._open:
             self._beat_number += 1
