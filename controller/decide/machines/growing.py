@@ -166,7 +166,7 @@ def _explain(batch: Batch, crews: Sequence[Crew], cluster: Cluster, fit: Fit) ->
             if why:
                 crew.notes.append(f"{counted(missing)} of {row.name}: would not fit an empty machine either: {why}")
             elif not crew.room:
-                crew.notes.append(f"{counted(missing)} of {row.name} wait: {_full(crew)}")
+                crew.notes.append(f"{counted(missing)} of {row.name} wait{'s' * (missing == 1)}: {_full(crew)}")
 
 
 def _full(crew: Crew) -> str:
