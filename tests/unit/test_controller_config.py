@@ -22,6 +22,8 @@ def test_addresses_and_times() -> None:
     assert (config.api, config.node_timeout_s, config.advertise) == (("::1", 7), 60.0, "a")
     assert config.data_dir.is_absolute()
     assert duration_s("-t", "500ms") == 0.5
+    asking = parse(["--data-dir", "x", "--prometheus", "http://prometheus:9090/base", "--scale-every", "2s"])
+    assert (asking.prometheus, asking.scale_every_s) == ("http://prometheus:9090/base", 2.0)
     assert host_port("-a", "127.0.0.1:0") == ("127.0.0.1", 0)
 
 
@@ -38,6 +40,9 @@ def test_addresses_and_times() -> None:
         (("--pool", "10.0.0.0/24"), "/20 or larger"),
         (("--pool", "10.0.0.1/8"), "host bits"),
         (("--node-timeout", "soon"), "expected a time"),
+        (("--scale-every", "1ms"), "expected a time"),
+        (("--prometheus", "prometheus:9090"), "--prometheus: found 'prometheus:9090', expected a URL such as http://"),
+        (("--prometheus", "http://me:secret@prometheus:9090"), "--prometheus: found a name or password in it"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(flags: tuple[str, ...], expected: str) -> None:
