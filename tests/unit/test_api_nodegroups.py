@@ -27,7 +27,8 @@ async def with_machines(api: Api) -> None:
     group = api.snapshot().of("nodegroups")["burst"]
     rows = (Machine("burst-1", "ready", 1_000, "i-1"), Machine("burst-2", "failed", 2_000, message="quota exceeded"))
     said = Event(2_000, "machines", "nodegroup/burst", "burst-2 failed: quota exceeded")
-    document = MachinesDoc(group.id, "burst", rows, number=2, history=(said,), failures=1, back_off_until_ms=api.now_ms() + 60_000)
+    until_ms = api.now_ms() + 60_000
+    document = MachinesDoc(group.id, "burst", rows, number=2, history=(said,), failures=1, back_off_until_ms=until_ms)
     await api.commit([], [Put(key("machines", "burst"), codec.encode(document))])
 
 
