@@ -30,7 +30,7 @@ services:
     stop_grace_period: 2s
     deploy:
       replicas: 1
-      resources: {reservations: {cpus: "0.6"}}
+      resources: {reservations: {cpus: "0.4"}}
 """
 
 
@@ -58,17 +58,17 @@ def test_machines_come_for_who_has_no_room_and_go_when_they_are_idle(small_lab: 
     assert lab("nodegroup", "apply", "-f", str(file)) == "burst created\n"
     assert lab("nodegroup", "apply", "-f", str(file)) == "burst unchanged\n"
     lab.apply(tmp_path, STACK, "shop")
-    full = int(cpus / 0.6)
-    lab("service", "scale", f"shop_web={full + 2}", "--no-wait")
+    full = int(cpus / 0.4)
+    lab("service", "scale", f"shop_web={full + 4}", "--no-wait")
     eventually(lambda: states(lab) == ["ready", "ready"], "two machines", 120)
-    eventually(lambda: len(lab.running("shop_web")) == full + 2, "everybody has a place", 60)
+    eventually(lambda: len(lab.running("shop_web")) == full + 4, "everybody has a place", 60)
     placed = {row["node"] for row in lab.running("shop_web")}
     assert placed == {"n1", "burst-1", "burst-2"}
     labels = [row["labels"] for row in lab.json("node", "ls") if row["name"] != "n1"]
     assert labels == 2 * [{"pool": "burst", "shoal.group": "burst"}]
     assert "2 machines of 0 to 2" in lab("nodegroup", "explain", "burst")
 
-    lab("service", "scale", f"shop_web={full + 3}", "--no-wait")
+    lab("service", "scale", f"shop_web={full + 5}", "--no-wait")
     said = eventually(lambda: [note for note in group(lab)["notes"] if "wait" in note], "it says why it adds no more")
     assert said == ["1 replica of shop_web waits: the group has 2 of at most 2 machines"]
 
