@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import signal
 import time
@@ -19,11 +18,11 @@ from typing import Final, Protocol
 from agent.plan.cgroups import V1_FILES, V2_FILES, usage_v1, usage_v2
 from agent.plan.container import Usage
 from agent.plan.samples import V1_SAMPLED, V2_SAMPLED, Counters, counters_v1, counters_v2, quick_files
+from agent.runtime.high import moved
 from model.errors import RuntimeFailed
 
 ROOT: Final = Path("/sys/fs/cgroup")
 _READ_BYTES: Final = 8192
-_SELECTABLE: Final = 1024
 _ALL_EVERY: Final = 5
 _NONE: Final = -1
 """No descriptor."""
@@ -168,15 +167,7 @@ def _contents(fd: int) -> bytes:
 
 
 def _open(path: Path) -> int:
-    """With a large number where there is room: there are many of these, and a library that waits by select(2), as that of
-    nftables does, ends the process when its own is over 1,023."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _SELECTABLE)
-    except OSError:
-        return os.dup(fd)
-    finally:
-        os.close(fd)
+    return moved(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
 
 def _enable(directory: Path, controller: str) -> None:

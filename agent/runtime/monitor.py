@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.runtime.facts import start_time
+from agent.runtime.high import moved
 
 _WAITED_MAX: Final = 0xFF
 _PIDFD_GET_INFO: Final = 0xC040FF0B
@@ -36,7 +37,7 @@ class Process:
     def __init__(self, pid: int, start: int = 0) -> None:
         """Raises ProcessLookupError when it is gone or another (`start` 0: not compared)."""
         self.pid = pid
-        self.fd = os.pidfd_open(pid)
+        self.fd = moved(os.pidfd_open(pid))
         if start and start_time(pid) != start:
             self.close()
             raise ProcessLookupError(pid)
