@@ -193,8 +193,7 @@ def controller_command(record: LabRecord, paths: LabPaths, python: str) -> tuple
         python, "-m", "shoal", "controller", "--data-dir", str(paths.machine_state(CONTROLLER)),
         "--api", f"{address}:{API_PORT}", "--dispatch", f"{address}:{DISPATCH_PORT}", "--advertise", address,
         "--name", record.name, "--node-timeout", f"{record.node_timeout_s}s", "--pool", POOL,
-        "--scale-every", "500ms", *prometheus,
-        "--lab-socket", str(paths.socket),
+        "--scale-every", "500ms", "--lab-socket", str(paths.socket), *prometheus,
     )  # fmt: skip
 
 

@@ -117,7 +117,8 @@ class VolumePlaceDoc:
 
 @dataclass(frozen=True, slots=True)
 class NodeDoc:
-    """`nodes/NAME` [writer: api (join, label, generic, drain)]. `name` is the identity; `id` tells a re-joined machine apart.
+    """`nodes/NAME` [writer: api (join, label, generic, drain); of machines of node groups also the leader, guarded: it labels those
+    that have joined, drains those that leave, and removes them]. `name` is the identity; `id` tells a re-joined machine apart.
 
     `serial` is the hex serial of the node's certificate: any other certificate for this name is refused.
     """
@@ -435,7 +436,7 @@ class DecisionDoc:
 
 @dataclass(frozen=True, slots=True)
 class TokenDoc:
-    """`tokens/ID` [writer: api]. Only the secret's SHA-256 is stored."""
+    """`tokens/ID` [writer: api; the leader for machines of node groups]. Only the secret's SHA-256 is stored."""
 
     id: str
     secret_sha256: str
