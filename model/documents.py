@@ -117,8 +117,9 @@ class VolumePlaceDoc:
 
 @dataclass(frozen=True, slots=True)
 class NodeDoc:
-    """`nodes/NAME` [writer: api (join, label, generic, drain); of machines of node groups also the leader, guarded: it labels those
-    that have joined, drains those that leave, and removes them]. `name` is the identity; `id` tells a re-joined machine apart.
+    """`nodes/NAME` [writer: api (join, label, generic, drain); of machines of node groups also the leader, guarded: it labels
+    those that have joined, drains those that leave, and removes them]. `name` is the identity; `id` tells a re-joined machine
+    apart.
 
     `serial` is the hex serial of the node's certificate: any other certificate for this name is refused.
     """
