@@ -25,7 +25,7 @@ from controller.providers.port import Join, Order, Provider, ProviderError
 from controller.steady import zero_ms
 from model import codec
 from model.autoscale import NodeGroupSpec
-from model.documents import Machine, MachinesDoc, NodeGroupDoc, TokenDoc, key
+from model.documents import DecisionDoc, Machine, MachinesDoc, NodeGroupDoc, TokenDoc, key
 from model.errors import ShoalError
 from model.ports import Clock, Random
 from model.store_port import Guard, Put
@@ -44,12 +44,23 @@ MakeProvider = Callable[[NodeGroupSpec], Provider]
 
 def concerns_machines(changes: Iterable[Change], snapshot: Snapshot) -> bool:
     """Whether any of the changes makes node groups worth deciding about."""
-    kinds = {change.kind for change in changes if not (change.own and change.kind in ("machines", "nodes"))}
+    kinds = {change.kind for change in changes if not _is_known(change)}
     if "nodegroups" in kinds or "machines" in kinds:
         return True
     if not snapshot.of("nodegroups"):
         return False
     return bool(kinds & ALWAYS) or bool(kinds & LEAVING and _drains(snapshot))
+
+
+def _is_known(change: Change) -> bool:
+    """What the decision has written itself, and sentences about services without anything new of who waits."""
+    if change.own and change.kind in ("machines", "nodes"):
+        return True
+    if change.kind != "decisions":
+        return False
+    old: DecisionDoc = change.old or DecisionDoc(change.name)
+    new: DecisionDoc = change.new or DecisionDoc(change.name)
+    return (old.waiting, old.notes) == (new.waiting, new.notes)
 
 
 def _drains(snapshot: Snapshot) -> bool:

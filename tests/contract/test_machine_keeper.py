@@ -21,7 +21,7 @@ from controller.store.memory import MemoryStore
 from controller.store.mirror import Mirror
 from model import codec
 from model.autoscale import NodeGroupSpec, ProviderSpec
-from model.documents import PREFIX, LeaderDoc, Machine, MachinesDoc, NodeGroupDoc, TokenDoc, key
+from model.documents import PREFIX, DecisionDoc, Event, LeaderDoc, Machine, MachinesDoc, NodeGroupDoc, TokenDoc, key
 from model.store_port import Guard, Put
 from model.tokens import parse_token
 
@@ -182,7 +182,11 @@ async def test_what_matters_for_machines() -> None:
     picture.from_own_puts([(key("nodegroups", "burst"), codec.encode(GROUP))], 1)
     snapshot = picture.snapshot()
     assert concerns_machines(change("nodes"), snapshot)
-    assert concerns_machines(change("decisions", own=True), snapshot)
+    said = DecisionDoc("web", (Event(1, "placed", "service/web", "web.1 placed on n1"),))
+    waits = DecisionDoc("web", waiting=((1, "full"),))
+    assert not concerns_machines([Change("decisions", "web", None, said, 1, True)], snapshot), "nobody waits"
+    assert concerns_machines([Change("decisions", "web", said, waits, 1, True)], snapshot)
+    assert concerns_machines([Change("decisions", "web", waits, None, 1, True)], snapshot)
     assert not concerns_machines(change("machines", own=True), snapshot)
     assert not concerns_machines(change("status"), snapshot), "nothing is being drained"
     drained = MachinesDoc("g1", "burst", (machine("draining"),))
