@@ -16,7 +16,7 @@ demo: setup ## a cluster of three nodes on this machine: scale, kill, heal, grow
 	@$(BIN)/python -m deploy.demo
 
 demo-plot: setup ## the demo's growing half, recorded: docs/growing.svg (needs root)
-	@seen=$$(mktemp); $(BIN)/python -m deploy.demo --only grow --record $$seen && $(BIN)/python -m deploy.demo_plot $$seen docs/growing.svg; \
+	@seen=$$(mktemp); $(BIN)/python -m deploy.demo --nodes 2 --only grow --record $$seen && $(BIN)/python -m deploy.demo_plot $$seen docs/growing.svg; \
 		code=$$?; rm -f $$seen; exit $$code
 
 test: check ## everything: check, then unit, contract, root and end-to-end tests (without root: what needs none)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Final
@@ -28,13 +29,15 @@ Value = Callable[[Second], float]
 
 
 def plot(rows: Sequence[Second]) -> str:
-    """The whole picture as SVG."""
+    """The whole picture as SVG; it begins with the first look at which replicas ran."""
+    rows = [row for number, row in enumerate(rows) if any(before.running for before in rows[: number + 1])]
+    rows = [replace(row, at_s=row.at_s - rows[0].at_s) for row in rows]
     end_s = rows[-1].at_s
     height = TOP + 3 * (PANEL + GAP) + BOTTOM - GAP
-    panels = (
+    panels: tuple[tuple[str, Value | None, Value], ...] = (
         ("requests per second: offered (area), served (line)", lambda row: row.offered, lambda row: row.served),
         ("replicas: wanted (dashed), running (line)", lambda row: row.wanted, lambda row: row.running),
-        ("nodes that are ready", lambda row: 0, lambda row: row.nodes),
+        ("nodes that are ready", None, lambda row: row.nodes),
     )
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {LEFT + WIDTH + 20} {height}" role="img">',
@@ -47,27 +50,24 @@ def plot(rows: Sequence[Second]) -> str:
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _panel(rows: Sequence[Second], y: int, title: str, behind: Value, line: Value, *, filled: bool) -> list[str]:
-    top = max(1.0, *(max(behind(row), line(row)) for row in rows))
+def _panel(rows: Sequence[Second], y: int, title: str, behind: Value | None, line: Value, *, filled: bool) -> list[str]:
+    top = max(1.0, *(value(row) for row in rows for value in (behind, line) if value is not None))
     base, end_s = y + PANEL, rows[-1].at_s
 
     def steps(value: Value) -> str:
-        points: list[str] = []
-        before = float(base)
-        for row in rows:
-            x, at = _x(row.at_s, end_s), round(base - PANEL * value(row) / top, 1)
-            points += [f"{x},{before}", f"{x},{at}"]
-            before = at
-        return " ".join(points)
+        heights = [round(base - PANEL * value(row) / top, 1) for row in rows]
+        xs = [_x(row.at_s, end_s) for row in rows]
+        turns = zip(xs, [heights[0], *heights], heights, strict=False)
+        return " ".join(f"{x},{before} {x},{after}" for x, before, after in turns)
 
     found = [f'<text class="t" x="{LEFT}" y="{y - 8}">{escape(title)}</text>']
     for share in (0.0, 0.5, 1.0):
         at = round(base - PANEL * share, 1)
         found.append(f'<line class="g" x1="{LEFT}" x2="{LEFT + WIDTH}" y1="{at}" y2="{at}"/>')
         found.append(f'<text x="{LEFT - 6}" y="{at + 4}" text-anchor="end">{top * share:g}</text>')
-    if filled:
+    if filled and behind is not None:
         found.append(f'<polygon class="a" points="{LEFT},{base} {steps(behind)} {_x(end_s, end_s)},{base}"/>')
-    else:
+    elif behind is not None:
         found.append(f'<polyline class="w" points="{steps(behind)}"/>')
     return [*found, f'<polyline class="l" points="{steps(line)}"/>']
 

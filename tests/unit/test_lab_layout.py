@@ -66,7 +66,7 @@ def test_the_lab_starts_the_ordinary_daemons_with_their_ordinary_flags() -> None
     assert ("--metrics", f"{seen.address(seen.machine('n1'))}:7446") == layout.agent_command(
         seen, seen.machine("n1"), paths, "python3", ""
     )[-2:]
-    assert ("--prometheus", "http://10.213.4.4:9090") == layout.controller_command(seen, paths, "python3")[-2:]
+    assert layout.controller_command(seen, paths, "python3")[-2:] == ("--prometheus", "http://10.213.4.4:9090")
     controller = layout.controller_command(RECORD, paths, "python3")
     assert controller[:4] == ("python3", "-m", "shoal", "controller")
     assert not ipaddress.ip_network(layout.POOL).overlaps(ipaddress.ip_network(layout.UNDERLAYS))
