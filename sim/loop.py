@@ -28,7 +28,7 @@ from sim.handles import SimTask, Soon, Timer
 from sim.process import PROCESS, Kept, Process
 
 _Ts = TypeVarTuple("_Ts")
-CLEAN_STEPS: Final = 1 << 18
+CLEAN_STEPS: Final = 1 << 20
 """Between two collections of what is young."""
 CLEAN_ALL_EVERY: Final = 64
 """Every so many of them everything is looked at."""
