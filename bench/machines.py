@@ -2,8 +2,8 @@
 
 A lab with one node and a node group of up to five more. A volume's replica stands on the group's first machine, so there are
 always two. Each round scales a service until it needs all six nodes and back, while clients ask two nodes' published port
-without a pause. Counted: requests, those without a right answer, machines added and removed, how long each way took, and whether the
-holder of the volume was ever touched.
+without a pause. Counted: requests, those without a right answer, machines added and removed, how long each way took, and
+whether the holder of the volume was ever touched.
 
 Rules: what counts as lost is any request without its 200; a machine may be added or removed only after the load changed, else
 it flaps. The lab is taken down whatever happens.

@@ -50,6 +50,7 @@ class World:
         self.reign_ms = self.now_ms
         self.step = MachinesStep(decide_machines(self.facts(), self.now_ms).plan, {})
         self.said: list[str] = []
+        self._served: list[Any] = []
         for number in range(1, nodes + 1):
             self.cluster.node(f"n{number}")
 
@@ -88,11 +89,19 @@ class World:
                     cloud.there[node] = 0  # joins once
         cluster.hear(*(name for name in cluster.docs["nodes"] if name not in cluster.dead))
         cluster.decide_nodes()
-        cluster.decide()
-        cluster.agents()
+        self._serve()
         self.decide()
         for name in list(self.groups):
             self._ask(name)
+
+    def _serve(self) -> None:
+        """Services are decided and agents obey when anything is another document than it was."""
+        docs = self.cluster.docs
+        now = [doc for kind in sorted(docs) for _, doc in sorted(docs[kind].items())]
+        if len(now) != len(self._served) or any(one is not other for one, other in zip(now, self._served, strict=True)):
+            self.cluster.decide()
+            self.cluster.agents()
+            self._served = now
 
     def decide(self) -> MachinesStep:
         self.step = decide_machines(self.facts(), self.now_ms)
