@@ -53,7 +53,7 @@ def grow(batch: Batch, crews: Sequence[Crew]) -> None:
 
 def _need(batch: Batch, crews: Sequence[Crew]) -> _Need:
     cluster = Cluster(batch, crews, asking(batch))
-    return _Need(batch, cluster, cluster.fit() if cluster.rows else Fit({}, {}))
+    return _Need(batch, cluster, cluster.fit() if cluster.rows else Fit({}))
 
 
 def _take_back(crews: Sequence[Crew], need: _Need) -> _Need:

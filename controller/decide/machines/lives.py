@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from controller.decide.machines.types import GOING, GROUP_LABEL, STAYING, Crew, Listed, MachineFacts, Outcome
+from controller.decide.machines.types import GROUP_LABEL, Crew, Listed, MachineFacts, Outcome
 from controller.decide.types import View
 from controller.decide.wording import listed as some
 from model.documents import Machine, NodeDoc
@@ -222,12 +222,3 @@ def _strangers(view: View, crew: Crew, listed: dict[str, Listed]) -> None:
             unknown.append(name)
     if unknown:
         crew.notes.append(f"the provider also lists {some(unknown)}, which this group has not made: left alone")
-
-
-def counts(crew: Crew) -> dict[str, int]:
-    """Machines by what people want to know of them."""
-    return {
-        "ready": len(crew.of("ready")),
-        "coming": len(crew.of(*(STAYING - {"ready"}))),
-        "leaving": len(crew.of("draining", *GOING)),
-    }

@@ -37,10 +37,9 @@ class Asking:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """`placed`: by service how many found a node; `used`: nodes by name, how many each got."""
+    """`placed`: by service how many found a node."""
 
     placed: Mapping[str, int]
-    used: Mapping[str, int]
 
     @property
     def count(self) -> int:
@@ -104,13 +103,10 @@ class Cluster:
         """Who would find a node, with these nodes besides, and without those."""
         pool = Pool(self._with({**self._extra, **(more or {})}, without))
         placed: dict[str, int] = {}
-        used: dict[str, int] = {}
         for rows in _by_priority(self.rows):
             for row, (pairs, _) in zip(rows, fill_in(pool, [row.group for row in rows]), strict=True):
                 placed[row.name] = len(pairs)
-                for _, node in pairs:
-                    used[node] = used.get(node, 0) + 1
-        return Fit(placed, used)
+        return Fit(placed)
 
     def _with(self, extra: Mapping[str, tuple[NodeFacts, Load]], without: Sequence[str]) -> ClusterView:
         nodes = [row for row in self._base.nodes if row.name not in extra] + [facts for facts, _ in extra.values()]
