@@ -240,12 +240,24 @@ def _fill_group(batch: Batch, work: Work) -> None:
     have = Counter(held.node for slot in slots.values() for held in slot.holders if not held.frozen)
     for held in work.swaps.values():
         have[held.node] -= 1
-    takes = partial(_takes, batch, work)
-    shun = tuple(row for network in work.networks if (row := batch.nets.shut_to(network, takes)) is not None)
-    group = replace(work.group, slots=wanted, existing=dict(have), shun=tuple(dict.fromkeys((*work.group.shun, *shun))))
+    group = replace(work.group, slots=wanted, existing=dict(have))
     if any(slot in work.prefer for slot in wanted):
         group = replace(group, prefer=tuple(work.prefer.get(slot, "") for slot in wanted))
     work.group = group
+    shut(batch, work)
+
+
+def shut(batch: Batch, work: Work) -> bool:
+    """Keeps new replicas from nodes that get no slice of the service's networks; whether these are others than before."""
+    takes = partial(_takes, batch, work)
+    found = (row for network in work.networks if (row := batch.nets.shut_to(network, takes)) is not None)
+    rows = tuple(dict.fromkeys(found))
+    if rows == work.shut:
+        return False
+    others = [row for row in work.group.shun if row not in work.shut]
+    work.group = replace(work.group, shun=tuple(dict.fromkeys((*others, *rows))))
+    work.shut = rows
+    return True
 
 
 def _takes(batch: Batch, work: Work, node: str) -> bool:

@@ -47,6 +47,8 @@ class _Placing:
         self.took: dict[str, list[Preempted]] = {}
         self.placed: dict[str, Pairs] = {}
         """What the scheduler found in this pass, by service."""
+        self.refused: dict[str, dict[tuple[int, str], str]] = {}
+        """What the scheduler found and could not be had, and why, by service."""
         self.victims = 0
         self.freed = False
 
@@ -60,6 +62,8 @@ class _Placing:
                 self._fill(now)
                 self._make_room(now)
                 self._fill(self._short_of(bound_since(self.pool, places)))
+            while others := [work for work in self.asked.values() if self._may_go_elsewhere(work)]:
+                self._fill(others)
             preempting.say(self.works, self.stopped)
             for work in self.asked.values():
                 self._tell(work)
@@ -96,19 +100,29 @@ class _Placing:
             return
         for work, (pairs, short) in zip(works, fill_in(self.pool, [work.group for work in works]), strict=True):
             self.short[work.name] = short
-            self._take(work, pairs)
-            if short is not None:
-                existing = Counter(dict(work.group.existing)) + Counter(node for _, node in pairs)
-                work.group = replace(work.group, slots=short.slots, existing=existing, prefer=())
+            refused = self._take(work, pairs)
+            self.refused[work.name] = refused
+            if short is not None or refused:
+                left = [*(slot for slot, _ in refused), *(short.slots if short else ())]
+                existing = Counter(dict(work.group.existing)) + Counter(pair[1] for pair in pairs if pair not in refused)
+                work.group = replace(work.group, slots=left, existing=existing, prefer=())
 
-    def _take(self, work: Work, pairs: Pairs) -> None:
-        """Put what the scheduler found into the draft."""
+    def _may_go_elsewhere(self, work: Work) -> bool:
+        """It waits for a slice of a network, and since its turn other nodes have got theirs: by services after it, or by its
+        own replicas."""
+        waits = bool(work.networks) and (self.short[work.name] is not None or bool(self.refused[work.name]))
+        return waits and needs.shut(self.batch, work)
+
+    def _take(self, work: Work, pairs: Pairs) -> dict[tuple[int, str], str]:
+        """Put what the scheduler found into the draft; what cannot be had, and why."""
+        refusals: dict[tuple[int, str], str] = {}
         batch, draft, doc, name = self.batch, self.batch.draft, work.doc, work.name
         if work.networks or work.everywhere:
             refused = {node: why for node in dict.fromkeys(node for _, node in pairs) if (why := needs.wire(batch, work, node))}
             for slot, node in pairs if refused else ():
                 if node in refused:
-                    _refuse(work, slot, refused[node], "")
+                    refusals[slot, node] = refused[node]
+                    give_back(self.pool, node, batch.index.amounts(name))
             left = [pair for pair in pairs if pair[1] not in refused] if refused else ()
             pairs = Pairs([slot for slot, _ in left], [node for _, node in left]) if refused else pairs
         draft.extend(name, doc.id, doc.version, work.created_ms, pairs)
@@ -118,6 +132,7 @@ class _Placing:
                 draft.drop(old.node, name, old.replica)
         known = self.placed.get(name)
         self.placed[name] = Pairs([*known.slots, *pairs.slots], [*known.nodes, *pairs.nodes]) if known else pairs
+        return refusals
 
     # -- making room ---------------------------------------------------------------------------------------------
 
@@ -195,6 +210,8 @@ class _Placing:
         _tell_placed(work, self.placed.get(work.name, Pairs()))
         if rows := self.took.get(work.name):
             work.parts.append(("placed", f"{listed([f'{row.replica} on {row.node}' for row in rows])} made room"))
+        for (slot, _), why in self.refused[work.name].items():
+            _refuse(work, slot, why, "")
         short = self.short[work.name]
         if short is not None:
             refusal = explain_in(self.pool, short)

@@ -37,6 +37,8 @@ class Work:
     blocked: str = ""
     volumes: tuple[str, ...] = ()
     networks: list[str] = field(default_factory=list)
+    shut: tuple[tuple[str, frozenset[str]], ...] = ()
+    """The part of `group.shun` for want of slices."""
     fixed: list[tuple[str, str]] = field(default_factory=list)
     """(network, address) that its spec asks for."""
     standing: Standing = field(default_factory=Standing)
