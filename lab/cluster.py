@@ -24,6 +24,7 @@ from cli import context as contexts
 from cli.client import Client
 from lab import cgroups, images, layout, machines, underlay
 from lab.layout import CONTROLLER, PROMETHEUS, REGISTRY, LabPaths, LabRecord, MachineRecord
+from lab.prometheus import is_ready
 from lab.prometheus import prepare as prepare_prometheus
 from lab.published import Published, published
 from model import codec
@@ -103,6 +104,8 @@ class Lab:
                 self._start_nodes(record.nodes(), self._token())
                 images.push(built.result(), record.registry, self._say)
             self.wait_ready([m.name for m in record.nodes()])
+            if prometheus:
+                self._wait(lambda: is_ready(record.prometheus), "Prometheus", PROMETHEUS)
             contexts.save(contexts.read(self.paths.machine_state(CONTROLLER) / "admin.json", self.name))
             return self._write(replace(self.record(), ready=True))
 

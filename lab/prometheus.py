@@ -6,6 +6,7 @@ goes with its lab. It listens on the lab's bridge only, without a password.
 
 from __future__ import annotations
 
+import http.client
 import shutil
 from pathlib import Path
 from typing import Any, Final
@@ -34,6 +35,16 @@ def prepare(record: LabRecord, paths: LabPaths) -> tuple[str, ...]:
         "--storage.tsdb.retention.time=1d", f"--web.listen-address={address}:{PROMETHEUS_PORT}",
         "--log.level=warn",
     )  # fmt: skip
+
+
+def is_ready(url: str) -> bool:
+    """Whether it answers queries. Raises OSError while nobody listens."""
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=2)
+    try:
+        connection.request("GET", "/-/ready")
+        return connection.getresponse().status == 200
+    finally:
+        connection.close()
 
 
 def configuration(plain: dict[str, Any], record: LabRecord, paths: LabPaths) -> dict[str, Any]:
