@@ -42,7 +42,8 @@ class ScalingLoop(Loop):
         for change in changes:
             if change.kind == "services":
                 self._know(change.name, change.old, change.new)
-            if not change.own and (change.kind == "scaleorders" or (change.kind == "services" and scales_itself(change.new))):
+            asked = change.kind == "services" and scales_itself(change.new) and not _only_count(change)
+            if asked or change.kind == "scaleorders":
                 self.queue.add((change.name,))
 
     def wake(self, service_id: str) -> None:
@@ -66,3 +67,11 @@ class ScalingLoop(Loop):
         plan = decide_scaling(view, dirty[:SERVICES_A_PASS], self._settings, now_ms, self._counts)
         later = tuple((name, now_ms) for name in dirty[SERVICES_A_PASS:])
         return replace(plan, wakes=(*plan.wakes, *later))
+
+
+def _only_count(change: Change) -> bool:
+    """What this very loop writes of a service. What people ask the leader's API for is its process's own writing, too."""
+    if not change.own or change.old is None:
+        return False
+    was: ServiceDoc = replace(change.old, scale=change.new.scale, updated_ms=change.new.updated_ms)
+    return was == change.new
