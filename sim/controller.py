@@ -20,6 +20,7 @@ from controller.decide.types import Settings
 from controller.loops.picture import Picture
 from controller.parts import Parts
 from controller.pki import Pki
+from controller.prometheus.port import Prometheus
 from controller.store.memory import MemoryStore
 from controller.wiring import register
 from model.documents import ControllerDoc, LeaderDoc
@@ -63,6 +64,7 @@ class SimController:
         trace: Trace,
         settings: Settings,
         node_timeout_s: float,
+        prometheus: Prometheus | None = None,
     ) -> None:
         self.name = name
         self.host = f"10.249.{zlib.crc32(name.encode()) % 250}.{zlib.crc32(name.encode()) // 250 % 250 + 1}"
@@ -80,6 +82,7 @@ class SimController:
         self._wire = wire
         self._chance = chance
         self._trace = trace
+        self._prometheus = prometheus
         self._settings = replace(settings, node_timeout_ms=int(node_timeout_s * 1000))
         self._random = SimRandom(chance.stream(f"controller/{name}"))
         self._id = SimRandom(chance.stream(f"controller/{name}/id")).token_hex(8)
@@ -153,9 +156,14 @@ class SimController:
 
     # ---- what runs
 
+    def _parts(self, side: StoreSide) -> Parts:
+        return Parts(
+            side, self.clock, self._random, self._settings, prometheus=self._prometheus, prometheus_url="http://prometheus"
+        )
+
     async def _run(self, process: Process, side: StoreSide) -> None:
         """controller/wiring.py without servers and files: the same parts, in the same order."""
-        with closing(Parts(side, self.clock, self._random, self._settings)) as parts:
+        with closing(self._parts(side)) as parts:
             self.parts = parts
             parts.dispatch.address = self.address
             agents = SimAgents(parts.picture, partial(self.ask_agent, self.name))

@@ -9,18 +9,27 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 from starlette.requests import Request
 
-from controller.api import cluster, connections, networks, nodes, services, stacks, volumes
+from controller.api import autoscale, cluster, connections, networks, nodes, services, stacks, volumes
 from controller.api.context import Api, Call
-from controller.api.schemas import ConnectBody, DisconnectBody, JoinBody, NodeInfoBody, NodePatchBody, PruneBody, ScaleBody
+from controller.api.schemas import (
+    ConnectBody,
+    DisconnectBody,
+    JoinBody,
+    NodeInfoBody,
+    NodePatchBody,
+    PauseBody,
+    PruneBody,
+    ScaleBody,
+)
 from model import codec
 from model.documents import Availability, NodeDoc, NodeInfo, ServiceDoc, prefix
 from model.spec import NetworkSpec, ServiceSpec
 from sim.asking import Deed
-from sim.wanted import GONE, Wanted, WantedService, wanted_by, wanted_of
+from sim.wanted import ANY, GONE, Wanted, WantedService, wanted_by, wanted_of
 from sim.wishes import Project
 
 NO_REQUEST: Final = cast(Request, None)
@@ -92,9 +101,17 @@ class Deeds:
 
         return replace(self._of_service(name, "remove", call(services.remove, name=name), told), removes=True)
 
-    def scale(self, name: str, replicas: int) -> Deed:
-        work = call(services.scale, ScaleBody(replicas=replicas), name=name)
-        return self._of_service(name, f"scale to {replicas}", work, lambda _: self._change(name, scale=replicas))
+    def scale(self, name: str, replicas: int, floor_s: float | None = None) -> Deed:
+        work = call(services.scale, ScaleBody(replicas=replicas, floor_s=floor_s), name=name)
+        count = ANY if self._wanted.services[name].scale == ANY else replicas
+        return self._of_service(name, f"scale to {replicas}", work, lambda _: self._change(name, scale=count))
+
+    def pause(self, name: str, direction: Literal["in", "out", "both"]) -> Deed:
+        work = call(autoscale.pause, PauseBody(direction=direction), name=name)
+        return self._of_service(name, f"pause {direction}", work, pass_over)
+
+    def resume(self, name: str) -> Deed:
+        return self._of_service(name, "resume", call(autoscale.resume, name=name), pass_over)
 
     def stop(self, name: str) -> Deed:
         return self._of_service(name, "stop", call(services.stop, name=name), lambda _: self._change(name, stopped=True))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final, Literal
 
-Where = Literal["node", "controller", "store"]
+Where = Literal["node", "controller", "store", "prometheus"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,16 @@ KINDS: Final = (
     Kind("watch-late", "controller", 3, _SHORT, (5.0, 20.0), "watch", "its watch is so many seconds late", (0.2, 5.0)),
     Kind("store-down", "store", 2, (0.5, 4.0), (5.0, 15.0), "away", "nobody reaches the store"),
 )
-BY_NAME: Final = {kind.name: kind for kind in KINDS}
+SENSORS: Final = (
+    Kind("samples-missing", "node", 5, _SHORT, (35.0, 70.0), "sensors", "the node sends no samples"),
+    Kind("samples-late", "node", 3, _SHORT, _LONG, "sensors", "the node's samples come so many seconds late", (0.5, 8.0)),
+    Kind("samples-wrong", "node", 3, _SHORT, _LONG, "sensors", "the node's samples are nonsense of that kind", (0.0, 3.99)),
+    Kind("prometheus-slow", "prometheus", 3, _SHORT, _LONG, "prometheus", "it takes so many seconds to answer", (0.5, 10.0)),
+    Kind("prometheus-away", "prometheus", 3, _SHORT, _LONG, "prometheus", "it does not answer"),
+)  # fmt: skip
+BY_NAME: Final = {kind.name: kind for kind in (*KINDS, *SENSORS)}
+OF_LOAD: Final = (*(kind for kind in KINDS if kind.group != "clock"), *SENSORS)
+"""Where services scale themselves: what nodes measure, they and the leader must agree on the time of."""
 AGES_PICTURES: Final = frozenset(
     {"store-slow", "store-unknown", "store-away", "store-read-only", "store-down", "watch-loses", "watch-late"}
     | {"controller-pause"}
@@ -100,7 +109,7 @@ def plan_faults(
     kinds: Sequence[Kind] = KINDS, begin_s: float = 0.0,
 ) -> tuple[Fault, ...]:
     """`count` faults between `begin_s` and `duration_s`, all of them over by then; fewer only when there is no room left."""
-    targets = {"node": list(nodes), "controller": list(controllers), "store": ["*"]}
+    targets = {"node": list(nodes), "controller": list(controllers), "store": ["*"], "prometheus": ["*"]}
     usable = [kind for kind in kinds if targets[kind.where]]
     weights = [kind.weight for kind in usable]
     busy: dict[tuple[str, str], list[tuple[float, float]]] = {}

@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from sim.faults import AGES_PICTURES, BY_NAME, Fault
+from sim.faults import AGES_PICTURES, BY_NAME, SENSORS, Fault
+from sim.load import WRONG, Sensors
 
 if TYPE_CHECKING:
     from sim.controller import SimController
@@ -55,17 +56,19 @@ class Injector:
         kind = BY_NAME[fault.kind]
         length = f" for {fault.for_s:g} s" if fault.for_s else ""
         world.trace.add("fault", _about(fault), f"{fault.kind} ({kind.what}) {fault.amount:g}{length}")
-        self.trouble.begin(_whose(fault))
+        if BY_NAME[fault.kind] not in SENSORS:
+            self.trouble.begin(_whose(fault))
         if fault.kind in AGES_PICTURES:
             world.checks.facts.pictures_are_old(fault.ends_s + MIRROR_S)
         self._turn(fault, True)
-        if not fault.for_s:
+        if not fault.for_s and BY_NAME[fault.kind] not in SENSORS:
             self.trouble.end(_whose(fault))
 
     def end(self, fault: Fault) -> None:
         self._world.trace.add("fault", _about(fault), f"{fault.kind} is over")
         self._turn(fault, False)
-        self.trouble.end(_whose(fault))
+        if BY_NAME[fault.kind] not in SENSORS:
+            self.trouble.end(_whose(fault))
 
     def _turn(self, fault: Fault, on: bool) -> None:
         where = BY_NAME[fault.kind].where
@@ -74,11 +77,34 @@ class Injector:
             self._node_process(fault, node, on)
             self._node_way(fault, on)
             self._machine(fault, node, on)
+            if BY_NAME[fault.kind] in SENSORS:
+                self._sensors(fault, node.machine.sensors, on)
         elif where == "controller":
             self._controller(fault, self._world.controllers[fault.target], on)
+        elif where == "prometheus":
+            self._prometheus(fault, on)
         else:
             for name in self._world.controllers:
                 self._reach(name, on)
+
+    def _prometheus(self, fault: Fault, on: bool) -> None:
+        prometheus = self._world.prometheus
+        match fault.kind:
+            case "prometheus-slow":
+                prometheus.slow_s = fault.amount if on else 0.0
+            case "prometheus-away":
+                prometheus.away = on
+
+    def _sensors(self, fault: Fault, sensors: Sensors, on: bool) -> None:
+        now_s = self._world.loop.time()
+        match fault.kind:
+            case "samples-missing":
+                sensors.missing_since_s = now_s if on else -1.0
+            case "samples-late":
+                sensors.late_s = fault.amount if on else 0.0
+            case "samples-wrong":
+                sensors.wrong = WRONG[int(fault.amount)] if on else 0.0
+        sensors.troubled_s = now_s
 
     def _node_process(self, fault: Fault, node: SimNode, on: bool) -> None:
         match fault.kind:
@@ -170,4 +196,4 @@ def _whose(fault: Fault) -> str:
 
 def _about(fault: Fault) -> str:
     where = BY_NAME[fault.kind].where
-    return f"{where}/{fault.target}" if where != "store" else "store"
+    return f"{where}/{fault.target}" if fault.target != "*" else where

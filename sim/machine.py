@@ -32,6 +32,7 @@ from model.version import VERSION
 from sim.chance import Chance
 from sim.clock import SimClock
 from sim.containers import SimNetwork, SimRuntime, Why
+from sim.load import Load, LoadedBalancer, Sensors
 from sim.loop import VirtualLoop
 from sim.trace import Trace
 
@@ -93,6 +94,9 @@ class Machine:
         self.address = address
         self.images_missing = False
         self.registry_down = False
+        self.sensors = Sensors()
+        self.load: Load | None = None
+        """Of the services that scale themselves; None: nothing is measured."""
         self.serves = True
         """The controllers are told where its agent listens; that, every node is told of every other one."""
         self.slow_s = 0.0
@@ -142,8 +146,8 @@ class Machine:
         self.runtime.crash()
         self.images.crash()
         self.network.crash()
-        self.balance = MemoryBalancer(
-            self.name, self._clock, self.tables, takes=lambda: self._rng.uniform(0.002, 0.02) + self.slow_s,
+        self.balance = LoadedBalancer(
+            self.name, self._clock, self.load, self.tables, takes=lambda: self._rng.uniform(0.002, 0.02) + self.slow_s,
             open_connections=self._open_connections,
         )  # fmt: skip
         return Ports(self.runtime, self.images, self.network, self.volumes, Path("/memory"), balance=self.balance)

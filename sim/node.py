@@ -19,6 +19,7 @@ from controller.certificates import Peer
 from model.documents import Event
 from sim.chance import Chance
 from sim.clock import SimClock, SimRandom
+from sim.load import SimSampler
 from sim.loop import VirtualLoop
 from sim.machine import Machine
 from sim.process import Process
@@ -85,6 +86,7 @@ class SimNode:
             self.clock,
             SimRandom(self._chance.stream(f"agent/{self.name}")),
             self._remember,
+            sampler=SimSampler(self.runner, self.clock, self.machine.sensors) if self.machine.load is not None else None,
         )
         self.process.spawn(self._serve(self.runner, client, ports), "agent")
 

@@ -22,7 +22,7 @@ from sim.controller import SimController
 from sim.deeds import Deeds
 from sim.scenario import LARGE
 from sim.trace import Trace
-from sim.wanted import GONE, Wanted
+from sim.wanted import ANY, GONE, Wanted
 
 LABELLED_MAX: Final = 30
 AT_ONCE: Final = 8
@@ -68,12 +68,13 @@ class Town(Protocol):
 class People:
     """`act()` does something; `wanted` is what was accepted. `log`: the deeds with their outcomes, newest last."""
 
-    def __init__(self, world: Town, rng: Random) -> None:
+    def __init__(self, world: Town, rng: Random, scaling: bool = False) -> None:
         self.wanted = Wanted()
         self.asker = Asker(world.controllers, rng)
         self.log: deque[str] = deque(maxlen=400)
         self._world = world
         self._rng = rng
+        self._scaling = scaling
         self._files: dict[str, wishes.Project] = {}
         self._busy: dict[str, None] = {}
         self._number = 0
@@ -123,6 +124,8 @@ class People:
         names = list(self._world.nodes)[:LABELLED_MAX]
         self._first += [self._base, self._new_network]
         self._first.extend([self._new_stack] * 2)
+        if self._scaling:
+            self._first.append(self._new_scaling)
         self._first.extend(
             lambda name=name, zone=zone: self._deeds.patch_node(name, None, {"zone": zone})  # type: ignore[misc]
             for name, zone in zip(names, wishes.ZONES * len(names), strict=False)
@@ -134,7 +137,7 @@ class People:
             (self._new_stack, 4), (self._edit_stack, 10), (self._remove_stack, 2), (self._scale, 8), (self._turn, 4),
             (self._remove_service, 2), (self._new_single, 3), (self._wire_single, 2), (self._new_network, 2),
             (self._remove_network, 2), (self._remove_volume, 4), (self._patch_node, 6), (self._remove_node, 2),
-            (self._rejoin, 6), (self._read, 4),
+            (self._rejoin, 6), (self._read, 4), *(((self._order, 6), (self._new_scaling, 2)) if self._scaling else ()),
         )  # fmt: skip
         if self._first:
             chosen = self._first.popleft()
@@ -169,6 +172,12 @@ class People:
         if len(self._files) >= self._stacks_max():
             return self._remove_stack()
         return self._apply(wishes.project(self._rng, self._name("s"), len(self._world.nodes)))
+
+    def _new_scaling(self) -> Deed | None:
+        """With services that scale themselves."""
+        if len(self._files) >= self._stacks_max():
+            return None
+        return self._apply(wishes.scaling(self._rng, self._name("auto")))
 
     def _edit_stack(self) -> Deed | None:
         names = sorted(name for name in self._files if name != "base")
@@ -212,6 +221,19 @@ class People:
         if name == "base_web":
             size = max(1, int(wishes.web_replicas(len(self._world.nodes)) * self._rng.uniform(0.8, 1.2)))
         return self._deeds.scale(name, size)
+
+    def _order(self) -> Deed | None:
+        """To the autoscaler of a service that has one."""
+        rng, names = self._rng, [name for name, row in sorted(self.wanted.services.items()) if row.scale == ANY]
+        if not names:
+            return None
+        name = rng.choice(names)
+        match rng.choice(("pause", "resume", "resume", "resume", "floor")):
+            case "pause":
+                return self._deeds.pause(name, rng.choice(("in", "out", "both")))
+            case "resume":
+                return self._deeds.resume(name)
+        return self._deeds.scale(name, rng.randint(0, wishes.SCALED_MAX), rng.choice((None, 0.0, 20.0)))
 
     def _turn(self) -> Deed | None:
         name = self._service()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from sim.chance import Chance
 from sim.checks.verdicts import Violation
-from sim.faults import Fault, plan_faults
+from sim.faults import KINDS, OF_LOAD, Fault, plan_faults
 from sim.scenario import Scenario
 from sim.shrink import TRIES, smallest
 from sim.world import World
@@ -38,7 +38,7 @@ def faults_of(scenario: Scenario) -> tuple[Fault, ...]:
     rng = Chance(scenario.seed).stream("faults")
     return plan_faults(
         rng, scenario.node_names(), scenario.controller_names(), scenario.faults_until_s, scenario.faults,
-        begin_s=scenario.begin_s,
+        OF_LOAD if scenario.loaded else KINDS, begin_s=scenario.begin_s,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from sim.faults import Fault
 QUIET_SHARE: Final = 0.35
 QUIET_S_MAX: Final = 240.0
 BEGIN_S: Final = 20.0
+LOAD_ENDS_S: Final = 45.0
 LARGE: Final = 300
 """Nodes; of a larger cluster what costs nodes x nodes stays small (README.md), and the node timeout is longer."""
 
@@ -18,7 +19,8 @@ LARGE: Final = 300
 class Scenario:
     """`minutes`: virtual ones, the quiet time at the end included. `fault_list`: these instead of `faults` from the seed.
     `quiet_s`: within this time after the last fault everything must be as it should (0: a part of the minutes).
-    `node_timeout_s`: 0: what people choose for so many nodes."""
+    `node_timeout_s`: 0: what people choose for so many nodes. `scales`: services scale themselves with their load; None: in
+    every fifth seed of a small cluster."""
 
     seed: int
     nodes: int = 5
@@ -28,11 +30,16 @@ class Scenario:
     fault_list: tuple[Fault, ...] | None = None
     quiet_s: float = 0.0
     node_timeout_s: float = 0.0
+    scales: bool | None = None
 
     @property
     def silence_s(self) -> float:
         """The node timeout."""
         return self.node_timeout_s or (10.0 if self.nodes <= LARGE else 60.0)
+
+    @property
+    def loaded(self) -> bool:
+        return self.scales if self.scales is not None else self.nodes <= LARGE and self.seed % 5 == 0
 
     @property
     def total_s(self) -> float:
@@ -51,6 +58,11 @@ class Scenario:
     @property
     def faults_until_s(self) -> float:
         return max(self.begin_s, self.total_s - self.bound_s)
+
+    @property
+    def load_until_s(self) -> float:
+        """When nobody calls any more: what was asked for is forgotten a minute and a half later."""
+        return max(self.begin_s, self.faults_until_s - LOAD_ENDS_S)
 
     def node_names(self) -> tuple[str, ...]:
         return tuple(f"n{number}" for number in range(1, self.nodes + 1))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from model.documents import NodeDoc, ServiceDoc
 from model.spec import Pairs, ServiceSpec
 
 GONE: Final = "gone"
+ANY: Final = -1
+"""A count that the autoscaler chooses, or once chose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +27,12 @@ class WantedService:
 
 
 def wanted_of(document: ServiceDoc) -> WantedService:
-    return _wanted(document.spec, document.scale, document.stopped)
+    kept = document.spec.autoscale is not None or document.kept_replicas is not None
+    return _wanted(document.spec, ANY if kept else document.scale, document.stopped)
 
 
 def wanted_by(spec: ServiceSpec, stopped: bool = False) -> WantedService:
-    return _wanted(spec, spec.replicas, stopped)
+    return _wanted(spec, spec.replicas if spec.autoscale is None else ANY, stopped)
 
 
 def _wanted(spec: ServiceSpec, scale: int, stopped: bool) -> WantedService:
@@ -51,10 +54,13 @@ class Wanted:
         return {name: row for name, row in self.services.items() if row.about == about}
 
     def settle(self, about: str, services: Mapping[str, WantedService]) -> None:
-        """These are the services of `about` now."""
-        for name in self.of(about):
+        """These are the services of `about` now. Whose policy was taken away may keep the count it has."""
+        before = self.of(about)
+        for name in before:
             del self.services[name]
-        self.services.update(services)
+        for name, row in services.items():
+            keeps = name in before and before[name].scale == ANY
+            self.services[name] = replace(row, scale=ANY) if keeps else row
 
     def unmet(
         self, services: Mapping[str, ServiceDoc], networks: Collection[str], nodes: Mapping[str, NodeDoc]
@@ -75,7 +81,8 @@ class Wanted:
         if wanted is None or found is None:
             known = wanted or found
             return (known.about, _there("service", name, wanted is None)) if known else None
-        return None if wanted == found else (wanted.about, f"service {name} was accepted as {wanted}, it is {found}")
+        same = replace(wanted, scale=found.scale) if ANY in (wanted.scale, found.scale) else wanted
+        return None if same == found else (wanted.about, f"service {name} was accepted as {wanted}, it is {found}")
 
 
 def _there(kind: str, name: str, there: bool) -> str:

@@ -19,6 +19,8 @@ VERSIONS: Final = 9
 ZONES: Final = ("a", "b", "c")
 PORTS: Final = range(8000, 8100)
 HOST_PORTS: Final = range(9000, 9020)
+SCALED_PORTS: Final = range(7000, 7900)
+SCALED_MAX: Final = 8
 CROWD: Final = 250
 """Replicas of one service, in the first file of a large cluster."""
 
@@ -149,6 +151,29 @@ def project(rng: Random, stack: str, nodes: int) -> Project:
         found["networks"]["back"] = {"name": f"{stack}_back", "internal": True}
         found["services"]["one"]["networks"]["back"] = {"aliases": ["backend"]}
     return _with_volumes(found)
+
+
+def scaled(rng: Random, name: str, port: int) -> dict[str, Any]:
+    """Scales itself with its callers, who come by a published port; now and then a Prometheus says the same of them."""
+    policy: dict[str, Any] = {
+        "min": rng.choice((0, 0, 1, 2)), "max": SCALED_MAX, "metrics": [{"connections": "10/s"}],
+        "scale_out": {"every": "5s"},
+        "scale_in": {"window": "20s", "step": "100%", "every": "5s", "to_zero_after": "10s"},
+    }  # fmt: skip
+    if rng.random() < 0.3:
+        policy["metrics"].append({"prometheus": {"query": name, "target": 10}})
+    if rng.random() < 0.3:
+        policy["fallback"] = {"after": 3, "replicas": 3, "behavior": rng.choice(("current", "higher"))}
+    found = _first(rng.choice((1, 2, 3))) | {"networks": {"default": None}, "x-autoscale": policy}
+    found["ports"] = [{"target": 80, "published": str(port), "protocol": "tcp", "mode": "ingress"}]
+    return found
+
+
+def scaling(rng: Random, stack: str) -> Project:
+    found: Project = {"name": stack, "services": {}, "networks": {"default": {"name": f"{stack}_default"}}}
+    for key in ("one", "two")[: rng.choice((1, 2))]:
+        found["services"][key] = scaled(rng, f"{stack}_{key}", rng.choice(SCALED_PORTS))
+    return found
 
 
 def first(nodes: int) -> Project:

@@ -17,10 +17,12 @@ from controller.store.memory import MemoryStore
 from model import codec
 from model.documents import NodeDoc, StatusDoc, key, prefix
 from model.store_port import Op, Put
+from sim.callers import Callers
 from sim.calls import AgentCalls
 from sim.chance import Chance
 from sim.checks.facts import Box
 from sim.checks.kept import kept
+from sim.checks.scaling import high, unserved
 from sim.checks.settled import End, Missing, not_up, unfinished
 from sim.checks.verdicts import Violation
 from sim.checks.watch import Checks
@@ -28,6 +30,7 @@ from sim.clock import EPOCH_S, SimClock
 from sim.controller import SimController
 from sim.faults import Fault
 from sim.inject import Injector
+from sim.load import Flow, Load, SimPrometheus
 from sim.loop import VirtualLoop
 from sim.machine import Machine
 from sim.node import SimNode
@@ -71,18 +74,25 @@ class World:
         """The story of the first violation, as it was when that happened."""
         self.store.on_write.append(self._wrote)
         settings = Settings(node_timeout_ms=round(scenario.silence_s * 1000), slice_idle_ms=SLICE_IDLE_MS)
+        self.load = Load(
+            self.loop, self.chance, scenario.node_names(), self.checks.facts.docs["services"], scenario.load_until_s
+        )
+        self.prometheus = SimPrometheus(self.load)
         self.controllers = {name: self._controller(name, settings) for name in scenario.controller_names()}
         self.nodes = {name: self._node(name) for name in scenario.node_names()}
         calls = AgentCalls(self.nodes, self.wire.passes, self.chance.stream("calls"))
         for controller in self.controllers.values():
             controller.ask_agent = calls
-        self.people = People(self, self.chance.stream("people"))
+        self.callers = Callers(self.load, self.checks.facts.docs["services"], self.nodes)
+        self.checks.load_is(Known(self))
+        self.people = People(self, self.chance.stream("people"), scenario.loaded)
 
     # ---- made
 
     def _controller(self, name: str, settings: Settings) -> SimController:
         made = SimController(
-            name, self.store, self.loop, self.wire, self.chance, self.trace, settings, self.scenario.silence_s
+            name, self.store, self.loop, self.wire, self.chance, self.trace, settings, self.scenario.silence_s,
+            self.prometheus,
         )
         made.crashed = lambda place, error: self._crashed(f"controller/{place}", error)
         return made
@@ -96,6 +106,7 @@ class World:
         address = f"10.{250 + number // 60_000}.{number // 250 % 250}.{number % 250 + 1}"
         machine = Machine(name, self.loop, clock, self.chance, self.trace, self, cpus, memory_bytes, address)
         machine.serves = number <= (LARGE if self.scenario.nodes <= LARGE else SERVING)
+        machine.load = self.load if self.scenario.loaded else None
         where = [controller.address for controller in self.controllers.values()]
         made = SimNode(
             name, machine, self.loop, self.wire, clock, self.chance, self.trace, where, _serial(name), _id(name)
@@ -168,10 +179,14 @@ class World:
         scenario = self.scenario
         for fault in self.faults:
             self.loop.call_at(fault.at_s, self._begin, fault, context=self.loop.world)
+        calling = asyncio.ensure_future(self.callers.run()) if scenario.loaded else None
         acting = asyncio.ensure_future(self._people(scenario.faults_until_s))
         await asyncio.sleep(max(0.0, scenario.faults_until_s - self.loop.time()))
         await acting
+        self.callers.insist()
         await self._settle()
+        if calling is not None:
+            calling.cancel()
 
     async def _boot(self) -> None:
         puts = [
@@ -235,7 +250,10 @@ class World:
         docs = self.checks.facts.docs
         loose = [name for name, document in docs["networks"].items() if not document.spec.stack]
         broken = self.people.wanted.unmet(docs["services"], loose, docs["nodes"])
-        return [*(Missing("lost update", about, text) for about, text in broken), *unfinished(await self._end())]
+        now_s, facts = self.loop.time(), self.checks.facts
+        scaling = [*unserved(self.callers.waiting, self.scenario.faults_until_s, facts, now_s)]
+        scaling += high(facts, now_s) if self.scenario.loaded else ()
+        return [*(Missing("lost update", about, text) for about, text in broken), *scaling, *unfinished(await self._end())]
 
     async def _end(self) -> End:
         boxes = {name: node.machine.containers() for name, node in self.nodes.items()}
@@ -258,6 +276,27 @@ class World:
         begin = prefix("status")
         entries = (await self.store.list(begin)).entries
         return {entry.key[len(begin) :]: codec.decode(StatusDoc, entry.value) for entry in entries}
+
+
+class Known:
+    """What checkers ask about the load: sim.checks.scaling.Demand."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def flows(self, service: str) -> Sequence[Flow]:
+        return tuple(self._world.load.flows.get(service, ()))
+
+    def peak(self, service: str, since_s: float, until_s: float) -> float:
+        return self._world.load.peak(service, since_s, until_s)
+
+    def sensors_failed_s(self, node: str) -> float:
+        sensors = self._world.nodes[node].machine.sensors
+        return self._world.loop.time() if sensors.fail else sensors.troubled_s
+
+    def missing_since_s(self, node: str) -> float | None:
+        since_s = self._world.nodes[node].machine.sensors.missing_since_s
+        return since_s if since_s >= 0 else None
 
 
 def _id(node: str) -> str:

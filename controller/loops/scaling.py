@@ -73,5 +73,6 @@ def _only_count(change: Change) -> bool:
     """What this very loop writes of a service. What people ask the leader's API for is its process's own writing, too."""
     if not change.own or change.old is None:
         return False
-    was: ServiceDoc = replace(change.old, scale=change.new.scale, updated_ms=change.new.updated_ms)
-    return was == change.new
+    old: ServiceDoc = change.old
+    new: ServiceDoc = change.new
+    return replace(old, scale=new.scale, updated_ms=new.updated_ms) == new

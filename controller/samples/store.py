@@ -23,6 +23,8 @@ CLOCK_BACK_MS: Final = 10_000
 """A sample so much older than the node's last one: its clock was set."""
 INTERVAL_MS_MAX: Final = 180_000
 LATE_MS: Final = 500
+SILENT_MS: Final = 30_000
+"""So long after its last word it is not known what a node counts whose session is open."""
 SERIES_S: Final = 90
 LEAST_S: Final = 120
 """So much is kept of everything, however much there is."""
@@ -61,6 +63,7 @@ class MemorySamples:
         self._waiting: dict[str, dict[str, int]] = {}
         self._looked_s = self._clock.monotonic()
         self._settled: tuple[int, int] = (0, 0)
+        self._silence: tuple[int, str] = (0, "")
 
     # ---- what comes in
 
@@ -76,6 +79,7 @@ class MemorySamples:
             return
         self._heard[node] = at_ms
         self._settled = (0, 0)
+        self._silence = (0, "")
         new_pace = known is None and sample_s(len(self._heard)) != self._step_s
         if new_pace or self._clock.monotonic() - self._looked_s > _LOOK_EVERY_S:
             self._look()
@@ -226,7 +230,16 @@ class MemorySamples:
             if self._has_spoken(step):
                 row = (ring.row(step) if ring is not None else None) or (0.0,) * len(SERVICE_FIELDS)
                 rows.append((step * self.step_ms(), sum(row[column] for column in columns), None))
-        return Series(tuple(rows), self._problem(rows, "no node has sent"), self.step_ms())
+        return Series(tuple(rows), self._problem(rows, "no node has sent") or self._silent(), self.step_ms())
+
+    def _silent(self) -> str:
+        """Which node's callers nobody knows of: connections through it are missing in every row. Empty: none."""
+        now_ms = self._now_ms()
+        if self._silence[0] != now_ms:
+            node, at_ms = min(self._heard.items(), key=lambda row: row[1], default=("", now_ms))
+            silent = now_ms - at_ms > max(SILENT_MS, 3 * self.step_ms())
+            self._silence = now_ms, f"{node} has told nothing of the last {(now_ms - at_ms) // 1000} s" if silent else ""
+        return self._silence[1]
 
     def _told(self, kind: str, steps: range, ring: Ring | None, columns: Sequence[int], count: int, unit: float) -> Series:
         """Of what replicas say; `count`: the column with how many."""

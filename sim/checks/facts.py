@@ -37,7 +37,7 @@ DECODED: Final[dict[str, type]] = {
     "svcplans": ServicePlanDoc, "volumes": VolumeDoc, "places": VolumePlaceDoc, "leader": LeaderDoc, "cluster": ClusterDoc,
     "decisions": DecisionDoc, "scales": ScaleDoc, "scaleorders": ScaleOrderDoc,
 }  # fmt: skip
-REMEMBERED: Final = frozenset({"services", "nodes", "health", "places", "volumes", "networks"})
+REMEMBERED: Final = frozenset({"services", "nodes", "health", "places", "volumes", "networks", "scaleorders"})
 LAG_S: Final = 6.0
 """So old a picture may be when nothing is wrong with the store."""
 OLD_LAG_S: Final = 90.0

@@ -16,6 +16,7 @@ from sim.checks.jobs import Jobs
 from sim.checks.leaders import Leaders
 from sim.checks.placing import Placing
 from sim.checks.removing import Removing
+from sim.checks.scaling import Demand, Scaling
 from sim.checks.silence import Silence
 from sim.checks.updating import Updating
 from sim.checks.verdicts import Violation
@@ -23,6 +24,7 @@ from sim.checks.volumes import Volumes
 
 CHECKERS: tuple[type[Checker], ...] = (
     Leaders, Silence, Capacity, Placing, Volumes, Removing, Updating, Containers, Jobs, Addresses, Endpoints, Draining,
+    Scaling,
 )  # fmt: skip
 
 
@@ -50,6 +52,12 @@ class Checks:
         """It was accepted that it goes; the nodes that have one now, of the cluster's."""
         for checker in self._checkers:
             checker.volume_removed(name, copies, self._now_s())
+
+    def load_is(self, demand: Demand) -> None:
+        """Who knows what callers do."""
+        for checker in self._checkers:
+            if isinstance(checker, Scaling):
+                checker.demand = demand
 
     def node_joined(self, node: str, cpus: float, memory_bytes: int) -> None:
         """How much the machine has."""
