@@ -133,8 +133,8 @@ class Scaling(Checker):
             return
         floors = [row.floor for row in self.facts.recently("scaleorders", name, at_s) if row is not None]
         peak = self.demand.peak(name, at_s - PEAK_S, at_s)
-        most = max([1, policy.min, *floors, ceil(peak * MARGIN / target) if peak < 1e9 else policy.max])
-        if after.scale > most:
+        most = max([1, policy.min, *floors, peak * MARGIN / target])
+        if after.scale > ceil(most):
             text = f"{said} though {peak:.1f}/s came at most, {target:g}/s a replica"
             self._bad(step, after, "scaled out beyond the load", text)
 

@@ -3,7 +3,7 @@ checker's rule that must find it.
 
 Rules: a bug is a patch of the product's code (known_bugs_patches.py), done and undone by pytest's monkeypatch: the product has
 no flags for it. The plot (known_bugs_plots.py) has the seed. Issues are cited where somebody reported just this or what leads
-to it; the others are described. Scale-in on missing metrics is not here: nothing scales by metrics yet.
+to it; the others are described.
 """
 
 from __future__ import annotations
@@ -171,6 +171,30 @@ BUGS: Final = (
         "an agent whose disk was full kills at its restart what it could not write down",
         "running containers without a journal entry are orphans",
         bug.unwritten_containers_are_orphans, plots.FULL_DISK, "stopped without reason",
+    ),
+    Bug(
+        "scale-in on missing metrics",
+        "an autoscaler that takes no answer for no load gives its replicas away",
+        "what is missing is zero",
+        bug.what_is_missing_is_nothing, plots.SCALING, "scaled in on missing metrics",
+    ),
+    Bug(
+        "some silent nodes",
+        "found here: connections are added up over nodes that speak; who says nothing was taken for one without callers",
+        "a node that says nothing makes nothing unknown",
+        bug.silent_nodes_have_no_callers, plots.SILENT, "scaled in on missing metrics",
+    ),
+    Bug(
+        "scaled twice",
+        "what was ordered and does not serve yet is ordered again with each look",
+        "starting replicas do not count",
+        bug.starting_replicas_do_not_count, plots.SCALING, "scaled out beyond the load",
+    ),
+    Bug(
+        "apply resets the count",
+        "deploying a file that names replicas undoes what the autoscaler did, in the middle of the load",
+        "apply sets the file's count",
+        bug.apply_sets_the_count, plots.SCALING, "count reset",
     ),
     Bug(
         "unknown taken for done",

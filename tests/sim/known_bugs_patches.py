@@ -23,6 +23,8 @@ import controller.api.context
 import controller.decide.needs
 import controller.decide.nodes
 import controller.decide.rollout
+import controller.decide.scales
+import controller.decide.scaling.readings
 import controller.decide.standing
 import controller.decide.work
 import controller.loops.dirty
@@ -35,10 +37,12 @@ from controller.decide.addresses import SliceBook
 from controller.decide.batch import Batch
 from controller.decide.draft import Draft
 from controller.decide.index import Index
+from controller.decide.scaling.types import ScaleFacts
 from controller.decide.types import Settings, View
 from controller.dispatch.endpoints import EndpointBook
 from controller.dispatch.floor import FloorBook
 from controller.loops.writer import PlanWriter
+from controller.samples.store import MemorySamples
 from controller.store.mirror import Mirror
 from model.documents import NodeDoc
 from model.errors import Conflict
@@ -232,6 +236,37 @@ def ended_jobs_begin_anew(patch: pytest.MonkeyPatch) -> None:
 
 def unwritten_containers_are_orphans(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(agent.plan.core, "unrecorded", lambda found, known, wanted: [])
+
+
+# ---- the autoscaler
+
+
+def what_is_missing_is_nothing(patch: pytest.MonkeyPatch) -> None:
+    read = controller.decide.scaling.readings._reading
+
+    def blind(*facts: Any) -> Any:
+        found = read(*facts)
+        return replace(found, unknown="", failing=False, begins=False)
+
+    patch.setattr(controller.decide.scaling.readings, "_reading", blind)
+
+
+def silent_nodes_have_no_callers(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(MemorySamples, "_silent", lambda self: "")
+
+
+def starting_replicas_do_not_count(patch: pytest.MonkeyPatch) -> None:
+    value = controller.decide.scaling.readings._value
+
+    def again(found: Any, minute: Any, facts: ScaleFacts) -> None:
+        value(found, minute, facts)
+        found.wanted = facts.scale + found.wanted - facts.ready if found.wanted > facts.ready else found.wanted
+
+    patch.setattr(controller.decide.scaling.readings, "_value", again)
+
+
+def apply_sets_the_count(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(controller.decide.scales, "applied", lambda before, spec: (spec.replicas, None))
 
 
 # ---- the store

@@ -14,6 +14,7 @@ from tests.sim.known_bugs_world import (
     on,
     remove_node,
     scale,
+    scaling,
     service,
     slow_tables,
     stack,
@@ -178,3 +179,28 @@ LOST_WATCH: Final = Plot(
     until_s=26, quiet_s=80,
 )  # fmt: skip
 """Nothing of what others write is heard while a service is scaled."""
+
+SCALING: Final = Plot(
+    18,
+    (
+        *(slow_tables(4, name, 2.0) for name in ("n1", "n2", "n3")),
+        apply(5, stack("auto", web=service(2, **scaling(7000)))),
+        apply(85, stack("auto", web=service(2, "demo/web:2", **scaling(7000)))),
+        *(slow_tables(95, name, 0.0) for name in ("n1", "n2", "n3")),
+    ),
+    (
+        Fault(105.0, "samples-missing", "n1", 90.0),
+        Fault(105.0, "samples-missing", "n2", 90.0),
+        Fault(105.0, "samples-missing", "n3", 90.0),
+    ),
+    until_s=200, quiet_s=110, load=(("auto_web", ((30.0, 4.0), (200.0, 45.0))),),
+)  # fmt: skip
+"""A load comes where replicas are slow to start, the file is applied again, and then no sensor says anything for long."""
+
+SILENT: Final = Plot(
+    19,
+    (apply(4, stack("auto", web=service(2, **scaling(7000)))),),
+    (Fault(60.0, "samples-missing", "n1", 70.0), Fault(60.0, "samples-missing", "n2", 70.0)),
+    until_s=140, quiet_s=110, load=(("auto_web", ((140.0, 45.0),)),),
+)  # fmt: skip
+"""Two nodes of three say nothing of their callers."""

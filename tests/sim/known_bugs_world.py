@@ -67,7 +67,8 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """`quiet_s`: within this time after the last act and fault all must be well."""
+    """`quiet_s`: within this time after the last act and fault all must be well. `load`: of services that scale themselves,
+    (until, connections per second)."""
 
     seed: int
     script: tuple[Act, ...]
@@ -76,11 +77,14 @@ class Plot:
     controllers: int = 2
     until_s: float = 60.0
     quiet_s: float = 40.0
+    load: tuple[tuple[str, tuple[tuple[float, float], ...]], ...] = ()
 
     @property
     def scenario(self) -> Scenario:
         minutes = (self.until_s + self.quiet_s) / 60
-        return Scenario(self.seed, self.nodes, minutes, 0, self.controllers, fault_list=self.faults, quiet_s=self.quiet_s)
+        return Scenario(
+            self.seed, self.nodes, minutes, 0, self.controllers, self.faults, self.quiet_s, scales=bool(self.load)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,7 @@ class Played:
 def play(plot: Plot) -> Played:
     began_s = time.process_time()
     world = World(plot.scenario, plot.faults)
+    world.load.courses.update(plot.load)
     world.people = Scripted(world, world.chance.stream("people"), plot.script)
     world.run()
     return Played(world.checks.violations, time.process_time() - began_s, world.trace.sha256())
@@ -124,6 +129,14 @@ def service(replicas: int = 1, image: str = "demo/web:1", /, **more: Any) -> dic
     if deploy.get("mode", "").startswith("global"):
         del deploy["replicas"]
     return {"image": image, "networks": {"default": None}, "deploy": deploy, "stop_grace_period": "2s", **more}
+
+
+def scaling(port: int, least: int = 1) -> dict[str, Any]:
+    """For 10 connections per second a replica, from the cluster's port."""
+    down = {"window": "20s", "step": "100%", "every": "5s", "to_zero_after": "10s"}
+    policy = {"min": least, "max": 9, "metrics": [{"connections": "10/s"}], "scale_out": {"every": "5s"}, "scale_in": down}
+    ports = [{"target": 80, "published": str(port), "protocol": "tcp", "mode": "ingress"}]
+    return {"x-autoscale": policy, "ports": ports}
 
 
 def on(node: str) -> dict[str, Any]:

@@ -270,3 +270,17 @@ def test_the_end_of_a_reign_is_the_end_of_what_was_measured() -> None:
     cluster.samples.clear()
     assert cluster.samples.service("s1")["at_ms"] == []
     assert cluster.samples.waiting("s1") == 0
+
+
+def test_a_node_that_says_nothing_on_an_open_session_makes_traffic_unknown() -> None:
+    cluster = Cluster()
+    for second in range(1, 60):
+        cluster.say("n1", T0 + second * 1000, flow("web.1", 5))
+        if second < 20:
+            cluster.say("n2", T0 + second * 1000, flow("web.1", 50))
+        if second == 45:
+            assert cluster.samples.series("s1", "connections", 0).problem == ""
+    assert cluster.samples.series("s1", "connections", 0).problem == "n2 has told nothing of the last 40 s"
+    cluster.samples.forget_node("n2")
+    cluster.say("n1", T0 + 60_000, flow("web.1", 5))
+    assert cluster.samples.series("s1", "connections", 0).problem == ""
