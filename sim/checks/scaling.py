@@ -8,7 +8,6 @@ old or a node is in trouble. The rule's own code is not asked.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import ceil
 from typing import Final, Protocol
 
 from model.autoscale import Autoscale
@@ -134,7 +133,7 @@ class Scaling(Checker):
         floors = [row.floor for row in self.facts.recently("scaleorders", name, at_s) if row is not None]
         peak = self.demand.peak(name, at_s - PEAK_S, at_s)
         most = max([1, policy.min, *floors, peak * MARGIN / target])
-        if after.scale > ceil(most):
+        if after.scale >= most + 1:
             text = f"{said} though {peak:.1f}/s came at most, {target:g}/s a replica"
             self._bad(step, after, "scaled out beyond the load", text)
 
