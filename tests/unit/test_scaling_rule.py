@@ -42,6 +42,17 @@ def test_a_burst_of_ten_seconds_is_enough_to_scale_out() -> None:
     assert service.load(20, connections=800).scale == 16
 
 
+@pytest.mark.parametrize("connections", [265, 300, 400, 1500])
+def test_a_step_in_load_that_was_followed_does_not_look_like_too_much_to_a_short_window(connections: float) -> None:
+    service = steady(4, scale_in=ScaleIn(window_s=5, every_s=1))
+    service.load(600, connections=connections)
+    counts = [row.wanted for row in service.kept.history]
+    assert counts == sorted(counts)
+    assert service.scale == connections // 50 + (connections % 50 > 0)
+    service.load(120, connections=190)
+    assert service.scale == 4
+
+
 def test_no_more_than_the_step_in_its_time() -> None:
     service = steady(4).load(5, connections=5000)
     assert service.scale == 8

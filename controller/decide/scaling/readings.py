@@ -19,7 +19,8 @@ from model.documents import MetricReading
 AVERAGE_MS: Final = 60_000
 BURST_MS: Final = 10_000
 BURST: Final = 1.1
-"""Ten seconds are a burst when they stand that much above the minute, and above what there is."""
+"""Ten seconds want more when they stand that much above the minute, and above what there is. Of fewer than there are they
+have a say whenever they stand above the minute at all: else a step in load, once followed, would look like too much."""
 HOLE_MS: Final = 30_000
 """Averages and holes are longer where samples come seldom, as those of thousands of nodes do."""
 _AVERAGE_STEPS: Final = 2
@@ -36,7 +37,7 @@ _NOTHING: Final = Series()
 class Reading:
     """`value`: the average that counts, total over the replicas; `recent`: that of the last ten seconds; `spoke`: replicas in
     the newest row. `unknown`: why it is not known; `failing`: it also counts as a failure; `begins`: it is whole, but reaches
-    back less than a minute (a new leader, a new metric). `burst`: `value` is that of ten seconds.
+    back less than a minute (a new leader, a new metric). `burst`: `value` is that of ten seconds, which want otherwise.
     """
 
     metric: ScalingMetric
@@ -125,12 +126,13 @@ def _minute(rows: Sequence[tuple[int, float, int | None]], ready: int, now_ms: i
 
 def _value(found: Reading, minute: _Minute, facts: ScaleFacts) -> None:
     target, scale, policy = found.metric.target, facts.scale, facts.policy
-    average = minute.total / minute.rows
-    found.recent = minute.recent / minute.recent_rows if minute.recent_rows else minute.newest
-    found.burst = found.recent > BURST * average and found.recent > target * scale * (1 + policy.scale_out.tolerance)
-    found.value = found.recent if found.burst else average
+    average, silent = minute.total / minute.rows, target * minute.silent / minute.rows
+    recent = found.recent = minute.recent / minute.recent_rows if minute.recent_rows else minute.newest
     found.spoke = minute.spoke
-    found.wanted = _wanted(found.value, average + target * minute.silent / minute.rows, target, scale, policy)
+    need = recent if recent > BURST * average else average
+    found.wanted = _wanted(need, max(average, recent) + silent, target, scale, policy)
+    found.burst = found.wanted != _wanted(average, average + silent, target, scale, policy)
+    found.value = recent if found.burst else average
 
 
 def _wanted(need: float, need_if_silent_are_busy: float, target: float, scale: int, policy: Autoscale) -> int:
