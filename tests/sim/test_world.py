@@ -29,8 +29,9 @@ def run(hash_seed: str, *words: str) -> tuple[int, dict[str, Any]]:
     return found.returncode, json.loads(found.stdout)
 
 
-def test_one_seed_gives_one_trace_whatever_the_hash_seed() -> None:
-    (code, one), (_, other) = run("1", "--seed", "7", *SMALL), run("4242", "--seed", "7", *SMALL)
+@pytest.mark.parametrize("seed", ["7", "5"], ids=["plain", "with load"])
+def test_one_seed_gives_one_trace_whatever_the_hash_seed(seed: str) -> None:
+    (code, one), (_, other) = run("1", "--seed", seed, *SMALL), run("4242", "--seed", seed, *SMALL)
     assert code == 0, one["violations"]
     assert one["trace_sha256"] == other["trace_sha256"]
     assert one["steps"] == other["steps"] > 1000
