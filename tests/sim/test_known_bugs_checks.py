@@ -106,14 +106,21 @@ def test_a_replica_that_ended_well_has_not_failed(seen: History) -> None:
 # ---- jobs
 
 
-def done(seen: History, code: int) -> Made:
+def begun(seen: History) -> Made:
     seen.service("job", mode="replicated-job")
     seen.assign(n1="job.1")
     box = seen.start("n1", "job.1")
     seen.later(5)
+    return box
+
+
+def ends(seen: History, box: Made, code: int = 0) -> None:
     seen.checks.container_ended("n1", box, code, "crashed")
     seen.later(30)
-    return box
+
+
+def done(seen: History, code: int) -> None:
+    ends(seen, begun(seen), code)
 
 
 def test_a_job_that_is_done_and_started_again_is_seen(seen: History) -> None:
@@ -134,6 +141,41 @@ def test_who_stops_and_starts_a_service_wants_its_jobs_once_more(seen: History) 
     seen.change("job", stopped=False)
     seen.start("n1", "job.1", "again")
     assert seen.rules == []
+
+
+def test_a_job_that_ended_before_it_heard_of_the_stop_is_wanted_once_more(seen: History) -> None:
+    box = begun(seen)
+    seen.change("job", stopped=True)
+    ends(seen, box)
+    seen.change("job", stopped=False)
+    seen.start("n1", "job.1", "again")
+    assert seen.rules == []
+
+
+def test_a_job_that_ended_when_its_service_was_started_again_is_wanted_once_more(seen: History) -> None:
+    box = begun(seen)
+    seen.change("job", stopped=True)
+    seen.change("job", stopped=False)
+    ends(seen, box)
+    seen.start("n1", "job.1", "again")
+    assert seen.rules == []
+
+
+def test_a_job_that_is_done_is_not_started_again_by_a_stop(seen: History) -> None:
+    done(seen, 0)
+    seen.change("job", stopped=True)
+    seen.start("n1", "job.1", "again")
+    assert seen.rules == ["job run twice"]
+
+
+def test_a_job_that_was_wanted_once_more_is_started_once(seen: History) -> None:
+    done(seen, 0)
+    seen.change("job", stopped=True)
+    seen.change("job", stopped=False)
+    seen.later(1)
+    ends(seen, seen.start("n1", "job.1", "again"))
+    seen.start("n1", "job.1", "a third time")
+    assert seen.rules == ["job run twice"]
 
 
 # ---- drains
