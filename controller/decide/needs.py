@@ -7,7 +7,7 @@ replacement on the same node changes no load, so it is done here without asking,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import chain, filterfalse, islice
@@ -22,8 +22,9 @@ from controller.decide.standing import Held, Key, Slot
 from controller.decide.wording import counted, listed
 from controller.decide.work import Work
 from model.documents import Assigned
-from scheduler import Load
+from scheduler import Amounts, Group, Load
 from scheduler.filters import static_passes, static_reason
+from scheduler.pool import PLENTY
 from scheduler.ports import first_taken
 
 _LOWEST: Final = tuple(range(1, 16_385))
@@ -128,10 +129,12 @@ def _slice_where_held(batch: Batch, work: Work, network: str) -> None:
 
 
 def wire(batch: Batch, work: Work, node: str) -> str:
-    """Slices of the service's networks, and (global services) the volumes' copies, for the node. Why not, or ""."""
+    """Slices of the service's networks, all or none, and (global services) the volumes' copies, for the node; else why not."""
+    for network in work.networks[1:]:
+        if why := batch.nets.refusal(network, node):
+            return why
     for network in work.networks:
-        why = batch.nets.slice(network, node)
-        if why:
+        if why := batch.nets.slice(network, node):
             return why
     if work.everywhere:
         for volume in work.volumes:
@@ -244,24 +247,31 @@ def _fill_group(batch: Batch, work: Work) -> None:
     if any(slot in work.prefer for slot in wanted):
         group = replace(group, prefer=tuple(work.prefer.get(slot, "") for slot in wanted))
     work.group = group
-    shut(batch, work)
+    shut(batch, work, partial(_left, batch))
 
 
-def shut(batch: Batch, work: Work) -> bool:
-    """Keeps new replicas from nodes that get no slice of the service's networks; whether these are others than before."""
-    takes = partial(_takes, batch, work)
+def shut(batch: Batch, work: Work, left: Callable[[str], Amounts]) -> bool:
+    """Keeps new replicas from nodes that get no slice of the service's networks; whether these are others than before. `left`:
+    what a node has for them: those that have not enough need no slice."""
+    others = tuple(row for row in work.group.shun if row not in work.shut)
+    takes = partial(_takes, batch, replace(work.group, shun=others), left)
     found = (row for network in work.networks if (row := batch.nets.shut_to(network, takes)) is not None)
     rows = tuple(dict.fromkeys(found))
     if rows == work.shut:
         return False
-    others = [row for row in work.group.shun if row not in work.shut]
     work.group = replace(work.group, shun=tuple(dict.fromkeys((*others, *rows))))
     work.shut = rows
     return True
 
 
-def _takes(batch: Batch, work: Work, node: str) -> bool:
-    """Whether the node could take one more replica, as the view says."""
-    facts, used = batch.facts(node), batch.index.loads.get(node, Load())
-    room = zip(work.group.reserve, facts.total, used[1:], strict=True)
-    return static_passes(facts, work.group) and all(not wants or wants <= has - gave for wants, has, gave in room)
+def _takes(batch: Batch, group: Group, left: Callable[[str], Amounts], node: str) -> bool:
+    """Whether the node could take one more replica."""
+    room = zip(group.reserve, left(node), strict=True)
+    return static_passes(batch.facts(node), group) and all(not wants or wants <= has for wants, has in room)
+
+
+def _left(batch: Batch, node: str) -> Amounts:
+    """As the view says."""
+    total, used = batch.facts(node).total, batch.index.loads.get(node, Load())
+    pids = total.pids - used.pids if total.pids else PLENTY
+    return Amounts(total.cpus - used.cpus, total.memory - used.memory, pids)

@@ -79,6 +79,15 @@ class Nets:
         self._book(name).take(slices[node])
         return ""
 
+    def refusal(self, name: str, node: str) -> str:
+        """What `slice` would say."""
+        try:
+            if node not in self._slices_of(name):
+                self._book(name).next(self._without(name), len(self._view.nodes))
+        except Exhausted as error:
+            return f"network {name}: {error}"
+        return ""
+
     def slices(self, name: str) -> dict[str, str]:
         """By node."""
         return self._slices_of(name)

@@ -20,7 +20,7 @@ from controller.decide.standing import Held
 from controller.decide.types import Preempted
 from controller.decide.wording import listed, placed
 from controller.decide.work import Work
-from scheduler import Eviction, PortClaim, Short, bound_since, explain_in, fill_in, give_back, make_room
+from scheduler import Amounts, Eviction, PortClaim, Short, bound_since, explain_in, fill_in, give_back, make_room
 from scheduler.types import Pairs
 
 VICTIMS_MAX: Final = 500
@@ -58,12 +58,11 @@ class _Placing:
         held = dict(self.pool.volumes)
         try:
             while now := self._next_priority():
-                places = dict(self.pool.volumes)
-                self._fill(now)
-                self._make_room(now)
-                self._fill(self._short_of(bound_since(self.pool, places)))
+                self._settle(now, self._make_room)
+                while others := [work for work in now if self._may_go_elsewhere(work)]:
+                    self._settle(others, self._make_room)
             while others := [work for work in self.asked.values() if self._may_go_elsewhere(work)]:
-                self._fill(others)
+                self._settle(others)
             preempting.say(self.works, self.stopped)
             for work in self.asked.values():
                 self._tell(work)
@@ -72,6 +71,13 @@ class _Placing:
         for volume, nodes in bound_since(self.pool, held).items():
             _say_emptied(self.batch, self.works, volume, nodes)
             self.batch.draft.bind(volume, nodes)
+
+    def _settle(self, works: Sequence[Work], then: Callable[[Sequence[Work]], None] = lambda _: None) -> None:
+        """Places them; `then` does what it can for those that are short."""
+        places = dict(self.pool.volumes)
+        self._fill(works)
+        then(works)
+        self._fill(self._short_of(bound_since(self.pool, places)))
 
     def _next_priority(self) -> list[Work]:
         """The services whose turn it is: global ones first."""
@@ -108,10 +114,14 @@ class _Placing:
                 work.group = replace(work.group, slots=left, existing=existing, prefer=())
 
     def _may_go_elsewhere(self, work: Work) -> bool:
-        """It waits for a slice of a network, and since its turn other nodes have got theirs: by services after it, or by its
-        own replicas."""
+        """It waits, and for want of slices it was kept from other nodes than it would be now: since its turn nodes were given
+        slices, or filled."""
         waits = bool(work.networks) and (self.short[work.name] is not None or bool(self.refused[work.name]))
-        return waits and needs.shut(self.batch, work)
+        return waits and needs.shut(self.batch, work, self._left)
+
+    def _left(self, node: str) -> Amounts:
+        alike = self.pool.where[self.pool.at[node]]
+        return Amounts(alike.cpus, alike.memory, alike.pids)
 
     def _take(self, work: Work, pairs: Pairs) -> dict[tuple[int, str], str]:
         """Put what the scheduler found into the draft; what cannot be had, and why."""

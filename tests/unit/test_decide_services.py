@@ -315,8 +315,19 @@ def test_when_slices_are_short_the_nodes_that_have_one_are_used_in_the_first_pas
     assert cluster.decide().empty()
     assert cluster.counts("web") == {"n1": 3, "n2": 3}
     assert cluster.counts("agent") == {"n1": 1, "n2": 1}
-    why = "1 node: network small: its subnet 10.9.0.0/29 has no free slice left for another node: one takes 4 addresses, a larger subnet has more"
-    assert cluster.docs["decisions"]["agent"].waiting == ((0, why),)
+    why = "1 node: network small: its subnet 10.9.0.0/29 has no free slice left for another node"
+    assert cluster.docs["decisions"]["agent"].waiting == ((0, f"{why}: one takes 4 addresses, a larger subnet has more"),)
+
+
+def test_slices_go_where_there_is_room_after_the_pass(cluster: ModelCluster) -> None:
+    for number in (3, 4):
+        cluster.node(f"n{number}")
+    cluster.network("small", "10.9.0.0/29")
+    cluster.service("big", 2, cpus=3.0, placement=Placement(constraints=("node.hostname!=n3", "node.hostname!=n4")))
+    cluster.service("web", 1, cpus=3.0, networks=("small",))
+    cluster.decide()
+    assert cluster.decide().empty()
+    assert len(cluster.where("web")) == 1
 
 
 def test_failing_replicas_of_one_slot_are_reduced_to_the_oldest(cluster: ModelCluster) -> None:
