@@ -92,7 +92,7 @@ async def test_who_stood_still_for_longer_than_its_lease_tells_no_node_its_old_s
 
 
 async def test_whose_lease_is_over_tells_its_sessions_nothing_more(tmp_path: Path) -> None:
-    async with opening(tmp_path) as (dispatch, asked, call, reign):
+    async with opening(tmp_path) as (_, asked, call, reign):
         asked.go_on.set()
         kinds = [(await call.read()).WhichOneof("kind")]
         while kinds[-1] != "endpoints":  # with the first of them everything is said that there is

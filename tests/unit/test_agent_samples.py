@@ -1,4 +1,4 @@
-"""Two readings and the time between them: rates, counters that went back, clocks that were set; files as the kernel writes them."""
+"""Two readings and the time between: rates, counters that went back, clocks that were set; files as the kernel writes them."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ DEV = b"""Inter-|   Receive                                                |  Tr
  face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
     lo:     500       5    0    0    0     0          0         0      500       5    0    0    0     0       0          0
   eth0: 1000 10 0 0 0 0 0 0 2000 20 0 0 0 0 0 0
-shv-abcdef01200:     10       1    0    0    0     0          0         0       20       1    0    0    0     0       0          0
+shv-abcdef01200:    10     1    0    0    0     0          0         0       20       1    0    0    0     0       0          0
 shv-abcdef01201:1 1 0 0 0 0 0 0 2 1 0 0 0 0 0 0
 shb-0007: 1 1 0 0 0 0 0 0 2 1 0 0 0 0 0 0
 """
