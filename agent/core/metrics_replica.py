@@ -2,7 +2,7 @@
 
 Rules: asked is its own loopback, inside its network namespace: no network, firewall or load balancer lies between, and it works
 for every network, also `none` and `host`. HTTP/1.0, so that the answer ends with the connection. Whoever answers may be
-hostile: time and size are bounded.
+hostile: time and size are bounded, by whoever asks if it wants less.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import os
 import socket
 from typing import Final, NamedTuple
 
+from agent.core.runner import Runner
 from agent.network import namespaces
+from agent.plan.records import Life
+from model.autoscale import MetricsPort
 from model.errors import RuntimeFailed, Unavailable
 
-TIMEOUT_S: Final = 5.0
-BYTES_MAX: Final = 8 << 20
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -28,11 +29,30 @@ class Page(NamedTuple):
     body: bytes
 
 
-async def read_metrics(netns: str, port: int, path: str, timeout_s: float = TIMEOUT_S) -> Page:
+class Limits(NamedTuple):
+    """What an answer may take and be."""
+
+    timeout_s: float = 5.0
+    size_bytes: int = 8 << 20
+
+
+LIMITS: Final = Limits()
+
+
+async def read_replica(runner: Runner, life: Life, where: MetricsPort, limits: Limits = LIMITS) -> Page:
+    """Of one that runs on this node. Raises Unavailable with one line."""
+    pid = runner.performer.pids.get(life.container_id, 0)
+    if not pid:
+        raise Unavailable("it does not run")
+    return await read_metrics(f"/proc/{pid}/ns/net", where, limits)
+
+
+async def read_metrics(netns: str, where: MetricsPort, limits: Limits = LIMITS) -> Page:
     """`netns`: path of a network namespace. Raises Unavailable with one line."""
+    port, timeout_s = where.port, limits.timeout_s
     try:
         async with asyncio.timeout(timeout_s):
-            return await _ask(netns, port, path)
+            return await _ask(netns, where, limits.size_bytes)
     except TimeoutError:
         raise Unavailable(f"port {port}: no answer within {timeout_s:g} s") from None
     except OSError as error:
@@ -41,20 +61,21 @@ async def read_metrics(netns: str, port: int, path: str, timeout_s: float = TIME
         raise Unavailable(f"port {port}: {error}") from None
 
 
-async def _ask(netns: str, port: int, path: str) -> Page:
+async def _ask(netns: str, where: MetricsPort, most: int) -> Page:
+    port = where.port
     inside = namespaces.enter(netns, lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
     with contextlib.closing(inside):
         inside.setblocking(False)
         await asyncio.get_running_loop().sock_connect(inside, ("127.0.0.1", port))
         reader, writer = await asyncio.open_connection(sock=inside)
         try:
-            writer.write(f"GET {path} HTTP/1.0\r\nHost: localhost:{port}\r\nAccept: text/plain\r\n\r\n".encode())
-            return await _answer(reader, port)
+            writer.write(f"GET {where.path} HTTP/1.0\r\nHost: localhost:{port}\r\nAccept: text/plain\r\n\r\n".encode())
+            return await _answer(reader, port, most)
         finally:
             writer.close()
 
 
-async def _answer(reader: asyncio.StreamReader, port: int) -> Page:
+async def _answer(reader: asyncio.StreamReader, port: int, most: int) -> Page:
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
@@ -63,15 +84,15 @@ async def _answer(reader: asyncio.StreamReader, port: int) -> Page:
     if len(status) < 2 or not status[0].startswith("HTTP/1.") or status[1] != "200":
         raise Unavailable(f"port {port}: it answers {head[0][:100]!r}")
     fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
-    return Page(fields.get("content-type", TEXT), await _body(reader, fields.get("content-length", ""), port))
+    return Page(fields.get("content-type", TEXT), await _body(reader, fields.get("content-length", ""), port, most))
 
 
-async def _body(reader: asyncio.StreamReader, length: str, port: int) -> bytes:
+async def _body(reader: asyncio.StreamReader, length: str, port: int, most: int) -> bytes:
     """Up to the length that was said, else to the end."""
-    wanted = int(length) if length.isdigit() else BYTES_MAX + 1
+    wanted = int(length) if length.isdigit() else most + 1
     body = bytearray()
     while len(body) < wanted and (piece := await reader.read(min(wanted - len(body), 1 << 16))):
         body += piece
-        if len(body) > BYTES_MAX:
-            raise Unavailable(f"port {port}: more than {BYTES_MAX >> 20} MiB of metrics")
+        if len(body) > most:
+            raise Unavailable(f"port {port}: more than {most:,} bytes of metrics")
     return bytes(body)

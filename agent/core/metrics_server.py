@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from agent.core.metrics_replica import Page, read_metrics
+from agent.core.metrics_replica import Page, read_replica
 from agent.core.runner import Runner
 from agent.plan.networks import HOST
 from agent.plan.records import Life
@@ -143,12 +143,11 @@ class MetricsServer:
     async def _replica(self, name: str, query: dict[str, list[str]]) -> Page:
         running = (life for life in self._runner.core.lives.values() if life.name == name and life.stage == "running")
         life = next(running, None)
-        pid = self._runner.performer.pids.get(life.container_id, 0) if life is not None else 0
-        if life is None or not pid:
+        if life is None:
             raise NotFound(f"no replica {name[:200]} runs on node {self._runner.core.node}")
         where = place_of(life, query)
         try:
-            return await read_metrics(f"/proc/{pid}/ns/net", where.port, where.path)
+            return await read_replica(self._runner, life, where)
         except Unavailable as error:
             raise Unavailable(f"{life.name}: {error}") from None
 

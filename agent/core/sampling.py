@@ -11,10 +11,11 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import isnan, nan
 from typing import Final
 
+from agent.core.metrics_replica import read_replica
 from agent.core.runner import Runner
 from agent.core.scraping import EVERY_S as SCRAPE_EVERY_S
 from agent.core.scraping import Scraper
@@ -51,11 +52,11 @@ class Reading:
 class Sampler:
     """`async for samples in sampler.every(1.0)`: one session's; the next one begins anew."""
 
-    def __init__(self, runner: Runner, clock: Clock, scraper: Scraper | None = None) -> None:
+    def __init__(self, runner: Runner, clock: Clock) -> None:
         self._core = runner.core
         self._ports = runner.ports
         self._clock = clock
-        self._scraper = scraper or Scraper(clock)
+        self._scraper = Scraper(clock, partial(read_replica, runner))
         self._problem = ""
 
     async def every(self, seconds: float) -> AsyncGenerator[pb.Samples, None]:

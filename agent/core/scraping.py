@@ -1,4 +1,4 @@
-"""Metrics that replicas expose themselves: those their service's policy names, asked for from within the node.
+"""Metrics that replicas expose themselves and that their service's policy names: when they are read, what of them counts.
 
 Rules: a replica that does not answer in time, or with too much, has said nothing. Only lines of the wanted names are parsed. Of
 a counter its rate per second counts, of anything else the value; several series of one name are added up.
@@ -7,26 +7,25 @@ a counter its rate per second counts, of anything else the value; several series
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from math import isfinite
 from typing import Final, NamedTuple
 
+from agent.core.metrics_replica import Limits, Page
 from agent.plan.records import Life, ReplicaId, WantedService
+from model.autoscale import MetricsPort
 from model.errors import Unavailable
 from model.ports import Clock
 
 log = logging.getLogger(__name__)
 EVERY_S: Final = 5.0
-WITHIN_S: Final = 1.0
-BODY_BYTES_MAX: Final = 1 << 20
+LIMITS: Final = Limits(timeout_s=1.0, size_bytes=1 << 20)
 AT_ONCE: Final = 8
 STALE_S: Final = 3 * EVERY_S
-_LOOPBACK: Final = "127.0.0.1"
 
-Fetch = Callable[[str, int, str], Awaitable[str]]
-"""(address, port, path) -> the body. Raises OSError, ShoalError."""
+Read = Callable[[Life, MetricsPort, Limits], Awaitable[Page]]
+"""What a replica answers. Raises Unavailable."""
 
 
 class Found(NamedTuple):
@@ -37,9 +36,9 @@ class Found(NamedTuple):
 class Scraper:
     """`look` from time to time; `values` at any time."""
 
-    def __init__(self, clock: Clock, fetch: Fetch | None = None) -> None:
+    def __init__(self, clock: Clock, read: Read) -> None:
         self._clock = clock
-        self._fetch = fetch or fetched
+        self._read = read
         self._before: dict[ReplicaId, tuple[float, dict[str, Found]]] = {}
         self._values: dict[ReplicaId, tuple[float, dict[str, float]]] = {}
         self._limit = asyncio.Semaphore(AT_ONCE)
@@ -56,7 +55,7 @@ class Scraper:
     async def look(self, lives: Iterable[Life], services: Iterable[WantedService]) -> None:
         """Once at each of those that are asked."""
         wanted = {service.id: service for service in services if service.scraped}
-        asked = {life.id: life for life in lives if life.id.service_id in wanted and place(life)} if wanted else {}
+        asked = {life.id: life for life in lives if life.id.service_id in wanted} if wanted else {}
         for known in (self._before, self._values):
             for replica in known.keys() - asked.keys():
                 del known[replica]
@@ -66,23 +65,16 @@ class Scraper:
         if (metrics := service.metrics) is None:
             return
         try:
-            async with self._limit, asyncio.timeout(WITHIN_S):
-                text = await self._fetch(place(life), metrics.port, metrics.path)
-            found = parsed(text, service.scraped)
-        except (OSError, ValueError, Unavailable) as error:  # a timeout is an OSError
+            async with self._limit:
+                page = await self._read(life, metrics, LIMITS)
+            found = parsed(page.body.decode(errors="replace"), service.scraped)
+        except (ValueError, Unavailable) as error:
             log.debug("metrics of %s: %s", life.name, error)
             return
         now = self._clock.monotonic()
         before_at, before = self._before.get(life.id, (0.0, {}))
         self._before[life.id] = now, found
         self._values[life.id] = now, rates(before, found, now - before_at)
-
-
-def place(life: Life) -> str:
-    """Where the node reaches it; empty: nowhere."""
-    addresses = [address.partition("/")[0] for _, address in life.addresses]
-    shares_ours = any(row.network == "host" for row in life.spec.container.networks)
-    return next(iter(addresses), _LOOPBACK if shares_ours else "")
 
 
 def parsed(text: str, names: Collection[str]) -> dict[str, Found]:
@@ -117,25 +109,3 @@ def rates(before: Mapping[str, Found], after: Mapping[str, Found], seconds: floa
         elif name in before and row.value >= before[name].value and seconds > 0:
             values[name] = (row.value - before[name].value) / seconds
     return values
-
-
-async def fetched(address: str, port: int, path: str) -> str:
-    """The body of a GET. Raises OSError, Unavailable."""
-    reader, writer = await asyncio.open_connection(address, port, limit=BODY_BYTES_MAX)
-    try:
-        host = f"[{address}]" if ":" in address else address
-        writer.write(f"GET {path} HTTP/1.0\r\nHost: {host}:{port}\r\nAccept: text/plain\r\n\r\n".encode())
-        data = bytearray()
-        while part := await reader.read(1 << 16):
-            data += part
-            if len(data) > BODY_BYTES_MAX:
-                raise Unavailable(f"more than {BODY_BYTES_MAX} bytes")
-    finally:
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
-    head, _, body = bytes(data).partition(b"\r\n\r\n")
-    words = head.split(None, 2)
-    if len(words) < 2 or words[1] != b"200":
-        raise Unavailable(f"answered {words[1].decode(errors='replace') if len(words) > 1 else 'nothing'}")
-    return body.decode(errors="replace")

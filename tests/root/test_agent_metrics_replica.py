@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from agent.core import metrics_replica
-from agent.core.metrics_replica import read_metrics
+from agent.core.clock import RealClock
+from agent.core.metrics_replica import Limits, read_metrics, read_replica
+from agent.core.scraping import Scraper
 from agent.network import namespaces
 from agent.network.rtnl import Netlink
 from agent.plan import netlink
+from agent.plan.records import Life, ReplicaId, WantedService
+from model.autoscale import MetricsPort
 from model.errors import Unavailable
+from model.spec import ContainerSpec, ServiceSpec
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
@@ -78,15 +86,15 @@ def netns(tmp_path: Path) -> Iterator[Path]:
 async def test_a_page_is_read_inside_and_nowhere_else(netns: Path) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\n"
     with answering(netns, head, b"up 1", close=False) as port:
-        page = await read_metrics(str(netns), port, "/metrics")
+        page = await read_metrics(str(netns), MetricsPort(port))
         assert page == ("text/plain", b"up 1")
         with pytest.raises(Unavailable, match="refused"):
-            await read_metrics("/proc/self/ns/net", port, "/metrics")
+            await read_metrics("/proc/self/ns/net", MetricsPort(port))
 
 
 async def test_without_a_length_the_end_is_the_end(netns: Path) -> None:
     with answering(netns, b"HTTP/1.0 200 OK\r\n\r\n", b"a 1\n", b"b 2\n") as port:
-        assert (await read_metrics(str(netns), port, "/")).body == b"a 1\nb 2\n"
+        assert (await read_metrics(str(netns), MetricsPort(port, "/"))).body == b"a 1\nb 2\n"
 
 
 @pytest.mark.parametrize(
@@ -99,12 +107,27 @@ async def test_without_a_length_the_end_is_the_end(netns: Path) -> None:
 )
 async def test_what_is_no_page_is_one_line(netns: Path, said: bytes, problem: str) -> None:
     with answering(netns, said) as port, pytest.raises(Unavailable, match=problem):
-        await read_metrics(str(netns), port, "/metrics")
+        await read_metrics(str(netns), MetricsPort(port))
 
 
-async def test_who_says_nothing_or_too_much_is_left(netns: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_says_nothing_or_too_much_is_left(netns: Path) -> None:
     with answering(netns, close=False) as port, pytest.raises(Unavailable, match="no answer within"):
-        await read_metrics(str(netns), port, "/metrics", timeout_s=0.2)
-    monkeypatch.setattr(metrics_replica, "BYTES_MAX", 1000)
+        await read_metrics(str(netns), MetricsPort(port), Limits(timeout_s=0.2))
     with answering(netns, b"HTTP/1.0 200 OK\r\n\r\n", b"x" * 5000) as port, pytest.raises(Unavailable, match="more than"):
-        await read_metrics(str(netns), port, "/metrics")
+        await read_metrics(str(netns), MetricsPort(port), Limits(size_bytes=1000))
+
+
+async def test_a_replica_without_a_network_says_what_its_policy_asks(netns: Path) -> None:
+    inside = namespaces.enter(str(netns), lambda: subprocess.Popen(["cat"], stdin=subprocess.PIPE))  # ends with this process
+    runner = SimpleNamespace(performer=SimpleNamespace(pids={"c1": inside.pid}))
+    scraper = Scraper(RealClock(), partial(read_replica, cast(Any, runner)))
+    life = Life(ReplicaId("s1", 1, 1, 1), ServiceSpec("web", ContainerSpec("web")), "web.1", stage="running", container_id="c1")
+    try:
+        with answering(netns, b"HTTP/1.0 200 OK\r\n\r\n", b"jobs 3\n") as port:
+            asked = [WantedService("s1", "web", scraped=("jobs",), metrics=MetricsPort(port))]
+            await scraper.look([life], asked)
+            assert scraper.values(life.id) == {"jobs": 3.0}
+    finally:
+        inside.communicate()
+    with pytest.raises(Unavailable, match="it does not run"):
+        await read_replica(cast(Any, SimpleNamespace(performer=SimpleNamespace(pids={}))), life, MetricsPort(1))

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import replace
-
 import pytest
 
-from agent.core.clock import RealClock
-from agent.core.scraping import BODY_BYTES_MAX, STALE_S, Scraper, fetched, parsed, place, rates
+from agent.core.metrics_replica import Limits, Page
+from agent.core.scraping import LIMITS, STALE_S, Scraper, parsed, rates
 from agent.plan.records import Life, ReplicaId, WantedService
 from model.autoscale import MetricsPort
 from model.errors import Unavailable
-from model.spec import Attachment, ContainerSpec, ServiceSpec
-from tests.patience import PATIENCE
+from model.spec import ContainerSpec, ServiceSpec
 
 TEXT = """# HELP jobs_waiting Jobs.
 # TYPE jobs_waiting gauge
@@ -24,6 +20,13 @@ jobs_waiting_long 99
 served_total 100
 broken NaN
 """
+
+
+WHERE = MetricsPort(9100, "/m")
+
+
+def page(text: str) -> Page:
+    return Page("text/plain", text.encode())
 
 
 class Hand:
@@ -42,20 +45,13 @@ class Hand:
         raise AssertionError("nobody sleeps here")
 
 
-def life(slot: int = 1, addresses: tuple[tuple[str, str], ...] = (("net", "10.0.0.9/24"),)) -> Life:
+def life(slot: int = 1) -> Life:
     spec = ServiceSpec("shop_web", ContainerSpec("web"))
-    return Life(ReplicaId("s1", slot, 1, 1), spec, f"shop_web.{slot}", stage="running", addresses=addresses)
+    return Life(ReplicaId("s1", slot, 1, 1), spec, f"shop_web.{slot}", stage="running")
 
 
-def asked(*names: str, port: int = 9100) -> list[WantedService]:
-    return [WantedService("s1", "shop_web", scraped=names, metrics=MetricsPort(port, "/m"))]
-
-
-def test_where_a_replica_is_asked() -> None:
-    assert place(life()) == "10.0.0.9"
-    shared = ServiceSpec("shop_web", ContainerSpec("web", networks=(Attachment("host"),)))
-    assert place(replace(life(addresses=()), spec=shared)) == "127.0.0.1"
-    assert place(life(addresses=())) == ""
+def asked(*names: str) -> list[WantedService]:
+    return [WantedService("s1", "shop_web", scraped=names, metrics=WHERE)]
 
 
 def test_series_of_one_name_are_added_up_and_counters_are_known() -> None:
@@ -82,19 +78,19 @@ async def test_values_are_those_of_the_last_look_until_they_are_old() -> None:
     answers = iter([TEXT, TEXT.replace("served_total 100", "served_total 110")])
     calls = []
 
-    async def fetch(address: str, port: int, path: str) -> str:
-        calls.append((address, port, path))
-        return next(answers)
+    async def read(life: Life, where: MetricsPort, limits: Limits) -> Page:
+        calls.append((life.name, where, limits))
+        return page(next(answers))
 
     clock = Hand()
-    scraper = Scraper(clock, fetch)
+    scraper = Scraper(clock, read)
     one, services = life(), asked("jobs_waiting", "served_total")
     await scraper.look([one], services)
     assert scraper.values(one.id) == {"jobs_waiting": 7.0}
     clock.s += 5
     await scraper.look([one], services)
     assert scraper.values(one.id) == {"jobs_waiting": 7.0, "served_total": 2.0}
-    assert calls == [("10.0.0.9", 9100, "/m")] * 2
+    assert calls == [("shop_web.1", WHERE, LIMITS)] * 2
     clock.s += STALE_S
     assert scraper.values(one.id) == {}
     await scraper.look([one], [WantedService("s1", "shop_web")])
@@ -104,42 +100,12 @@ async def test_values_are_those_of_the_last_look_until_they_are_old() -> None:
 
 
 async def test_one_that_fails_does_not_keep_the_others_from_speaking() -> None:
-    async def fetch(address: str, port: int, path: str) -> str:
-        fails.append(address)
-        if len(fails) == 1:
-            raise ConnectionRefusedError(111, "refused")
-        return TEXT
+    async def read(life: Life, where: MetricsPort, limits: Limits) -> Page:
+        if life.id.slot == 1:
+            raise Unavailable("port 9100: Connection refused")
+        return page(TEXT if life.id.slot == 2 else 'jobs_waiting{queue="a 3')
 
-    fails: list[str] = []
-    scraper = Scraper(Hand(), fetch)
-    rows = [life(1), life(2)]
+    scraper = Scraper(Hand(), read)
+    rows = [life(1), life(2), life(3)]
     await scraper.look(rows, asked("jobs_waiting"))
-    assert sorted(scraper.values(row.id).get("jobs_waiting", 0) for row in rows) == [0, 7.0]
-
-
-async def served(answer: bytes) -> str:
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(answer)
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server, asyncio.timeout(10 * PATIENCE):
-        return await fetched("127.0.0.1", server.sockets[0].getsockname()[1], "/metrics")
-
-
-async def test_a_body_over_http() -> None:
-    assert await served(b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\n" + TEXT.encode()) == TEXT
-
-
-@pytest.mark.parametrize("answer", [b"HTTP/1.0 404 Not Found\r\n\r\n", b"", b"x" * (BODY_BYTES_MAX + 1)])
-async def test_anything_else_is_refused(answer: bytes) -> None:
-    with pytest.raises(Unavailable):
-        await served(answer)
-
-
-async def test_nobody_there_is_a_failure_of_the_look_only() -> None:
-    scraper = Scraper(RealClock())
-    one = life(addresses=(("net", "127.0.0.1/8"),))
-    await scraper.look([one], asked("jobs_waiting", port=1))
-    assert scraper.values(one.id) == {}
+    assert [dict(scraper.values(row.id)) for row in rows] == [{}, {"jobs_waiting": 7.0}, {}]
