@@ -12,7 +12,7 @@ from typing import Any, Final
 import click
 
 from cli.connect import connected
-from cli.output import show
+from cli.output import show, text_option
 from cli.service import timeout_option, wait_option
 from cli.wait import until_running
 from model.errors import BadInput
@@ -23,7 +23,7 @@ _SIGNS: Final = {"create": "+", "remove": "-", "update": "~", "scale": "~"}
 def compose_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every command that reads Compose files."""
     for option in (
-        click.option("-o", "--output", type=click.Choice(["text", "json", "yaml"]), default="text"),
+        text_option,
         click.option("--strict", is_flag=True, help="what shoal does not do yet is an error, not a warning"),
         click.option("--env-file", "env_files", multiple=True, metavar="FILE", help="variables from FILE instead of .env"),
         click.option("--profile", "profiles", multiple=True, metavar="NAME", help="also services of this profile"),

@@ -7,7 +7,7 @@ from typing import Any, Final
 import click
 
 from cli.connect import connected
-from cli.output import ago, field, listing, output_option, show
+from cli.output import ago, explanation, field, listing, output_option, show, text_option
 
 REPLAY: Final = ("replay", "what policies would have done under a load, without a cluster")
 
@@ -83,23 +83,18 @@ def history(service: str, output: str) -> None:
 
 @autoscale_command.command("explain", help="What would be decided about a service now, and why.")
 @click.argument("service")
-@click.option("-o", "--output", type=click.Choice(["text", "json", "yaml"]), default="text")
+@text_option
 def explain(service: str, output: str) -> None:
     with connected() as client:
         found = client.get(f"/v1/autoscale/{service}")
-    if output != "text":
-        show(found, output)
-        return
-    click.echo(found["sentence"])
-    for line in found["lines"]:
-        click.echo(f"  {line}")
+    explanation(found, output)
 
 
 @autoscale_command.command("pause", help="Keep a service from being scaled in, out, or both, until `resume`.")
 @click.argument("service", nargs=-1, required=True)
 @click.option("--in", "in_", is_flag=True, help="only from being scaled in")
 @click.option("--out", is_flag=True, help="only from being scaled out")
-@click.option("-o", "--output", type=click.Choice(["text", "json", "yaml"]), default="text")
+@text_option
 def pause(service: tuple[str, ...], in_: bool, out: bool, output: str) -> None:
     direction = "both" if in_ == out else "in" if in_ else "out"
     _said(service, "pause", {"direction": direction}, output)
@@ -107,7 +102,7 @@ def pause(service: tuple[str, ...], in_: bool, out: bool, output: str) -> None:
 
 @autoscale_command.command("resume", help="Scale a service again.")
 @click.argument("service", nargs=-1, required=True)
-@click.option("-o", "--output", type=click.Choice(["text", "json", "yaml"]), default="text")
+@text_option
 def resume(service: tuple[str, ...], output: str) -> None:
     _said(service, "resume", None, output)
 

@@ -6,13 +6,13 @@ import click
 
 from cli.client import Client
 from cli.connect import connected
-from cli.output import show, stamp
+from cli.output import explanation, text_option
 from model.errors import NotFound
 
 
 @click.command("explain", help="Why a service, replica or node is as it is.")
 @click.argument("name")
-@click.option("-o", "--output", type=click.Choice(["text", "json", "yaml"]), default="text")
+@text_option
 def explain_command(name: str, output: str) -> None:
     with connected() as client:
         try:
@@ -22,14 +22,7 @@ def explain_command(name: str, output: str) -> None:
                 found = client.get(f"/v1/nodes/{name}/explain")
             except NotFound:
                 raise NotFound(unknown(client, name)) from None
-    if output != "text":
-        show(found, output)
-        return
-    click.echo(found["sentence"])
-    for line in found.get("lines", ()):
-        click.echo(f"  {line}")
-    for event in found.get("events", ()):
-        click.echo(f"  {stamp(event['at_ms'])}  {event['sentence']}")
+    explanation(found, output)
 
 
 def unknown(client: Client, name: str) -> str:

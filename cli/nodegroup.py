@@ -9,7 +9,7 @@ import click
 
 from cli.compose_files import DiskFiles
 from cli.connect import connected
-from cli.output import field, human_bytes, listing, output_option, show, stamp
+from cli.output import explanation, field, human_bytes, listing, output_option, show, text_option
 from cli.wait import LiveLine
 from model.errors import BadInput
 
@@ -75,18 +75,11 @@ def inspect_group(group: tuple[str, ...], output: str) -> None:
 
 @nodegroup_command.command("explain", help="Why a group has these machines: who waits, who is idle, who stays and why.")
 @click.argument("group")
-@click.option("-o", "--output", type=click.Choice(["text", "json", "yaml"]), default="text")
+@text_option
 def explain_group(group: str, output: str) -> None:
     with connected() as client:
         found = client.get(f"/v1/nodegroups/{group}/explain")
-    if output != "text":
-        show(found, output)
-        return
-    click.echo(found["sentence"])
-    for line in found["lines"]:
-        click.echo(f"  {line}")
-    for event in found["events"]:
-        click.echo(f"  {stamp(event['at_ms'])}  {event['sentence']}")
+    explanation(found, output)
 
 
 @nodegroup_command.command("rm", help="Remove groups: their machines are drained and deleted; returns when they are gone.")

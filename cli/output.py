@@ -26,6 +26,7 @@ _COLOURS: Final = {
 output_option = click.option(
     "-o", "--output", type=click.Choice(["table", "wide", "json", "yaml"]), default="table", help="how to print it"
 )
+text_option = click.option("-o", "--output", type=click.Choice(["text", "json", "yaml"]), default="text")
 
 
 def show(data: Any, output: str) -> None:
@@ -37,6 +38,18 @@ def as_yaml(data: Any) -> str:
     import yaml
 
     return yaml.dump(data, sort_keys=False, allow_unicode=True, default_flow_style=False, width=120).rstrip()
+
+
+def explanation(found: Mapping[str, Any], output: str) -> None:
+    """A sentence, the lines below it and what happened, as an `explain` answers them."""
+    if output != "text":
+        show(found, output)
+        return
+    click.echo(found["sentence"])
+    for line in found.get("lines", ()):
+        click.echo(f"  {line}")
+    for event in found.get("events", ()):
+        click.echo(f"  {stamp(event['at_ms'])}  {event['sentence']}")
 
 
 def listing(rows: Sequence[Row], columns: Sequence[Column], output: str, *, quiet: str = "") -> None:

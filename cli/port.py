@@ -9,7 +9,7 @@ import click
 
 from cli.client import Client
 from cli.connect import connected
-from cli.output import show
+from cli.output import show, text_option
 from cli.ports import port_lines
 from model.errors import NotFound
 
@@ -17,7 +17,7 @@ from model.errors import NotFound
 @click.command("port", help="Published ports of a container or service: all, or where PORT (80 or 53/udp) answers.")
 @click.argument("name", metavar="CONTAINER|SERVICE")
 @click.argument("port", default="", metavar="[PORT]")
-@click.option("-o", "--output", type=click.Choice(["text", "json", "yaml"]), default="text")
+@text_option
 def port_command(name: str, port: str, output: str) -> None:
     with connected() as client:
         rows = published(client, name)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import click
 
 from cli.connect import connected
-from cli.output import show
+from cli.output import show, text_option
 from model.errors import ShoalError
 from model.version import VERSION
 
 
 @click.command("version", help="Versions of this program and of the cluster.")
-@click.option("-o", "--output", type=click.Choice(["text", "json", "yaml"]), default="text")
+@text_option
 def version_command(output: str) -> None:
     found: dict[str, object] = {"client": VERSION}
     try:
