@@ -7,6 +7,7 @@ back as work: a decision has already seen what it wrote (`own`), except deletes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from controller.loops.picture import Change, Snapshot
@@ -49,7 +50,7 @@ def _matters(old: Any, new: Any) -> bool:
     if isinstance(old, NodeHealthDoc) and isinstance(new, NodeHealthDoc):
         return old.state != new.state
     if isinstance(old, NodeDoc) and isinstance(new, NodeDoc):
-        return (old.labels, old.availability, old.role, old.id) != (new.labels, new.availability, new.role, new.id)
+        return replace(old, serial=new.serial) != new
     return True
 
 

@@ -126,6 +126,8 @@ def test_a_nodes_state_marks_everything_but_its_sentence_does_not() -> None:
     assert dirty_services([Change("health", "n1", ready, talk, 9, own=True)], snapshot()) == []
     drained = NodeDoc("n1", "x", availability="drain")
     assert dirty_services([Change("nodes", "n1", NodeDoc("n1", "x"), drained, 9)], snapshot()) == [EVERYTHING]
+    carded = NodeDoc("n1", "x", generic=(("gpu", 1),))
+    assert dirty_services([Change("nodes", "n1", NodeDoc("n1", "x"), carded, 9)], snapshot()) == [EVERYTHING]
     renewed = NodeDoc("n1", "x", serial="2")
     assert dirty_services([Change("nodes", "n1", NodeDoc("n1", "x"), renewed, 9)], snapshot()) == []
     assert dirty_nodes([Change("nodes", "n1", None, renewed, 9)]) == ["n1"]
