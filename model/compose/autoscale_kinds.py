@@ -12,6 +12,7 @@ from model.autoscale import MetricKind
 from model.compose.kinds import COUNT, DURATION, INT, STR, Context, Enum, Field, Kind, ListOf, Num, Obj, Or
 from model.compose.problems import Mark, Report
 from model.compose.scalars import parse_bytes, parse_number
+from model.compose.tree import items_of
 
 SHARE_MAX: Final = 10
 """1000%: whoever writes 60 means 60%."""
@@ -79,6 +80,15 @@ TARGETS: Final[dict[MetricKind, Kind]] = {
         what="a mapping with 'metric' and 'target'",
     ),
 }  # fmt: skip
+_EXAMPLES: Final[dict[str, str]] = {
+    "cpu": "60%",
+    "memory": "80%",
+    "connections": "50/s",
+    "inflight": "10",
+    "bytes": "10M/s",
+    "prometheus": "{query: sum(rate(x[30s])), target: 100}",
+    "scrape": "{metric: jobs_waiting, target: 3}",
+}
 _METRIC: Final = Obj({name: Field(kind) for name, kind in TARGETS.items()}, what="a mapping such as cpu: 60%")
 
 
@@ -86,6 +96,9 @@ def METRIC(cx: Context, value: Any, path: str, mark: Mark) -> Any:
     read = _METRIC(cx, value, path, mark)
     if isinstance(value, dict) and len(value) != 1:
         return cx.bad(path, value, f"one of {', '.join(TARGETS)} in each", mark)
+    for name, target, at in items_of(value) if isinstance(value, dict) else ():
+        if target is None and name in TARGETS:
+            cx.report.problem(f"{path}.{name}", f"has no value, such as {_EXAMPLES[name]}", at)
     return read
 
 

@@ -142,6 +142,9 @@ BAD = [
     ("max: 3, metrics: [cpu: 60%]", ".metrics[0].cpu: is a share of what a replica reserves, and this service reserves "
      "none: say deploy.resources.reservations.cpus"),
     ("max: 3, metrics: [memory: 60%]", ".metrics[0].memory: is a share of what a replica reserves"),
+    ("max: 3, metrics: [cpu: ]", ".metrics[0].cpu: has no value, such as 60%"),
+    ("max: 3, metrics: [connections: ]", ".metrics[0].connections: has no value, such as 50/s"),
+    ("max: 3, metrics: [prometheus: ]", ".metrics[0].prometheus: has no value, such as {query: "),
     ("max: 3, metrics: [cpu: 60]", ".metrics[0].cpu: found the number 60, expected a share of at most 1000%"),
     ("max: 3, metrics: [cpu: much]", ".metrics[0].cpu: found 'much', expected a share such as 60%"),
     ("max: 3, metrics: [connections: 50/h]", ".metrics[0].connections: found '50/h', expected a number per second"),
