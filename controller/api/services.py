@@ -138,9 +138,10 @@ async def scale(api: Api, call: Call) -> dict[str, Any]:
 
     known = service_of(api, name)
     change(known)
+    first, _ = await api.read("services", name)  # a floor moves the autoscaler at once: it may be quicker than the edit
     floor = await set_floor(api, known, body.replicas, body.floor_s)
-    old, new, revision = await api.edit("services", name, change)
-    return {"name": name, "before": old.scale, "replicas": new.scale, "index": revision, **floor}
+    _, new, revision = await api.edit("services", name, change)
+    return {"name": name, "before": _there(first, name).scale, "replicas": new.scale, "index": revision, **floor}
 
 
 async def stop(api: Api, call: Call) -> dict[str, Any]:

@@ -102,6 +102,24 @@ async def test_a_manual_scale_sets_a_floor_for_a_while(api: Api) -> None:
     assert order(api) is None
 
 
+async def test_a_manual_scale_tells_the_count_there_was_also_when_the_autoscaler_is_quicker(api: Api) -> None:
+    class Quick:
+        """The API of a controller whose autoscaler acts on an order before the order's edit has come back."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(api, name)
+
+        async def edit(self, kind: str, name: str, change: Any) -> Any:
+            done = await api.edit(kind, name, change)
+            if kind == "scaleorders":
+                await api.edit("services", name, lambda old: replace(old, scale=7))
+            return done
+
+    quick: Any = Quick()
+    told = await services.scale(quick, call(ScaleBody(replicas=7), name="web"))
+    assert (told["before"], told["replicas"]) == (2, 7)
+
+
 async def test_a_manual_scale_keeps_to_what_the_policy_may_ever_allow(api: Api) -> None:
     for replicas, said in ((21, "its policy keeps at most 20 replicas: change max"), (1, "at least 2 replicas: change min")):
         with pytest.raises(BadInput, match=said):
