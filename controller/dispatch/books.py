@@ -76,8 +76,8 @@ class Books:
             elif change.kind == "services":
                 if change.new is not None:
                     self._specs.add(change.new)
-                if change.old is not None:
-                    self._ways.forget(change.old.id)
+                if change.old is not None and (change.new is None or change.new.id != change.old.id):
+                    self._ways.removed(change.old)
             elif change.kind == "netplans":
                 dirty.update(dict.fromkeys(self._netplan(change.name, change.old, change.new)))
                 if change.new is None:

@@ -20,6 +20,7 @@ from model.spec import Attachment, ServiceSpec
 from protos import node_pb2 as pb
 
 SPECS_MAX: Final = 20_000
+REMOVED_MAX: Final = 1_000
 SpecKey = tuple[str, int]
 PeerRow = tuple[str, str, str, tuple[str, ...]]
 """node, underlay address, slice, fixed addresses outside the slice"""
@@ -136,22 +137,26 @@ _PLAIN: Final = Way()
 
 
 class WayBook:
-    """Each service's way, the same object for as long as its document is the same."""
+    """Each service's way, the same object for as long as its document is the same. A removed service keeps its last one while
+    there is room: nodes still have its replicas for a moment, and what is stopped must not start in it."""
 
     def __init__(self) -> None:
         self._rows: dict[str, tuple[ServiceDoc, Way]] = {}
+        self._removed: dict[str, Way] = {}
         self._last: tuple[Way, ...] = ()
 
     def of(self, entry: AssignedService, document: ServiceDoc | None) -> Way:
         if document is None or document.id != entry.service_id:
-            return _PLAIN
+            return self._last_of(entry.service_id)
         row = self._rows.get(entry.service_id)
         if row is None or row[0] is not document:
-            mounts = document.spec.container.mounts
-            volumes = {mount.source for mount in mounts if mount.type == "volume" and mount.source}
-            row = (document, Way(document.stopped, tuple(sorted(volumes)), document.networks, *_scraped(document.spec)))
-            self._rows[entry.service_id] = row
+            row = self._rows[entry.service_id] = (document, _way(document))
         return row[1]
+
+    def _last_of(self, service_id: str) -> Way:
+        """Of a service without a document; the picture may know that it is removed before `removed` says so."""
+        row = self._rows.get(service_id)
+        return row[1] if row is not None else self._removed.get(service_id, _PLAIN)
 
     def same(self, ways: tuple[Way, ...]) -> tuple[Way, ...]:
         """An equal object: that of the last node when it has the same."""
@@ -159,9 +164,17 @@ class WayBook:
             self._last = ways
         return self._last
 
-    def forget(self, service_id: str) -> None:
-        """It is gone."""
-        self._rows.pop(service_id, None)
+    def removed(self, document: ServiceDoc) -> None:
+        """`document` was the service's last one."""
+        self._rows.pop(document.id, None)
+        self._removed[document.id] = _way(document)
+        while len(self._removed) > REMOVED_MAX:
+            del self._removed[next(iter(self._removed))]
+
+
+def _way(document: ServiceDoc) -> Way:
+    volumes = {mount.source for mount in document.spec.container.mounts if mount.type == "volume" and mount.source}
+    return Way(document.stopped, tuple(sorted(volumes)), document.networks, *_scraped(document.spec))
 
 
 def _scraped(spec: ServiceSpec) -> tuple[tuple[str, ...], MetricsPort | None]:

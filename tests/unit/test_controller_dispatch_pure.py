@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from controller.dispatch.desired import Composer, PeerBook, SpecBook, Wanted, wanted
+from controller.dispatch.books import Books
+from controller.dispatch.desired import REMOVED_MAX, Composer, PeerBook, SpecBook, Wanted, WayBook, wanted
+from controller.dispatch.session import NodeSession
 from controller.dispatch.status import REPLICAS_MAX, NodeStatus
-from controller.loops.picture import KINDS, Snapshot
+from controller.loops.picture import KINDS, Change, Picture, Snapshot
+from model import codec
 from model.documents import (
     Assigned,
     AssignedService,
@@ -18,8 +23,10 @@ from model.documents import (
     ServiceDoc,
     StatusDoc,
     VolumeDoc,
+    key,
 )
 from model.spec import Attachment, ContainerSpec, Mount, NetworkSpec, ServiceSpec, VolumeSpec
+from model.store_port import Entry
 from protos import node_pb2 as pb
 
 WEB = ServiceDoc("id1", ServiceSpec("web", ContainerSpec("busybox", mounts=(Mount("volume", "/data", "data"),))), 2, version=3)
@@ -89,8 +96,6 @@ def test_peers_are_everybody_else_whose_address_is_known() -> None:
 
 
 def test_a_stop_reaches_the_node_without_a_new_generation() -> None:
-    from dataclasses import replace
-
     wire = Wire()
     wire.say(facts())
     message = wire.say(facts(service=replace(WEB, stopped=True)))
@@ -99,8 +104,6 @@ def test_a_stop_reaches_the_node_without_a_new_generation() -> None:
 
 
 def test_live_connections_reach_the_node_without_a_new_generation() -> None:
-    from dataclasses import replace
-
     wire = Wire()
     first = wire.say(facts())
     assert first is not None
@@ -118,8 +121,6 @@ def test_live_connections_reach_the_node_without_a_new_generation() -> None:
 
 
 def test_fixed_addresses_and_the_ipv6_prefix_travel_with_the_network() -> None:
-    from dataclasses import replace
-
     wire = Wire()
     wire.peers.set_underlay("n2", "192.0.2.2")
     snapshot = facts()
@@ -157,17 +158,54 @@ def test_a_slot_whose_old_spec_only_the_node_has_is_never_left_out() -> None:
 
 
 def test_a_service_of_the_same_name_with_another_id_is_not_mixed_up() -> None:
-    from dataclasses import replace
-
     wire = Wire()
     message = wire.say(facts(service=replace(WEB, id="other", stopped=True)))
     assert message is not None
     assert not message.services[0].stopped
 
 
-def test_the_book_of_specs_is_bounded() -> None:
-    from dataclasses import replace
+def told(books: Books, session: NodeSession) -> pb.Desired | None:
+    data = books.desired(session)
+    return None if data is None else pb.ToNode.FromString(data).desired
 
+
+def test_a_stopped_service_that_is_removed_does_not_start_while_nodes_still_have_its_replicas() -> None:
+    """Found by the simulation: without its document it was not stopped any more, and what had ended ran once more."""
+    changes: list[Callable[[], None]] = []
+    picture = Picture(changes.append)
+    books, service = Books(picture), replace(WEB, stopped=True)
+
+    def hear(rows: list[Change]) -> None:
+        books.take(rows)
+
+    picture.subscribe(hear)
+    assigned = AssignmentDoc("n1", 1, (AssignedService.of("id1", "web", (Assigned(1, 3, 7),)),))
+    picture.from_mirror(key("services", "web"), Entry(key("services", "web"), codec.encode(service), 1, 1))
+    picture.from_mirror(key("assignments", "n1"), Entry(key("assignments", "n1"), codec.encode(assigned), 2, 2))
+    changes.pop()()
+    known, later = (NodeSession("n1", "", NodeStatus(StatusDoc("n1")), frozenset(), 0.0) for _ in range(2))
+    first = told(books, known)
+    assert first is not None
+    assert first.services[0].stopped
+    picture.from_mirror(key("services", "web"), None)
+    assert told(books, known) is None, "the change is not told yet"
+    changes.pop()()
+    assert told(books, known) is None
+    whole = told(books, later)
+    assert whole is not None
+    assert whole.services[0].stopped, "a session that begins now"
+
+
+def test_how_a_removed_service_ran_stays_while_there_is_room() -> None:
+    book, row = WayBook(), AssignedService.of("id1", "web", (Assigned(1, 3, 7),))
+    book.removed(replace(WEB, stopped=True))
+    assert book.of(row, None).stopped
+    for number in range(REMOVED_MAX):
+        book.removed(replace(WEB, id=f"other{number}"))
+    assert not book.of(row, None).stopped
+
+
+def test_the_book_of_specs_is_bounded() -> None:
     book = SpecBook(rows_max=2)
     for version in (1, 2, 3):
         book.add(replace(WEB, version=version))
