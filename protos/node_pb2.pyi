@@ -166,6 +166,7 @@ class ReplicaSample(_message.Message):
     READ_BYTES_PER_S_FIELD_NUMBER: _builtins.int
     WRITE_BYTES_PER_S_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
+    METRICS_PROBLEM_FIELD_NUMBER: _builtins.int
     cpu_cores: _builtins.float
     throttled: _builtins.float
     """share of the periods in which it was held back"""
@@ -176,6 +177,8 @@ class ReplicaSample(_message.Message):
     tx_bytes_per_s: _builtins.float
     read_bytes_per_s: _builtins.float
     write_bytes_per_s: _builtins.float
+    metrics_problem: _builtins.str
+    """why some of them are missing, with the replica's name; empty: none is"""
     @_builtins.property
     def key(self) -> Global___ReplicaKey: ...
     @_builtins.property
@@ -195,10 +198,11 @@ class ReplicaSample(_message.Message):
         read_bytes_per_s: _builtins.float = ...,
         write_bytes_per_s: _builtins.float = ...,
         metrics: _abc.Iterable[Global___MetricSample] | None = ...,
+        metrics_problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_cores", b"cpu_cores", "key", b"key", "memory_bytes", b"memory_bytes", "metrics", b"metrics", "pids", b"pids", "read_bytes_per_s", b"read_bytes_per_s", "rx_bytes_per_s", b"rx_bytes_per_s", "throttled", b"throttled", "tx_bytes_per_s", b"tx_bytes_per_s", "write_bytes_per_s", b"write_bytes_per_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_cores", b"cpu_cores", "key", b"key", "memory_bytes", b"memory_bytes", "metrics", b"metrics", "metrics_problem", b"metrics_problem", "pids", b"pids", "read_bytes_per_s", b"read_bytes_per_s", "rx_bytes_per_s", b"rx_bytes_per_s", "throttled", b"throttled", "tx_bytes_per_s", b"tx_bytes_per_s", "write_bytes_per_s", b"write_bytes_per_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

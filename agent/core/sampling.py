@@ -144,6 +144,7 @@ class Sampler:
         if self._scraper.asks:
             for name, value in self._scraper.values(life.id).items():
                 row.metrics.add(name=name, value=value)
+            row.metrics_problem = self._scraper.problem(life.id)
 
 
 @lru_cache(maxsize=4096)

@@ -7,7 +7,6 @@ a counter its rate per second counts, of anything else the value; several series
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from math import isfinite
 from typing import Final, NamedTuple
@@ -18,11 +17,12 @@ from model.autoscale import MetricsPort
 from model.errors import Unavailable
 from model.ports import Clock
 
-log = logging.getLogger(__name__)
 EVERY_S: Final = 5.0
 LIMITS: Final = Limits(timeout_s=1.0, size_bytes=1 << 20)
 AT_ONCE: Final = 8
 STALE_S: Final = 3 * EVERY_S
+PROBLEM_MAX: Final = 200
+"""Characters of a problem: it is sent with every sample while it lasts."""
 
 Read = Callable[[Life, MetricsPort, Limits], Awaitable[Page]]
 """What a replica answers. Raises Unavailable."""
@@ -34,29 +34,34 @@ class Found(NamedTuple):
 
 
 class Scraper:
-    """`look` from time to time; `values` at any time."""
+    """`look` from time to time; `values` and `problem` at any time."""
 
     def __init__(self, clock: Clock, read: Read) -> None:
         self._clock = clock
         self._read = read
         self._before: dict[ReplicaId, tuple[float, dict[str, Found]]] = {}
         self._values: dict[ReplicaId, tuple[float, dict[str, float]]] = {}
+        self._problems: dict[ReplicaId, str] = {}
         self._limit = asyncio.Semaphore(AT_ONCE)
 
     @property
     def asks(self) -> bool:
         """Whether anybody is asked at all."""
-        return bool(self._values)
+        return bool(self._values or self._problems)
 
     def values(self, replica: ReplicaId) -> Mapping[str, float]:
         at, values = self._values.get(replica, (0.0, {}))
         return values if self._clock.monotonic() - at < STALE_S else {}
 
+    def problem(self, replica: ReplicaId) -> str:
+        """Why the last look at it found nothing, or not every metric: `shop_web.1: no metric jobs_waiting`; else empty."""
+        return self._problems.get(replica, "")
+
     async def look(self, lives: Iterable[Life], services: Iterable[WantedService]) -> None:
         """Once at each of those that are asked."""
         wanted = {service.id: service for service in services if service.scraped}
         asked = {life.id: life for life in lives if life.id.service_id in wanted} if wanted else {}
-        for known in (self._before, self._values):
+        for known in (self._before, self._values, self._problems):
             for replica in known.keys() - asked.keys():
                 del known[replica]
         await asyncio.gather(*(self._look(life, wanted[life.id.service_id]) for life in asked.values()))
@@ -68,9 +73,14 @@ class Scraper:
             async with self._limit:
                 page = await self._read(life, metrics, LIMITS)
             found = parsed(page.body.decode(errors="replace"), service.scraped)
-        except (ValueError, Unavailable) as error:
-            log.debug("metrics of %s: %s", life.name, error)
+        except (ValueError, Unavailable) as error:  # a parser's words may hold what the replica wrote
+            why = error if isinstance(error, Unavailable) else f"port {metrics.port}: what it answers is no metrics"
+            self._problems[life.id] = f"{life.name}: {why}"[:PROBLEM_MAX]
             return
+        if missing := [name for name in service.scraped if name not in found]:
+            self._problems[life.id] = f"{life.name}: no metric {', '.join(missing)}"[:PROBLEM_MAX]
+        else:
+            self._problems.pop(life.id, None)
         now = self._clock.monotonic()
         before_at, before = self._before.get(life.id, (0.0, {}))
         self._before[life.id] = now, found

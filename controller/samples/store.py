@@ -8,6 +8,7 @@ the shorter it is kept. A sample costs a few microseconds for each of its rows; 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import isfinite
 from typing import Final
 
@@ -30,6 +31,7 @@ LEAST_S: Final = 120
 """So much is kept of everything, however much there is."""
 REPLICA_ROWS_MAX: Final = 2_000_000
 SERVICE_ROWS_MAX: Final = 1_500_000
+PROBLEM_MAX: Final = 200
 _LOOK_EVERY_S: Final = 60.0
 _TRAFFIC: Final = SERVICE_FIELDS.index("connections_per_s")
 _THROTTLED: Final = SERVICE_FIELDS.index("throttled")
@@ -58,6 +60,8 @@ class MemorySamples:
         self._services: Table[str] = Table(len(SERVICE_FIELDS), SERVICE_ROWS_MAX, KEPT_S)
         self._replicas: Table[tuple[str, str]] = Table(len(SERVICE_FIELDS), REPLICA_ROWS_MAX, KEPT_S, "f")
         self._scraped: Table[tuple[str, str]] = Table(2, SERVICE_ROWS_MAX, KEPT_S)
+        self._problems: dict[str, tuple[int, str]] = {}
+        """Service id -> the newest of its replicas' problems with their metrics: Unix ms, text. Old ones are dropped."""
         self._nodes: Table[str] = Table(len(NODE_FIELDS) + 1, SERVICE_ROWS_MAX, KEPT_S)
         self._heard: dict[str, int] = {}
         self._waiting: dict[str, dict[str, int]] = {}
@@ -93,6 +97,9 @@ class MemorySamples:
         if samples.HasField("node"):
             self._nodes.add(node, 0, (1, *_node_numbers(samples.node)), steps)
         for row in samples.replicas:
+            if row.metrics_problem:
+                told = f"{node}: {row.metrics_problem[:PROBLEM_MAX]}"
+                self._problems[row.key.service_id] = samples.at_ms, told
             usage = _usage_numbers(row)
             if usage is not None:
                 service_id, slot = row.key.service_id, row.key.slot
@@ -145,6 +152,7 @@ class MemorySamples:
         self._looked_s = self._clock.monotonic()
         before_s, self._step_s = self._step_s, sample_s(len(self._heard))
         kept = KEPT_S // self._step_s
+        self._problems = {key: row for key, row in self._problems.items() if self._now_ms() - row[0] < SERIES_S * 1000}
         oldest = self._now_ms() // self.step_ms() - kept
         for table in (self._spoke, self._services, self._replicas, self._scraped, self._nodes):
             if self._step_s != before_s:
@@ -214,7 +222,10 @@ class MemorySamples:
     def series(self, service_id: str, kind: str, reservation: float, query: str = "") -> Series:
         steps = self._steps(self._now_ms() - 1000 * max(SERIES_S, 3 * self._step_s))
         if kind == "scrape":
-            return self._told(kind, steps, self._scraped.get((service_id, query)), (0,), 1, 1.0)
+            told = self._told(kind, steps, self._scraped.get((service_id, query)), (0,), 1, 1.0)
+            at_ms, why = self._problems.get(service_id, (0, ""))
+            fresh = self._now_ms() - at_ms <= max(SILENT_MS, 3 * self.step_ms())
+            return replace(told, problem=why) if told.problem and fresh else told
         columns = tuple(SERVICE_FIELDS.index(name) for name in COLUMNS.get(kind, ()))
         if not columns:
             return Series(problem=f"{kind} is not measured by nodes")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.core.metrics_replica import Limits, Page
-from agent.core.scraping import LIMITS, STALE_S, Scraper, parsed, rates
+from agent.core.scraping import LIMITS, PROBLEM_MAX, STALE_S, Scraper, parsed, rates
 from agent.plan.records import Life, ReplicaId, WantedService
 from model.autoscale import MetricsPort
 from model.errors import Unavailable
@@ -109,3 +109,24 @@ async def test_one_that_fails_does_not_keep_the_others_from_speaking() -> None:
     rows = [life(1), life(2), life(3)]
     await scraper.look(rows, asked("jobs_waiting"))
     assert [dict(scraper.values(row.id)) for row in rows] == [{}, {"jobs_waiting": 7.0}, {}]
+    assert [scraper.problem(row.id) for row in rows] == [
+        "shop_web.1: port 9100: Connection refused",
+        "",
+        "shop_web.3: port 9100: what it answers is no metrics",
+    ]
+
+
+async def test_a_metric_that_is_not_on_the_page_is_named_until_it_is() -> None:
+    answers = iter(["other 3\n", TEXT])
+
+    async def read(life: Life, where: MetricsPort, limits: Limits) -> Page:
+        return page(next(answers))
+
+    scraper, one, long = Scraper(Hand(), read), life(), "x" * (2 * PROBLEM_MAX)
+    await scraper.look([one], asked("jobs_waiting", "other", long))
+    assert scraper.problem(one.id).startswith("shop_web.1: no metric jobs_waiting, xxx")
+    assert len(scraper.problem(one.id)) == PROBLEM_MAX
+    await scraper.look([one], asked("jobs_waiting"))
+    assert scraper.problem(one.id) == ""
+    await scraper.look([], asked("jobs_waiting"))
+    assert not scraper.asks

@@ -8,7 +8,7 @@ import pytest
 
 from controller.samples.pace import sample_s
 from controller.samples.ring import Ring, Table
-from controller.samples.store import MemorySamples
+from controller.samples.store import PROBLEM_MAX, MemorySamples
 from protos import node_pb2 as pb
 
 T0 = 1_700_000_000_000
@@ -185,6 +185,21 @@ def test_scraped_metrics_are_summed_with_their_count() -> None:
     cluster.say("n1", T0 + 1000, *rows)
     assert cluster.samples.series("s1", "scrape", 0, "jobs_waiting").rows == ((T0 + 1000, 7.0, 2),)
     assert cluster.samples.series("s1", "scrape", 0, "broken").problem == "no replica has told its scrape yet"
+
+
+def test_why_a_replica_tells_no_metric_is_said_while_it_is_so() -> None:
+    cluster = Cluster()
+    row = replica(1)
+    row.metrics_problem = "shop_web.1: port 9000: Connection refused" + "!" * 300
+    cluster.say("n2", T0 + 1000, row)
+    problem = cluster.samples.series("s1", "scrape", 0, "jobs_waiting").problem
+    assert problem.startswith("n2: shop_web.1: port 9000: Connection refused!")
+    assert len(problem) == len("n2: ") + PROBLEM_MAX
+    cluster.say("n2", T0 + 60_000, replica(1))
+    assert cluster.samples.series("s1", "scrape", 0, "jobs_waiting").problem == "no replica has told its scrape yet"
+    row.metrics.add(name="jobs_waiting", value=3.0)
+    cluster.say("n2", T0 + 61_000, row)
+    assert cluster.samples.series("s1", "scrape", 0, "jobs_waiting").problem == "", "another metric is what is missing"
 
 
 def test_replicas_without_a_slot_go_by_their_node() -> None:
