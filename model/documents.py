@@ -381,13 +381,15 @@ class ScaleDoc:
 
 @dataclass(frozen=True, slots=True)
 class NodeGroupDoc:
-    """`nodegroups/NAME` [writer: api]. `removing`: its machines go, then it."""
+    """`nodegroups/NAME` [writer: api]. `removing`: its machines go, then it; `forget`: it goes at once, and nobody
+    looks after them."""
 
     id: str
     spec: NodeGroupSpec
     removing: bool = False
     created_ms: int = 0
     updated_ms: int = 0
+    forget: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,6 +405,8 @@ class Machine:
     id: str = ""
     idle_since_ms: int = 0
     message: str = ""
+    made: bool = False
+    """Its provider has said that it is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -422,6 +426,8 @@ class MachinesDoc:
     history: tuple[Event, ...] = ()
     seen: tuple[float, float] = (1.0, 1.0)
     """The shares of the template's cpus and memory that the newest machine to join really had."""
+    problems: tuple[str, ...] = ()
+    """What is wrong with the provider itself: its list, its programs."""
 
 
 @dataclass(frozen=True, slots=True)
