@@ -84,12 +84,15 @@ def explain_group(group: str, output: str) -> None:
 
 @nodegroup_command.command("rm", help="Remove groups: their machines are drained and deleted; returns when they are gone.")
 @click.argument("group", nargs=-1, required=True)
+@click.option("--force", is_flag=True, help="at once: the machines are forgotten, not deleted; says which may still be there")
 @click.option("--no-wait", is_flag=True)
 @click.option("--timeout", default=900.0, show_default=True, help="seconds to wait")
-def remove(group: tuple[str, ...], no_wait: bool, timeout: float) -> None:
+def remove(group: tuple[str, ...], force: bool, no_wait: bool, timeout: float) -> None:
     with connected() as client:
         for name in group:
-            client.delete(f"/v1/nodegroups/{name}")
+            done = client.delete(f"/v1/nodegroups/{name}", **({"force": True} if force else {}))
+            if left := done["forgotten"]:
+                click.echo(f"{name}: may still exist, look after them by hand: {', '.join(left)}", err=True)
         for name in group:
             if not no_wait:
                 _until_gone(client, name, timeout)
@@ -101,6 +104,7 @@ def _until_gone(client: Any, name: str, timeout_s: float) -> None:
     while row := next((row for row in client.get("/v1/nodegroups") if row["name"] == name), None):
         line.show(f"{name}: {row['machines']} machine{'' if row['machines'] == 1 else 's'} still there")
         if time.monotonic() > end:
-            raise BadInput(f"{name} still has {row['machines']} machines: see `shoal nodegroup explain {name}`")
+            hint = f"see `shoal nodegroup explain {name}`; `rm --force` forgets them"
+            raise BadInput(f"{name} still has {row['machines']} machines: {hint}")
         time.sleep(0.2)
     line.done()

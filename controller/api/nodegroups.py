@@ -96,15 +96,19 @@ async def put_group(api: Api, call: Call) -> dict[str, Any]:
 
 
 async def remove_group(api: Api, call: Call) -> dict[str, Any]:
-    """Its machines are drained and deleted by the leader, one after the other; the group goes with the last one."""
-    name = call.path["name"]
-    group_of(api.view(), name)
+    """Its machines are drained and deleted by the leader, one after the other; the group goes with the last one. By force it
+    goes at once: `forgotten` names the machines that may still be there."""
+    name, force = call.path["name"], bool(call.query["force"])
+    _, document = group_of(api.view(), name)
 
     def change(old: NodeGroupDoc | None) -> NodeGroupDoc | None:
-        return old if old is None or old.removing else replace(old, removing=True, updated_ms=api.now_ms())
+        if old is None or (old.removing and old.forget >= force):
+            return old
+        return replace(old, removing=True, forget=old.forget or force, updated_ms=api.now_ms())
 
     _, _, revision = await api.edit("nodegroups", name, change)
-    return {"name": name, "index": revision}
+    left = [f"{row.node} ({row.id})" if row.id else row.node for row in document.machines] if force else []
+    return {"name": name, "index": revision, "forgotten": left}
 
 
 async def explain(api: Api, call: Call) -> Row:

@@ -106,7 +106,10 @@ NODE_GROUPS: Final = (
         reads=("nodegroups", "machines"),
     ),
     Route("PUT", "/v1/nodegroups/{name}", nodegroups.put_group, "Makes a node group what the body says", NodeGroupSpec, Object),
-    Route("DELETE", "/v1/nodegroups/{name}", nodegroups.remove_group, "Gives its machines back, then it goes", answer=Object),
+    Route(
+        "DELETE", "/v1/nodegroups/{name}", nodegroups.remove_group, "Gives its machines back, then it goes", answer=Object,
+        query=(Query("force", bool, "at once: its machines are forgotten", False),),
+    ),
     Route("GET", "/v1/nodegroups/{name}/explain", nodegroups.explain, "Why it has these machines", answer=Object),
 )  # fmt: skip
 

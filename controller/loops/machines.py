@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
@@ -171,9 +171,9 @@ class MachineKeeper:
                 machine_id = await doing()
             group.outcomes[asked] = Outcome(self._now_ms(), True, machine_id, "", tries)
         except ProviderError as error:
-            group.outcomes[asked] = Outcome(self._now_ms(), False, "", str(error), tries)
+            group.outcomes[asked] = Outcome(self._now_ms(), False, "", str(error), tries, error.begun)
         except TimeoutError:
-            said = f"no answer within {group.spec.provider.timeout_s:g} s"
+            said = f"{asked[0]} {asked[1]}: no answer within {group.spec.provider.timeout_s:g} s"
             group.outcomes[asked] = Outcome(self._now_ms(), False, "", said, tries)
         except ShoalError as error:  # the store's, when the token was written: not the provider's fault
             log.info("machines: %s %s: %s", *asked, error)
@@ -199,19 +199,21 @@ class MachineKeeper:
         return order.id
 
     async def _list(self, group: _Group, cluster: str) -> None:
-        asked_ms = self._now_ms()
+        asked_ms, before, within_s = self._now_ms(), group.report, min(LIST_S_MAX, group.spec.provider.timeout_s)
+        failed = replace(before, tried_ms=asked_ms, missing=group.provider.missing())
         try:
-            async with asyncio.timeout(min(LIST_S_MAX, group.spec.provider.timeout_s)):
+            async with asyncio.timeout(within_s):
                 found = await group.provider.list(cluster, group.spec.name)
-            group.report = Report(asked_ms, found, "", asked_ms)
-        except (ProviderError, TimeoutError) as error:
-            said = str(error) or "no answer in time"
-            group.report = Report(group.report.at_ms, group.report.machines, said, asked_ms)
+            group.report = replace(failed, at_ms=asked_ms, machines=found, problem="")
+        except ProviderError as error:
+            group.report = replace(failed, problem=str(error))
+        except TimeoutError:
+            group.report = replace(failed, problem=f"list: no answer within {within_s:g} s")
         except Exception as error:
             log.exception("machines: the list of %s failed", group.spec.name)
-            said = f"fault of shoal itself: {type(error).__name__}: {error}"
-            group.report = Report(group.report.at_ms, group.report.machines, said, asked_ms)
+            group.report = replace(failed, problem=f"fault of shoal itself: {type(error).__name__}: {error}")
         finally:
+            _tell(group.spec.name, before, group.report)
             group.listing = False
             self._changed.set()
             self._decide()
@@ -246,6 +248,12 @@ def _forget(group: _Group, document: MachinesDoc) -> None:
     names = {machine.node for machine in document.machines}
     for asked in [asked for asked in group.outcomes if asked[1] not in names]:
         del group.outcomes[asked]
+
+
+def _tell(name: str, before: Report, now: Report) -> None:
+    """Into the log, once, what has begun to go wrong."""
+    for said in {now.problem, *now.missing} - {"", before.problem, *before.missing}:
+        log.warning("node group %s: %s", name, said)
 
 
 def _end(group: _Group) -> None:

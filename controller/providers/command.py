@@ -32,7 +32,7 @@ async def run(who: str, words: Sequence[str], given: bytes, environment: Mapping
         )  # fmt: skip
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ProviderError(f"{who}: {words[0]} cannot be run: {reason}") from None
+        raise ProviderError(f"{who}: {words[0]} cannot be run: {reason}", begun=False) from None
     talking = asyncio.create_task(_talk(process, given))
     try:
         await _ended(process.pid)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from controller.decide.machines.types import Listed
 from controller.providers import wire
 from controller.providers.command import run
@@ -15,6 +17,10 @@ class CommandProvider:
     def __init__(self, spec: ProviderSpec) -> None:
         self._spec = spec
 
+    def missing(self) -> tuple[str, ...]:
+        programs = dict.fromkeys((self._spec.create[0], self._spec.delete[0], self._spec.list[0]))
+        return tuple(f"{path} is no program on the controller's machine" for path in programs if not _is_program(path))
+
     async def create(self, order: Order, join: Join) -> str:
         who = f"create {order.node}"
         return wire.made(who, await run(who, self._spec.create, wire.told("create", order, join)))
@@ -24,3 +30,7 @@ class CommandProvider:
 
     async def list(self, cluster: str, group: str) -> tuple[Listed, ...]:
         return wire.listed("list", await run("list", self._spec.list, wire.told_list(cluster, group)))
+
+
+def _is_program(path: str) -> bool:
+    return os.path.isfile(path) and os.access(path, os.X_OK)

@@ -16,6 +16,7 @@ from controller.providers import wire
 from controller.providers.port import Join, Order, ProviderError
 
 LINE_MAX: Final = 1 << 20
+NO_LAB: Final = "provider lab: this controller is in no lab: use exec or ssh"
 
 
 class LabProvider:
@@ -23,6 +24,9 @@ class LabProvider:
 
     def __init__(self, socket: str) -> None:
         self._socket = socket
+
+    def missing(self) -> tuple[str, ...]:
+        return () if self._socket else (NO_LAB,)
 
     async def create(self, order: Order, join: Join) -> str:
         return wire.made("lab", await self._ask(wire.told("create", order, join)))
@@ -35,7 +39,7 @@ class LabProvider:
 
     async def _ask(self, line: bytes) -> bytes:
         if not self._socket:
-            raise ProviderError("provider lab: this controller is in no lab: use exec or ssh")
+            raise ProviderError(NO_LAB, begun=False)
         try:
             reader, writer = await asyncio.open_unix_connection(self._socket, limit=LINE_MAX)
         except OSError as error:

@@ -22,6 +22,9 @@ class MemoryProvider:
         self.calls: list[tuple[str, str]] = []
         self._made = made
 
+    def missing(self) -> tuple[str, ...]:
+        return ()
+
     async def create(self, order: Order, join: Join) -> str:
         if await self._honest("create", order.node) and order.node not in self.there:
             self.there[order.node] = order

@@ -20,6 +20,11 @@ class ProviderError(ShoalError):
 
     code = "provider"
 
+    def __init__(self, message: str, *, begun: bool = True) -> None:
+        """`begun` is False when nothing can have been done."""
+        super().__init__(message)
+        self.begun = begun
+
 
 @dataclass(frozen=True, slots=True)
 class Join:
@@ -44,6 +49,10 @@ class Order:
 
 class Provider(Protocol):
     """Raises ProviderError."""
+
+    def missing(self) -> tuple[str, ...]:
+        """What it needs on this machine and does not find: a sentence each."""
+        ...
 
     async def create(self, order: Order, join: Join) -> str:
         """The machine is being made, or is there; the provider's id for it."""

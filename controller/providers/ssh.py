@@ -8,6 +8,7 @@ from the controller's own installation when the machine has none.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,14 @@ class SshProvider:
         self._spec = spec.provider
         self._known_hosts = self._spec.known_hosts or str(data_dir / "known_hosts")
         self._installation = Path(sys.prefix) if installation is None else installation
+
+    def missing(self) -> tuple[str, ...]:
+        files = [("key", self._spec.key_file), ("known_hosts", self._spec.known_hosts)]
+        return tuple(
+            f"{name} {path} cannot be read on the controller's machine"
+            for name, path in files
+            if path and not os.access(path, os.R_OK)
+        )
 
     async def create(self, order: Order, join: Join) -> str:
         host = self._host(order)

@@ -118,7 +118,7 @@ async def test_what_is_stored_is_asked_for_once_with_a_token_of_its_own() -> Non
     assert stored.expires_ms <= RealClock().now() * 1000 + SPEC.provision_s * 1000
 
 
-async def test_failures_and_silence_are_facts() -> None:
+async def test_failures_and_silence_are_facts(caplog: pytest.LogCaptureFixture) -> None:
     store, provider = await a_store(), MemoryProvider()
     provider.faults.update({"create": "fail", "delete": "hang", "list": "fail"})
     async with leading(store, provider) as leader:
@@ -126,9 +126,10 @@ async def test_failures_and_silence_are_facts() -> None:
         await leader.until(lambda: len(leader.memory().outcomes) == 2)
         memory = leader.memory()
     assert memory.outcomes["create", "burst-1"].message == "create: out of machines"
-    assert memory.outcomes["delete", "burst-2"].message == "no answer within 0.2 s"
+    assert memory.outcomes["delete", "burst-2"].message == "delete burst-2: no answer within 0.2 s"
     assert memory.report.problem == "list: out of machines"
     assert memory.report.at_ms == 0
+    assert "node group burst: list: out of machines" in caplog.messages
 
 
 async def test_a_new_leader_asks_the_list_before_it_asks_again() -> None:

@@ -22,7 +22,8 @@ from controller.providers.commands import CommandProvider
 from controller.providers.lab import LabProvider
 from controller.providers.memory import MemoryProvider
 from controller.providers.port import Join, Order, Provider, ProviderError
-from model.autoscale import MachineTemplate, ProviderSpec
+from controller.providers.ssh import SshProvider
+from model.autoscale import MachineTemplate, NodeGroupSpec, ProviderSpec
 from tests.contract.controller_harness import eventually
 
 pytestmark = [pytest.mark.contract, pytest.mark.timeout(60)]
@@ -240,3 +241,19 @@ async def test_the_twin_fails_hangs_and_lies_when_told_to() -> None:
             await twin.list("c1", "burst")
 
 
+
+
+def test_what_a_provider_needs_on_this_machine_and_does_not_find_is_named(tmp_path: Path) -> None:
+    program = ProviderSpec("exec", ("/nope/prov.sh", "create"), ("/nope/prov.sh", "delete"), ("/bin/sh",))
+    assert CommandProvider(program).missing() == ("/nope/prov.sh is no program on the controller's machine",)
+    keyed = ProviderSpec("ssh", hosts=("10.0.0.1",), key_file="/nope/key")
+    ssh = SshProvider(NodeGroupSpec("burst", keyed), tmp_path)
+    assert ssh.missing() == ("key /nope/key cannot be read on the controller's machine",)
+    assert LabProvider("").missing() == ("provider lab: this controller is in no lab: use exec or ssh",)
+
+
+async def test_a_command_that_cannot_be_started_has_begun_nothing() -> None:
+    for words, begun in ((("/nope/prov.sh",), False), (("/bin/false",), True)):
+        with pytest.raises(ProviderError) as caught:
+            await run("create x-1", words, b"")
+        assert caught.value.begun is begun

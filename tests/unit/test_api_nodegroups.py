@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from controller.api import nodegroups
-from controller.api.context import Api
+from controller.api.context import Api, Call
 from model import codec
 from model.autoscale import MachineTemplate, NodeGroupSpec, ProviderSpec
 from model.documents import Event, Machine, MachinesDoc, key
@@ -21,6 +21,10 @@ SPEC = NodeGroupSpec("burst", ProviderSpec("lab"), max=3, template=MachineTempla
 async def put(api: Api, spec: NodeGroupSpec) -> str:
     answer = await nodegroups.put_group(api, call(spec, name=spec.name))
     return str(answer["change"])
+
+
+def removal(name: str = "burst", *, force: bool = False) -> Call:
+    return replace(call(name=name), query={"force": force})
 
 
 async def with_machines(api: Api) -> None:
@@ -79,10 +83,20 @@ async def test_removed_it_waits_for_its_machines_and_takes_no_changes() -> None:
     async with controllers(1) as (api,):
         await put(api, SPEC)
         for _ in range(2):
-            await nodegroups.remove_group(api, call(name="burst"))
+            await nodegroups.remove_group(api, removal())
         assert (await nodegroups.get_group(api, call(name="burst")))["removing"]
         with pytest.raises(Conflict, match="is being removed"):
             await put(api, SPEC)
         for missing in (nodegroups.get_group, nodegroups.remove_group, nodegroups.explain):
             with pytest.raises(NotFound, match="no node group is called none"):
-                await missing(api, call(name="none"))
+                await missing(api, removal("none"))
+
+
+async def test_by_force_it_says_which_machines_may_still_be_there() -> None:
+    async with controllers(1) as (api,):
+        await put(api, SPEC)
+        await with_machines(api)
+        await nodegroups.remove_group(api, removal())
+        done = await nodegroups.remove_group(api, removal(force=True))
+        assert done["forgotten"] == ["burst-1 (i-1)", "burst-2"]
+        assert api.snapshot().of("nodegroups")["burst"].forget

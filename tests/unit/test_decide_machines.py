@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from controller.decide.machines.calls import due
-from controller.decide.machines.types import GROUP_LABEL, MachineFacts, Memory, Report, token_prefix
+from controller.decide.machines.explain import explain_group
+from controller.decide.machines.types import GROUP_LABEL, Listed, MachineFacts, Memory, Outcome, Report, token_prefix
 from model.autoscale import MachineTemplate, ProviderSpec
 from model.documents import Machine, MachinesDoc, NodeGroupDoc, NodeInfo, VolumePlaceDoc, key
 from model.spec import ContainerSpec, Mount, Placement, Port
@@ -315,7 +316,7 @@ def test_a_machine_of_ours_that_the_cluster_no_longer_knows_is_deleted_and_a_str
     world.run(30)
     assert "burst-1" in world.clouds["burst"].deleted[1:]
     assert sorted(world.clouds["burst"].there) == ["burst-99", "their-machine"]
-    note = "the provider also lists their-machine, burst-99, which this group has not made: left alone"
+    note = "the provider also lists burst-99, their-machine, which this group has not made: left alone"
     assert note in world.step.notes["burst"]
 
 
@@ -410,3 +411,75 @@ def test_another_groups_document_of_the_same_name_is_not_taken_over() -> None:
     assert world.names("burst", "ready") == ["burst-1"]
     assert isinstance(world.groups["burst"], NodeGroupDoc)
     assert QUICK["idle_s"] == 30.0
+
+
+def test_what_is_wrong_with_the_provider_stands_in_the_store_for_who_shows_it() -> None:
+    world = World(group(), nodes=1)
+    strangers = (Listed("prod-db", ""), Listed("burst-77", ""))
+    world.reports["burst"] = Report(5, strangers, "list: credentials expired", 9, ("no key",))
+    world.decide()
+    lines = (
+        "no key", "its provider gives no list: list: credentials expired",
+        "the provider also lists burst-77, prod-db, which this group has not made: left alone",
+    )  # fmt: skip
+    assert world.machines["burst"].problems == lines
+    assert world.said == ["no key"]
+    world.new_leader()
+    world.decide()
+    assert world.machines["burst"].problems == lines, "who has heard nothing yet believes who led before"
+    view = replace(world.cluster.view(), groups=world.groups, machines=world.machines)
+    assert explain_group(view, world.cluster.settings, "burst", world.now_ms).lines == lines
+    world.reports["burst"] = Report(20, (), "", 20)
+    world.decide()
+    assert not world.machines["burst"].problems
+
+
+def test_many_strangers_are_not_all_named() -> None:
+    world = World(group(), nodes=1)
+    world.reports["burst"] = Report(5, tuple(Listed(f"x{at}" + "y" * 100, "") for at in range(9)), "", 5)
+    world.decide()
+    (line,) = world.machines["burst"].problems
+    assert line.count("y" * 58) == 5
+    assert "4 more" in line
+    assert len(line) < 500
+
+
+def test_a_machine_that_was_never_made_is_gone_although_it_cannot_be_deleted() -> None:
+    world = loaded(World(group(), nodes=1), 6)
+    world.clouds["burst"].lies = {"create", "no-delete"}
+    until(world, lambda: bool(world.names()), 5)
+    world.groups["burst"] = replace(world.groups["burst"], removing=True)
+    until(world, lambda: not world.groups, 30)
+    assert "burst-1 is gone: it was never made, and is not listed" in world.said
+
+
+def test_without_a_list_or_once_made_it_is_not_taken_for_gone() -> None:
+    for lies in ({"create", "no-delete", "no-list"}, {"mute", "no-delete"}):
+        world = loaded(World(group(provision_s=5.0), nodes=1), 6)
+        world.clouds["burst"].lies = lies
+        world.run(90)
+        assert "burst-1" in world.names()
+
+
+def test_a_program_that_cannot_be_run_has_made_nothing() -> None:
+    world = loaded(World(group(), nodes=1), 6)
+    world.decide()
+    world.cluster.decide()
+    world.decide()
+    world.outcomes["burst"]["create", "burst-1"] = Outcome(world.now_ms, False, "", "no such program", begun=False)
+    world.decide()
+    document = world.machines["burst"]
+    assert (document.machines, document.failures) == ((), 1)
+    assert document.back_off_until_ms > world.now_ms
+
+
+def test_a_group_removed_by_force_goes_at_once_and_its_nodes_stay() -> None:
+    world = loaded(World(group(), nodes=1), 6).run(10)
+    assert world.names("burst", "ready") == ["burst-1"]
+    token = f"{token_prefix('id-burst', 'burst-1')}abcdef01"
+    world.groups["burst"] = replace(world.groups["burst"], removing=True, forget=True)
+    from controller.decide.machines.decide import decide_machines
+
+    plan = decide_machines(replace(world.facts(), tokens=(token,)), world.now_ms).plan
+    assert set(plan.deletes) == {key("tokens", token), key("nodegroups", "burst"), key("machines", "burst")}
+    assert plan.nodes == ()

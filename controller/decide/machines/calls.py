@@ -70,15 +70,18 @@ def _to_delete(machine: Machine, memory: Memory, now_ms: int, wakes: list[int]) 
 
 
 def _list_at(spec: NodeGroupSpec, document: MachinesDoc, memory: Memory, reign_started_ms: int) -> int:
-    """Soon after a machine is deleted, since only the list tells that it is gone; else now and then."""
+    """Soon after a machine is deleted, or could not be and was never made: only the list tells that it is gone. Else now and
+    then."""
     tried = memory.report.tried_ms
     if not tried:
         return reign_started_ms
-    if any(said.ok and said.at_ms >= tried for said in _deleted(document, memory)):
+    if any(said.at_ms >= tried for said in _deleted(document, memory)):
         return tried + 1
     return tried + max(LIST_MS_MIN, min(LIST_MS_MAX, round(spec.provision_s * 100)))
 
 
 def _deleted(document: MachinesDoc, memory: Memory) -> Iterable[Outcome]:
-    rows = (memory.outcomes.get(("delete", row.node)) for row in document.machines if row.state in GOING)
-    return (row for row in rows if row is not None)
+    for row in document.machines:
+        said = memory.outcomes.get(("delete", row.node)) if row.state in GOING else None
+        if said is not None and (said.ok or not row.made):
+            yield said

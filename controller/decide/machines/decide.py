@@ -35,6 +35,9 @@ def decide_machines(facts: MachineFacts, now_ms: int) -> MachinesStep:
         for name, group in sorted(view.groups.items())
     ]
     for crew in crews:
+        if crew.group.forget:
+            crew.machines.clear()
+            continue
         stays = held(batch, crew)
         if stays:
             crew.notes.append(stays)
@@ -70,7 +73,8 @@ def _is_over(crew: Crew) -> bool:
 def _deletes(facts: MachineFacts, crew: Crew) -> Iterable[str]:
     view, name = facts.view, crew.spec.name
     yield from (key("nodes", node) for node in crew.gone if node in view.nodes)
-    spent = tuple(token_prefix(crew.group.id, row.node) for row in crew.machines.values() if row.state not in ON_THE_WAY)
+    known = crew.before.machines if _is_over(crew) else crew.machines.values()
+    spent = tuple(token_prefix(crew.group.id, row.node) for row in known if _is_over(crew) or row.state not in ON_THE_WAY)
     if spent:
         yield from (key("tokens", token) for token in facts.tokens if token.startswith(spent))
     if _is_over(crew):
@@ -80,6 +84,4 @@ def _deletes(facts: MachineFacts, crew: Crew) -> Iterable[str]:
 
 
 def _notes(crew: Crew) -> tuple[str, ...]:
-    problem = crew.memory.report.problem
-    head = [f"its provider gives no list: {problem}"] if problem else []
-    return tuple(dict.fromkeys([*head, *crew.notes, *crew.stays]))
+    return tuple(dict.fromkeys([*crew.problems, *crew.notes, *crew.stays]))

@@ -4,6 +4,7 @@ Rules:
 - A machine that works is believed because its node is ready, whatever the provider's list says. One that the list omits is gone
   only when its node is down too.
 - One that is deleted is gone when a list that was asked for later no longer has it (or no list can be had).
+- One whose `create` never succeeded and that a later list omits is gone, even when its `delete` fails.
 - What a provider lists under a name that this group has given and the cluster does not know is deleted; other names are left
   alone and told.
 - For nodes of groups the leader writes `NodeDoc.availability` beside the API, guarded by the document's revision: it drains
@@ -23,6 +24,8 @@ from model.documents import Machine, NodeDoc
 from model.states import ASSIGNED, PREPARING, RUNNING, STARTING
 
 LIVE: Final = frozenset({ASSIGNED, PREPARING, STARTING, RUNNING})
+SHOWN_CHARACTERS: Final = 60
+"""Of a name that a provider made up."""
 DRAIN_MS: Final = 1_000
 """So long at least a machine is drained: what was being placed there at that moment has come by then."""
 
@@ -30,6 +33,7 @@ DRAIN_MS: Final = 1_000
 def live(facts: MachineFacts, crew: Crew, held: str) -> None:
     """One step of every machine. `held`: why nothing may be taken out of the cluster now, or ""."""
     listed = {row.node: row for row in crew.memory.report.machines}
+    crew.problems += _problems(crew)
     for machine in list(crew.machines.values()):
         match machine.state:
             case "creating" | "joining":
@@ -41,6 +45,16 @@ def live(facts: MachineFacts, crew: Crew, held: str) -> None:
             case _:
                 _go(facts.view, crew, machine, listed)
     _strangers(facts.view, crew, listed)
+    if crew.problems and not crew.before.problems:
+        crew.say(crew.problems[0])
+
+
+def _problems(crew: Crew) -> list[str]:
+    """A new leader that has heard nothing yet believes who led before."""
+    report = crew.memory.report
+    if not report.tried_ms:
+        return list(crew.before.problems)
+    return [*report.missing, *([f"its provider gives no list: {report.problem}"] if report.problem else [])]
 
 
 def node_state(view: View, node: str) -> str:
@@ -75,17 +89,19 @@ def _arrive(view: View, crew: Crew, machine: Machine, row: Listed | None) -> Non
     if node_state(view, machine.node) == "ready":
         crew.failures = 0
         crew.added_ms = crew.now_ms
-        crew.move(machine, "ready", f"{machine.node} has joined", id=_id(machine, said, row))
+        crew.move(machine, "ready", f"{machine.node} has joined", id=_id(machine, said, row), made=True)
         _welcome(view, crew, machine.node)
         return
     end_ms = machine.since_ms + round(crew.spec.provision_s * 1000)
     if said is not None and not said.ok:
         crew.fail(machine, said.message)
+        if not said.begun:
+            crew.drop(machine)
     elif crew.now_ms >= end_ms:
         what = "is not made" if machine.state == "creating" else "has not joined"
         crew.fail(machine, f"it {what} after {crew.spec.provision_s:g} s")
     elif machine.state == "creating" and (said is not None or row is not None):
-        crew.set(machine, state="joining", id=_id(machine, said, row))
+        crew.set(machine, state="joining", id=_id(machine, said, row), made=True)
         crew.wake(end_ms)
     else:
         crew.wake(end_ms)
@@ -195,6 +211,9 @@ def _go(view: View, crew: Crew, machine: Machine, listed: dict[str, Listed]) -> 
         return
     if not done.ok:
         crew.set(machine, message=f"cannot be deleted: {done.message}")
+        if not machine.made and crew.memory.report.at_ms > machine.since_ms and name not in listed:
+            crew.say(f"{name} is gone: it was never made, and is not listed", name)
+            crew.drop(machine)
     elif crew.memory.report.tried_ms > done.at_ms:
         if name in listed and not crew.memory.report.problem:
             crew.set(machine, message="the provider says that it is deleted, and lists it still")
@@ -213,12 +232,14 @@ def _strangers(view: View, crew: Crew, listed: dict[str, Listed]) -> None:
         number = name.removeprefix(f"{crew.spec.name}-")
         ours = number != name and number.isdigit() and 0 < int(number) <= crew.before.number
         if ours and node_state(view, name) == "ready":
-            crew.machines[name] = Machine(name, "ready", crew.now_ms, row.id)
+            crew.machines[name] = Machine(name, "ready", crew.now_ms, row.id, made=True)
             crew.say(f"{name} works and is listed: it belongs to the group again", name)
         elif ours:
-            crew.machines[name] = Machine(name, "deleting", crew.now_ms, row.id, message="the cluster no longer knows it")
+            unknown_here = "the cluster no longer knows it"
+            crew.machines[name] = Machine(name, "deleting", crew.now_ms, row.id, message=unknown_here, made=True)
             crew.say(f"{name} is deleted: the provider lists it, and the cluster no longer knows it", name)
         else:
             unknown.append(name)
     if unknown:
-        crew.notes.append(f"the provider also lists {some(unknown)}, which this group has not made: left alone")
+        shown = sorted(name[:SHOWN_CHARACTERS] for name in unknown)
+        crew.problems.append(f"the provider also lists {some(shown)}, which this group has not made: left alone")

@@ -36,24 +36,26 @@ class Listed(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Report:
     """The provider's newest whole list. `at_ms`: when it was asked for (0: never in this reign); `problem`: why the latest
-    attempt, at `tried_ms`, gave none."""
+    attempt, at `tried_ms`, gave none; `missing`: what the provider needs on the controller's machine and does not find."""
 
     at_ms: int = 0
     machines: tuple[Listed, ...] = ()
     problem: str = ""
     tried_ms: int = 0
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How the latest call ended. `id`: what the provider calls the machine; `message`: why it failed; `tries`: such calls so
-    far."""
+    far; `begun`: False when it failed before anything was done."""
 
     at_ms: int
     ok: bool
     id: str = ""
     message: str = ""
     tries: int = 1
+    begun: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,8 @@ class Crew:
         self.seen = known.seen
         self.events: list[Event] = []
         self.notes: list[str] = []
+        self.problems: list[str] = []
+        """What is wrong with the provider itself: stored, for who shows it has heard nothing of it."""
         self.stays: list[str] = []
         """Why machines do not leave."""
         self.nodes: dict[str, NodeDoc] = {}
@@ -192,6 +196,7 @@ class Crew:
         return MachinesDoc(
             self.group.id, self.spec.name, tuple(self.machines.values()), self.added_ms, self.removed_ms,
             self.back_off_until_ms, self.failures, self.number, history, self.seen,
+            tuple(self.problems),
         )  # fmt: skip
 
 
