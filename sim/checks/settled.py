@@ -125,9 +125,13 @@ def _row(end: End, document: ServiceDoc, row: Row, running: Runs, paused: bool) 
 
 
 def _waits_for_room(end: End, document: ServiceDoc, row: Row, decision: DecisionDoc) -> bool:
-    """It is to run until a new one does (`start-first`), says so, and there really is no node for another one."""
+    """It is to run until a new one does (`start-first`), or its node takes no new ones (`pause`); it says so, and there
+    really is no node for another one."""
     said = any(note.startswith(f"{row.service}.{row.slot} stays on {row.node} ") for note in decision.notes)
-    return said and document.spec.update.order == "start-first" and row.version != document.version and not _room(end, document)
+    if not said or row.version == document.version or _room(end, document):
+        return False
+    node = end.facts.docs["nodes"].get(row.node)
+    return document.spec.update.order == "start-first" or (node is not None and node.availability == "pause")
 
 
 def _ends_by_itself(end: End, row: Row) -> bool:

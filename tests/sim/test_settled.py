@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import pytest
 
 from model.documents import (
+    Availability,
     DecisionDoc,
     NetworkPlanDoc,
+    NodeDoc,
     NodeHealthDoc,
     ReplicaStatus,
     ServicePlanDoc,
@@ -77,6 +79,23 @@ def test_an_old_version_may_wait_for_room_only_when_there_is_none(seen: History)
         seen.put("decisions", "web", DecisionDoc("web", notes=stays))
         held = boxes(n3=[Made("c", "id-web", 3)] if scale == 3 else [])
         assert missing(seen, End(seen.checks.facts, held, {})) == found
+
+
+def test_an_old_version_stays_on_a_paused_node_only_when_no_other_has_room(seen: History) -> None:
+    """Found by seed 1055."""
+    seen.service("web")
+    seen.assign(n1="web.1", n2="")
+    seen.change("web", version=2)
+    seen.put("decisions", "web", DecisionDoc("web", notes=("web.1 stays on n1 (version 1): no room",)))
+    end = End(seen.checks.facts, {"n1": [Made("a", "id-web", 1)]}, {})
+    cases: tuple[tuple[Availability, Availability, int], ...] = (
+        ("pause", "drain", 0), ("active", "drain", 1), ("pause", "active", 1)
+    )  # fmt: skip
+    seen.put("nodes", "n3", NodeDoc("n3", "id-n3", availability="drain"))
+    for own, other, found in cases:
+        seen.put("nodes", "n1", NodeDoc("n1", "id-n1", availability=own))
+        seen.put("nodes", "n2", NodeDoc("n2", "id-n2", availability=other))
+        assert missing(seen, end) == [("spec not reached", "service/web")] * found
 
 
 def test_a_surplus_is_seen(seen: History) -> None:
