@@ -51,7 +51,6 @@ def test_to_zero_and_back_without_a_failed_request(lab: LabUnderTest, tmp_path: 
     for number in range(ROUNDS):
         eventually(lambda: not lab.replicas("nap_web"), "asleep", ASLEEP_S)
         took.append(answered_s(nodes[number % len(nodes)]))
-        assert len(lab.running("nap_web")) >= 1
     eventually(lambda: not lab.replicas("nap_web"), "asleep", ASLEEP_S)
     found = ask(lab, "nap_client.1", 4, "web")
     assert found["failed"] == [], "held inside of the network, too"
