@@ -25,6 +25,7 @@ LABELS_MAX: Final = 50
 WORDS_MAX: Final = 100
 _NAME: Final = re.compile(r"[a-z]([a-z0-9-]{0,22}[a-z0-9])?")
 NAME_RULE: Final = "a lower-case letter, then up to 23 of a-z, 0-9 and '-', the last one no '-'"
+GROUP_KEYS: Final = "name, max, template, provider"
 _LABEL: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./:-]*")
 _HOST: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:-]*")
 _USER: Final = re.compile(r"[a-z_][a-z0-9_-]*")
@@ -70,9 +71,9 @@ def read_groups(data: bytes, file: str) -> list[NodeGroupSpec]:
     """The groups of a file. Raises ComposeError with every problem."""
     report = Report()
     try:
-        documents = read_yaml(data, file, report)
+        documents = read_yaml(data, file, report, GROUP_KEYS)
         if not documents and not report.problems:
-            report.problem("", "holds no node group: expected name, min, max, template, provider", Mark(file))
+            report.problem("", f"holds no node group: expected {GROUP_KEYS}", Mark(file))
         groups = [group for document in documents if (group := _read(document, report)) is not None]
         names = [group.name for group in groups]
         for name in sorted({name for name in names if names.count(name) > 1}):
@@ -147,6 +148,8 @@ def _problems(spec: NodeGroupSpec) -> Iterator[tuple[str, str]]:
             yield name.removesuffix("_s"), f"found {value:g} s, expected from {least:g} s to 30 days"
     yield from _template_problems(spec.template)
     yield from _provider_problems(spec.provider)
+    if spec.provider.kind == "ssh" and 0 < len(spec.provider.hosts) < spec.max:
+        yield "max", f"found {spec.max} with {len(spec.provider.hosts)} hosts, expected at most one machine a host"
 
 
 def _template_problems(template: MachineTemplate) -> Iterator[tuple[str, str]]:

@@ -5,14 +5,14 @@ Rules: applying the same again writes nothing. A group with machines keeps its p
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from controller.api.context import Api, Call
 from controller.api.rows import Row, event_row, time_text
 from controller.decide.machines.explain import explain_group, group_of, notes
 from controller.decide.machines.types import GOING, ON_THE_WAY
-from model import codec
+from controller.decide.wording import counted
 from model.autoscale import NodeGroupSpec
 from model.documents import Machine, MachinesDoc, NodeGroupDoc
 from model.errors import BadInput, Conflict
@@ -21,26 +21,27 @@ from model.nodegroups import group_problems
 
 async def list_groups(api: Api, call: Call) -> list[Row]:
     view = api.view()
-    return [_row(*group_of(view, name)) for name in sorted(view.groups)]
+    return [_row(*group_of(view, name), api.now_ms()) for name in sorted(view.groups)]
 
 
 async def get_group(api: Api, call: Call) -> Row:
     view, name = api.view(), call.path["name"]
     group, document = group_of(view, name)
     return {
-        **_row(group, document),
-        "spec": codec.to_plain(group.spec),
+        **_row(group, document, api.now_ms()),
+        "spec": asdict(group.spec),
         "members": [_member(machine) for machine in document.machines],
         "notes": list(notes(view, api.settings, name, api.now_ms())),
         "history": [{"at": time_text(event.at_ms), "sentence": event.sentence} for event in document.history],
     }
 
 
-def _row(group: NodeGroupDoc, document: MachinesDoc) -> Row:
+def _row(group: NodeGroupDoc, document: MachinesDoc, now_ms: int) -> Row:
     spec, states = group.spec, [machine.state for machine in document.machines]
     return {
         "name": spec.name,
         "provider": spec.provider.kind,
+        "state": _state(group, document, now_ms),
         "min": spec.min,
         "max": spec.max,
         "buffer": spec.buffer,
@@ -57,6 +58,15 @@ def _row(group: NodeGroupDoc, document: MachinesDoc) -> Row:
         "decision": document.history[-1].sentence if document.history else "",
         "updated": time_text(group.updated_ms),
     }
+
+
+def _state(group: NodeGroupDoc, document: MachinesDoc, now_ms: int) -> str:
+    if group.removing:
+        return "removing"
+    left_s = (document.back_off_until_ms - now_ms) / 1000
+    if left_s > 0:
+        return f"{counted(document.failures, 'failure')}, waits {left_s:.0f} s"
+    return "provider problem" if document.problems else "ok"
 
 
 def _member(machine: Machine) -> Row:

@@ -54,20 +54,22 @@ class _Stop(Exception):
     """Reading on is impossible; the reason is already reported."""
 
 
-def read_yaml(data: bytes, file: str, report: Report) -> list[Map]:
-    """The documents of `data` (empty ones left out). Faults go to `report`; what can be read is returned."""
+def read_yaml(data: bytes, file: str, report: Report, expected: str = "a mapping with 'services'") -> list[Map]:
+    """The documents of `data` (empty ones left out). Faults go to `report`; what can be read is returned. `expected`: what
+    each document should be."""
     if len(data) > SIZE_MAX_BYTES:
         report.problem("", f"is larger than {SIZE_MAX_BYTES >> 20} MiB, the most a Compose file may be", Mark(file))
         return []
-    reader = _Reader(file, report)
+    reader = _Reader(file, report, expected)
     with suppress(_Stop):
         reader.run(data)
     return reader.documents
 
 
 class _Reader:
-    def __init__(self, file: str, report: Report) -> None:
+    def __init__(self, file: str, report: Report, expected: str) -> None:
         self.file = file
+        self.expected = expected
         self.report = report
         self.documents: list[Map] = []
         self.stack: list[_Frame] = []
@@ -235,7 +237,7 @@ class _Reader:
         if isinstance(value, Map):
             self.documents.append(value)
         elif value is not None:
-            self.report.problem("", f"holds {show(value)} at the top, expected a mapping with 'services'", mark)
+            self.report.problem("", f"holds {show(value)} at the top, expected {self.expected}", mark)
 
 
 def resolve_plain(text: str) -> Any:

@@ -43,6 +43,7 @@ async def test_applied_again_it_is_unchanged_and_changed_it_is_updated() -> None
         ]  # fmt: skip
         (row,) = await nodegroups.list_groups(api, call())
         assert (row["name"], row["provider"], row["max"], row["machines"], row["cpus"]) == ("burst", "lab", 4, 0, 2.0)
+        assert row["state"] == "ok"
 
 
 async def test_what_cannot_be_is_refused_with_every_problem() -> None:
@@ -60,6 +61,9 @@ async def test_its_machines_and_why_are_shown() -> None:
         await with_machines(api)
         found = await nodegroups.get_group(api, call(name="burst"))
         assert (found["machines"], found["ready"], found["leaving"], found["failures"]) == (2, 1, 1, 1)
+        assert found["state"].startswith("1 failure, waits ")
+        assert (found["spec"]["min"], found["spec"]["utilization"], found["spec"]["back_off_s"]) == (0, 0.5, 300.0)
+        assert codec.from_plain(NodeGroupSpec, found["spec"]) == SPEC
         assert [row["message"] for row in found["members"]] == ["", "quota exceeded"]
         why = await nodegroups.explain(api, call(name="burst"))
         assert why["sentence"] == "burst: 2 machines (1 leaving) of 0 to 3; burst-2 failed: quota exceeded"
@@ -71,7 +75,7 @@ async def test_its_machines_and_why_are_shown() -> None:
 async def test_a_group_with_machines_keeps_its_provider() -> None:
     async with controllers(1) as (api,):
         await put(api, SPEC)
-        other = replace(SPEC, provider=ProviderSpec("ssh", hosts=("10.0.0.1",)))
+        other = replace(SPEC, provider=ProviderSpec("ssh", hosts=("10.0.0.1", "10.0.0.2", "10.0.0.3")))
         assert await put(api, other) == "updated"
         await put(api, SPEC)
         await with_machines(api)
@@ -84,7 +88,8 @@ async def test_removed_it_waits_for_its_machines_and_takes_no_changes() -> None:
         await put(api, SPEC)
         for _ in range(2):
             await nodegroups.remove_group(api, removal())
-        assert (await nodegroups.get_group(api, call(name="burst")))["removing"]
+        found = await nodegroups.get_group(api, call(name="burst"))
+        assert (found["removing"], found["state"]) == (True, "removing")
         with pytest.raises(Conflict, match="is being removed"):
             await put(api, SPEC)
         for missing in (nodegroups.get_group, nodegroups.remove_group, nodegroups.explain):

@@ -101,3 +101,15 @@ def test_numbers_that_are_none_are_refused() -> None:
         replace(spec, provider=ProviderSpec("lab", timeout_s=0.0)),
     ):  # fmt: skip
         assert len(group_problems(changed)) >= 1
+
+
+def test_no_more_machines_than_hosts() -> None:
+    spec = NodeGroupSpec("a", ProviderSpec("ssh", hosts=("10.0.0.1",)), max=2)
+    (problem,) = group_problems(spec)
+    assert problem == "node group a: max: found 2 with 1 hosts, expected at most one machine a host"
+    assert group_problems(replace(spec, max=1)) == []
+
+
+def test_a_list_at_the_top_is_no_group() -> None:
+    with pytest.raises(BadInput, match=r"at the top, expected name, max, template, provider$"):
+        read_groups(b"- name: a\n", "g.yaml")
