@@ -7,6 +7,7 @@ Addresses come without their prefix length; ports of mode ingress with the numbe
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from typing import Any, Final
 
 from controller.api.context import Api
@@ -15,6 +16,7 @@ from controller.decide.autoscaling import known_of, order_of
 from controller.decide.explain import Explanation, explain_replica
 from controller.decide.explain import explain_node as _explain_node
 from controller.decide.explain import explain_service as _explain_service
+from controller.decide.machines.explain import for_service
 from controller.decide.replicas import ReplicaRow, counts, replica_rows
 from controller.decide.scaled import policy_lines
 from controller.decide.wording import replica_name
@@ -212,7 +214,9 @@ def explain_service(api: Api, name: str) -> Row:
     """Of a service, or of one of its replicas. Raises NotFound."""
     view = api.view()
     if name in view.services:
-        return _explained(api, _explain_service(view, name, api.settings, api.now_ms()), f"service/{name}")
+        found = _explain_service(view, name, api.settings, api.now_ms())
+        machines = for_service(view, api.settings, name, api.now_ms())
+        return _explained(api, replace(found, lines=(*found.lines, *machines)), f"service/{name}")
     found = explain_replica(view, name, api.settings, api.now_ms())
     return _explained(api, found, *(f"service/{service}" for service in _services_of(api.snapshot(), name)))
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from controller.decide.machines.calls import due
-from controller.decide.machines.explain import explain_group
+from controller.decide.machines.explain import explain_group, for_service
 from controller.decide.machines.types import GROUP_LABEL, Listed, MachineFacts, Memory, Outcome, Report, token_prefix
 from model.autoscale import MachineTemplate, ProviderSpec
 from model.documents import Machine, MachinesDoc, NodeGroupDoc, NodeInfo, VolumePlaceDoc, key
@@ -483,3 +483,24 @@ def test_a_group_removed_by_force_goes_at_once_and_its_nodes_stay() -> None:
     plan = decide_machines(replace(world.facts(), tokens=(token,)), world.now_ms).plan
     assert set(plan.deletes) == {key("tokens", token), key("nodegroups", "burst"), key("machines", "burst")}
     assert plan.nodes == ()
+
+
+def test_a_service_without_room_is_told_what_node_groups_do_for_it() -> None:
+    world = World(group(max=1), nodes=1)
+
+    def lines(service: str = "web") -> tuple[str, ...]:
+        view = replace(world.cluster.view(), groups=world.groups, machines=world.machines)
+        return for_service(view, world.cluster.settings, service, world.now_ms)
+
+    loaded(world, 12).run(2)
+    assert lines()[0].startswith("node group burst: burst-1 (id-burst-1) is joining since ")
+    assert lines()[1] == "node group burst: 4 replicas of web wait: the group has 1 of at most 1 machines"
+    assert lines("other") == ()
+    failing = World(group(), nodes=1)
+    failing.clouds["burst"].lies = {"create"}
+    world = loaded(failing, 6).run(4)
+    waits, why = lines()
+    assert waits.startswith("node group burst: 2 replicas of web wait: after 1 failure the next machine is made in ")
+    assert why == "node group burst: burst-1 failed: quota exceeded"
+    loaded(world, 1).run(2)
+    assert lines() == ()

@@ -54,7 +54,8 @@ def decide_machines(facts: MachineFacts, now_ms: int) -> MachinesStep:
         wake_at_ms=min((at for crew in crews for at in (*crew.wakes, now_ms + LOOK_MS)), default=None),
         sentence="; ".join(event.sentence for crew in crews for event in crew.events[:3]) or "what is known of machines",
     )
-    return MachinesStep(plan, {crew.spec.name: _notes(crew) for crew in crews})
+    refused = {crew.spec.name: tuple(crew.refused) for crew in crews}
+    return MachinesStep(plan, {crew.spec.name: _notes(crew) for crew in crews}, refused)
 
 
 def _as_written(view: View, crews: Iterable[Crew]) -> View:
@@ -84,4 +85,4 @@ def _deletes(facts: MachineFacts, crew: Crew) -> Iterable[str]:
 
 
 def _notes(crew: Crew) -> tuple[str, ...]:
-    return tuple(dict.fromkeys([*crew.problems, *crew.notes, *crew.stays]))
+    return tuple(dict.fromkeys([*crew.problems, *crew.notes, *(said for _, said in crew.refused), *crew.stays]))

@@ -40,6 +40,27 @@ def explain_group(view: View, settings: Settings, name: str, now_ms: int) -> Exp
     return Explanation(name, f"{name}: {_count(document)} of {bounds}; {last}", tuple(lines))
 
 
+def for_service(view: View, settings: Settings, service: str, now_ms: int) -> tuple[str, ...]:
+    """What the node groups do for a service whose replicas wait for room; nothing when none waits."""
+    decision = view.decisions.get(service)
+    if not view.groups or decision is None or not decision.waiting:
+        return ()
+    refused = decide_machines(MachineFacts(view, settings), now_ms).refused
+    lines = []
+    for name in sorted(view.groups):
+        said = [why for other, why in refused.get(name, ()) if other == service]
+        lines += [f"node group {name}: {line}" for line in _for_service(group_of(view, name)[1], said, now_ms)]
+    return tuple(lines)
+
+
+def _for_service(document: MachinesDoc, refused: list[str], now_ms: int) -> list[str]:
+    """Machines on their way, why there are no more, and what was wrong with the latest."""
+    coming = [_line(machine, now_ms) for machine in document.machines if machine.state in ON_THE_WAY]
+    failed = [row.sentence for row in document.history if row.sentence.startswith(f"{row.node} failed: ")]
+    latest = [failed[-1].rpartition("; ")[0]] if document.failures and failed else []
+    return [*coming, *refused, *latest, *document.problems]
+
+
 def _count(document: MachinesDoc) -> str:
     coming = sum(machine.state in ON_THE_WAY for machine in document.machines)
     going = sum(machine.state in ("draining", *GOING) for machine in document.machines)

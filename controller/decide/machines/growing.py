@@ -164,9 +164,11 @@ def _explain(batch: Batch, crews: Sequence[Crew], cluster: Cluster, fit: Fit) ->
         for crew in crews if missing else ():
             why = refusal(batch, row, crew)
             if why:
-                crew.notes.append(f"{counted(missing)} of {row.name}: would not fit an empty machine either: {why}")
+                said = f"{counted(missing)} of {row.name}: would not fit an empty machine either: {why}"
+                crew.refused.append((row.name, said))
             elif not crew.room:
-                crew.notes.append(f"{counted(missing)} of {row.name} wait{'s' * (missing == 1)}: {_full(crew)}")
+                said = f"{counted(missing)} of {row.name} wait{'s' * (missing == 1)}: {_full(crew)}"
+                crew.refused.append((row.name, said))
 
 
 def _full(crew: Crew) -> str:

@@ -79,10 +79,12 @@ class MachineFacts:
 
 @dataclass(frozen=True, slots=True)
 class MachinesStep:
-    """`plan` as of every decision; `notes`: by group why things are as they are, for `explain`."""
+    """`plan` as of every decision; `notes`: by group why things are as they are, for `explain`; `refused`: by group who it
+    does not help, as (service, why)."""
 
     plan: Plan
     notes: Mapping[str, tuple[str, ...]]
+    refused: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
 
 
 def token_prefix(group_id: str, node: str) -> str:
@@ -105,6 +107,8 @@ class Crew:
         self.notes: list[str] = []
         self.problems: list[str] = []
         """What is wrong with the provider itself: stored, for who shows it has heard nothing of it."""
+        self.refused: list[tuple[str, str]] = []
+        """Services whose replicas it does not help, and why."""
         self.stays: list[str] = []
         """Why machines do not leave."""
         self.nodes: dict[str, NodeDoc] = {}
