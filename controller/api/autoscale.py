@@ -78,7 +78,7 @@ def _row(api: Api, facts: ScaleFacts) -> Row:
         "paused": said.paused if said is not None else "",
         "floor": limits.floor,
         "floor_until": time_text(said.floor_until_ms) if said is not None and limits.floor else "",
-        "last": _decision(known.last) if known is not None and known.last is not None else None,
+        "last": _decision(known.last) if known is not None and known.last is not None and policy.mode != "off" else None,
     }
 
 

@@ -133,9 +133,11 @@ def _service(snapshot: Snapshot, document: ServiceDoc, count: Mapping[str | int,
 
 def _decision(scale: ScaleDoc | None, document: ServiceDoc) -> dict[str, Any] | None:
     """The autoscaler's last one that changed something."""
-    if scale is None or scale.last is None or scale.id != document.id:
+    if scale is None or scale.id != document.id:
         return None
-    last = scale.last
+    last = next((row for row in reversed(scale.history) if row.acted and row.wanted != row.before), None)
+    if last is None:
+        return None
     return {"at_ms": last.at_ms, "before": last.before, "wanted": last.wanted, "sentence": last.sentence}
 
 

@@ -24,7 +24,9 @@ def policy_lines(policy: Autoscale, known: ScaleDoc | None, order: ScaleOrderDoc
     if order is not None and order.paused:
         lines.append(f"{_PAUSED[order.paused]}: `shoal autoscale resume {order.name}`")
     if known is not None and known.last is not None:
-        lines.append(f"last decision, {lasting(now_ms - known.last.at_ms)} ago: {known.last.sentence}")
+        named = {metric.name for metric in policy.metrics}
+        earlier = "" if all(row.metric in named for row in known.last.readings) else ", of an earlier policy"
+        lines.append(f"last decision, {lasting(now_ms - known.last.at_ms)} ago{earlier}: {known.last.sentence}")
     return lines
 
 

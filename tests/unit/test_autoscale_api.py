@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from controller.api import autoscale, services, stacks
+from controller.api import autoscale, history, services, stacks
 from controller.api.context import Api
 from controller.api.schemas import PauseBody, ScaleBody
 from model import codec
@@ -65,6 +65,22 @@ async def test_reasons_and_history(api: Api) -> None:
     assert told["lines"][1] == found["lines"][0]
     assert (await services.get_service(api, call(name="web")))["autoscaling"][0] == found["lines"][0]
     assert (await services.get_service(api, call(name="plain")))["autoscaling"] == []
+
+
+async def test_what_only_was_recommended_or_said_of_another_policy_is_not_told_as_done(api: Api) -> None:
+    service = api.snapshot().of("services")["web"]
+    done = ScaleDecision(1000, 1, 2, "1 -> 2 replicas: inflight", (MetricReading("inflight", 30.0, 1, 2),))
+    said = ScaleDecision(2000, 2, 5, "2 -> 5 replicas: inflight; only recommended", done.readings, acted=False)
+    document = ScaleDoc(service.id, "web", 5, last=said, history=(done, said))
+    await api.commit([], [Put(key("scales", "web"), codec.encode(document))])
+    scaled = {row["name"]: row["decision"] for row in history.newest(api)["services"]}
+    assert scaled == {"plain": None, "web": {"at_ms": 1000, "before": 1, "wanted": 2, "sentence": done.sentence}}
+    lines = (await autoscale.get_autoscaled(api, call(name="web")))["lines"]
+    assert " ago, of an earlier policy: 2 -> 5 replicas" in lines[1]
+    off = replace(service, spec=replace(service.spec, autoscale=replace(POLICY, mode="off")))
+    await api.commit([], [Put(key("services", "web"), codec.encode(off))])
+    (row,) = await autoscale.list_autoscaled(api, call())
+    assert (row["mode"], row["last"]) == ("off", None)
 
 
 async def test_who_has_no_policy_is_told_so(api: Api) -> None:

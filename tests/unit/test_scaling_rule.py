@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from controller.decide.scaling import words
 from controller.decide.scaling.rule import HISTORY_MAX, decide
 from controller.decide.scaling.types import ScaleStep, Series
 from model.autoscale import ScaleIn, ScaleOut, ScalingFallback, ScalingMetric
@@ -311,3 +312,16 @@ def test_a_count_that_somebody_else_changed_is_where_it_goes_on() -> None:
     service.scale = service.ready = 12
     assert service.load(5, connections=190).scale == 9
     assert service.kept.wanted == 9
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "said"),
+    [
+        ("cpu", 0.003641, "0.36%"),
+        ("connections", 0.04993, "0.05/s"),
+        ("connections", 12.345, "12.3/s"),
+        ("bytes", 2.5e6, "2.5 MB/s"),
+    ],
+)
+def test_a_number_has_no_more_digits_than_count(kind: str, value: float, said: str) -> None:
+    assert words.amount(kind, value) == said

@@ -91,7 +91,8 @@ def result(case: Case) -> int:
         count = limits.most
     else:
         count = _out(case) if case.wanted > scale else _in(case)
-    case.parts += [f"no scaling in: {words.title(reading)}: {reading.unknown}" for reading in unknown(case)]
+    if count <= scale:
+        case.parts += [f"no scaling in: {words.title(reading)}: {reading.unknown}" for reading in unknown(case)]
     return _paused(case, count)
 
 
@@ -146,7 +147,7 @@ def _in(case: Case) -> int:
         _why_kept(case, held, goal)
         return scale
     if sleeps:
-        case.parts.append(f"unused for {rule.to_zero_after_s:g} s")
+        case.parts[:] = [f"unused for {rule.to_zero_after_s:g} s"]  # whatever is left of its load wants no replica of its own
     elif goal > held:
         case.parts.append(_least_words(case))
     elif held > case.wanted:

@@ -40,8 +40,8 @@ def amount(kind: str, value: float) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits that count, or all of a whole part."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    """Three digits that count, or all of a whole part; below one two digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value >= 1 else f"{value:.2g}"
 
 
 def short(query: str) -> str:
