@@ -165,6 +165,7 @@ def volumes_are_left_behind(patch: pytest.MonkeyPatch) -> None:
 
 def nodes_that_come_are_not_noticed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(controller.loops.dirty, "EVERY_SERVICE", frozenset())
+    patch.setattr(Batch, "mind_slices", lambda self, look: None)  # when slices come free everything is decided again
 
 
 def lost_nodes_keep_what_is_removed(patch: pytest.MonkeyPatch) -> None:
