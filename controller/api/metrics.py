@@ -43,7 +43,7 @@ class Facts:
 async def scrape(api: Api, call: Call) -> Response:
     snapshot, leads = api.snapshot(), api.dispatch.leads()
     sessions = sum(session.open for session in api.dispatch.sessions().values())
-    measured = await metrics_scaling.measured(snapshot, api.samples) if leads else {}
+    measured = await metrics_scaling.measured(snapshot, api.samples, api.measuring) if leads else {}
     facts = Facts(snapshot, leads, sessions, api.now_ms(), measured)
     return Response(await asyncio.to_thread(render, api.tally, facts), media_type=CONTENT_TYPE_LATEST)
 

@@ -16,6 +16,7 @@ from prometheus_client import Counter
 from prometheus_client.core import Metric
 
 from controller.api.families import gauge
+from controller.loops.measuring import Measuring
 from controller.loops.picture import Change, Snapshot
 from controller.metrics import REGISTRY
 from controller.samples.port import History, Samples
@@ -75,27 +76,30 @@ def _names(doc: MachinesDoc | None) -> set[str]:
 # ---- what nodes measure
 
 
-async def measured(snapshot: Snapshot, samples: Samples) -> dict[str, Measured]:
+async def measured(snapshot: Snapshot, samples: Samples, measuring: Measuring) -> dict[str, Measured]:
     """By name, of services that scale themselves."""
     found: dict[str, Measured] = {}
     services: Mapping[str, ServiceDoc] = snapshot.of("services")
     for name, doc in services.items():
         if doc.spec.autoscale is not None:
-            found[name] = Measured(_values(doc, doc.spec.autoscale, samples), samples.waiting(doc.id))
+            found[name] = Measured(_values(doc, doc.spec.autoscale, samples, measuring), samples.waiting(doc.id))
             if len(found) % AT_ONCE == 0:
                 await asyncio.sleep(0)
     return found
 
 
-def _values(doc: ServiceDoc, policy: Autoscale, samples: Samples) -> dict[str, float]:
+def _values(doc: ServiceDoc, policy: Autoscale, samples: Samples, measuring: Measuring) -> dict[str, float]:
     history = samples.service(doc.id, samples.settled_ms() - samples.step_ms())
-    values = {metric.name: _value(doc, metric, history) for metric in policy.metrics}
+    values = {metric.name: _value(doc, metric, history, measuring) for metric in policy.metrics}
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _value(doc: ServiceDoc, metric: ScalingMetric, history: History) -> float | None:
-    """None also for what the replicas or a Prometheus say: whoever reads this has it from them."""
-    columns = [history[name][-1:] for name in COLUMNS.get(metric.kind, ())]
+def _value(doc: ServiceDoc, metric: ScalingMetric, history: History, measuring: Measuring) -> float | None:
+    """None when nobody knows it now."""
+    if metric.kind not in COLUMNS:
+        told = measuring.series(doc, metric)
+        return told.rows[-1][1] if told.rows and not told.problem else None
+    columns = [history[name][-1:] for name in COLUMNS[metric.kind]]
     newest = [number for column in columns for number in column if number is not None]
     whole = whole_of(metric.kind, doc.spec.reservations, doc.spec.container.limits) or 1.0
     return sum(newest) / whole if newest and len(newest) == len(columns) else None

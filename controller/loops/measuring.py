@@ -21,9 +21,10 @@ class Measuring:
     def of(self, doc: ServiceDoc) -> Measured:
         """Of each metric that its policy names, and who waits for it."""
         metrics = doc.spec.autoscale.metrics if doc.spec.autoscale is not None else ()
-        return Measured({metric.name: self._series(doc, metric) for metric in metrics}, self._samples.waiting(doc.id))
+        return Measured({metric.name: self.series(doc, metric) for metric in metrics}, self._samples.waiting(doc.id))
 
-    def _series(self, doc: ServiceDoc, metric: ScalingMetric) -> Series:
+    def series(self, doc: ServiceDoc, metric: ScalingMetric) -> Series:
+        """Of one metric."""
         if metric.kind == "prometheus":
             return self._queries.series(metric.url, metric.query)
         whole = whole_of(metric.kind, doc.spec.reservations, doc.spec.container.limits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import Counter
 from dataclasses import replace
@@ -15,8 +16,11 @@ from controller.api.metrics_scaling import Measured, count, measured
 from controller.api.tally import READY, Tally
 from controller.clock import RealClock
 from controller.decide.replicas import replica_rows
+from controller.loops.measuring import Measuring
 from controller.loops.picture import KINDS, Change, Snapshot
 from controller.loops.views import view_of
+from controller.prometheus.memory import MemoryPrometheus
+from controller.prometheus.queries import Queries
 from controller.samples.store import MemorySamples
 from model.autoscale import Autoscale, NodeGroupSpec, ProviderSpec, ScalingMetric
 from model.documents import (
@@ -146,10 +150,12 @@ def test_only_the_leader_tells_of_the_cluster() -> None:
     assert not [name for name in standby if name.startswith(("shoal_service_", "shoal_nodes", "shoal_replicas"))]
 
 
+POLICY = Autoscale(1, 9, (ScalingMetric("cpu", 0.6), ScalingMetric("connections", 50.0)))
+
+
 def autoscaled() -> ServiceDoc:
     doc = service("web", 2)
-    metrics = (ScalingMetric("cpu", 0.6), ScalingMetric("connections", 50.0))
-    return replace(doc, spec=replace(doc.spec, autoscale=Autoscale(1, 9, metrics)))
+    return replace(doc, spec=replace(doc.spec, autoscale=POLICY))
 
 
 def test_what_an_autoscaler_sees_and_wants_is_told() -> None:
@@ -184,11 +190,29 @@ async def test_the_newest_of_what_nodes_measure_counts() -> None:
     at_ms = int(clock.now() * 1000)
     key = pb.ReplicaKey(service_id="id-web", slot=1, created_ms=5)
     row = pb.ReplicaSample(key=key, cpu_cores=0.25, memory_bytes=1000)
+    row.metrics.add(name="jobs", value=4.0)
     flow = pb.TrafficSample(service_id="id-web", replica="web.1", connections_per_s=30.0)
     samples.take("n1", pb.Samples(at_ms=at_ms, interval_ms=3000, replicas=[row], traffic=[flow]))
     samples.wake("n1", "id-web", 3)
-    found = await measured(snapshot(cluster(autoscaled(), service("fixed", 1))), samples)
-    assert found == {"web": Measured({"cpu": 0.5, "connections": 30.0}, 3)}
+    prometheus = MemoryPrometheus()
+    prometheus.answers["up"] = [7.0]
+    queries = Queries(prometheus, clock, "http://p:9090")
+    asking = asyncio.create_task(queries.run())
+    await asyncio.sleep(0)  # it begins with nothing
+    queries.series("", "up")  # who reads it has it asked
+    for _ in range(20):
+        await asyncio.sleep(0)
+    asking.cancel()
+    doc = autoscaled()
+    more = (
+        ScalingMetric("prometheus", 5.0, "up"),
+        ScalingMetric("prometheus", 5.0, "down"),
+        ScalingMetric("scrape", 5.0, "jobs"),
+    )
+    policy = replace(POLICY, metrics=(*POLICY.metrics, *more))
+    facts = snapshot(cluster(replace(doc, spec=replace(doc.spec, autoscale=policy)), service("fixed", 1)))
+    found = await measured(facts, samples, Measuring(samples, queries))
+    assert found == {"web": Measured({"cpu": 0.5, "connections": 30.0, more[0].name: 7.0, more[2].name: 4.0}, 3)}
 
 
 def test_a_groups_machines_are_told_by_state() -> None:
