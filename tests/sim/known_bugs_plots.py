@@ -151,10 +151,10 @@ FULL_DISK: Final = Plot(
 """Where agents write down what they do there is no room for a while; they are killed before they have made up for it."""
 
 UNKNOWN: Final = Plot(
-    11,
+    30,
     (
-        *(apply(4 + n, stack(f"s{n}", web=service(1))) for n in range(12)),
-        *(scale(21 + n / 10, f"s{n}_web", 2) for n in range(12)),
+        *(apply(4 + n, stack(f"s{n}", web=service(1))) for n in range(24)),
+        *(scale(21 + n / 10, f"s{n}_web", 2) for n in range(24)),
     ),
     (Fault(20.0, "store-unknown", "c1", 12.0, 0.5), Fault(20.0, "store-unknown", "c2", 12.0, 0.5)),
     until_s=40,
