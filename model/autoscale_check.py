@@ -89,7 +89,8 @@ def _metrics(policy: Autoscale, reservations: Resources, limits: Resources, metr
             yield (*at, metric.kind), f"found {metric.target:g}, expected a target above 0"
         if metric.kind in _SHARES and not whole_of(metric.kind, reservations, limits):
             field = f"deploy.resources.reservations.{_SHARES[metric.kind]}"
-            yield (*at, metric.kind), f"is a share of what a replica reserves, and this service reserves none: say {field}"
+            said = "is a share of what a replica reserves, or else may use at most, and this service says neither: say"
+            yield (*at, metric.kind), f"{said} {field}, or limits"
         yield from _asked(metric, (*at, metric.kind), metrics)
 
 
@@ -132,13 +133,13 @@ def _steps(policy: Autoscale) -> Iterator[Problem]:
     yield from _within(("scale_out", "at_least"), out.at_least, 0, COUNT_MAX)
     if out.step == 0 and out.at_least == 0:
         yield ("scale_out",), "step and at_least are both 0: it could never scale out"
-    yield from _within(("scale_out", "every"), out.every_s, 0.1, DAY_S)
+    yield from _within(("scale_out", "every"), out.every_s, 0.1, DAY_S, " s")
     yield from _within(("scale_out", "tolerance"), out.tolerance, 0, 0.99)
-    yield from _within(("scale_in", "window"), back.window_s, 0, DAY_S)
+    yield from _within(("scale_in", "window"), back.window_s, 0, DAY_S, " s")
     yield from _within(("scale_in", "step"), back.step, 0.001, 1)
-    yield from _within(("scale_in", "every"), back.every_s, 0.1, DAY_S)
+    yield from _within(("scale_in", "every"), back.every_s, 0.1, DAY_S, " s")
     yield from _within(("scale_in", "tolerance"), back.tolerance, 0, 0.99)
-    yield from _within(("scale_in", "to_zero_after"), back.to_zero_after_s, 0, 7 * DAY_S)
+    yield from _within(("scale_in", "to_zero_after"), back.to_zero_after_s, 0, 7 * DAY_S, " s")
 
 
 def _fallback(policy: Autoscale) -> Iterator[Problem]:
@@ -165,7 +166,7 @@ def _schedules(policy: Autoscale) -> Iterator[Problem]:
             yield from _bounds(at, low, high, "max")
         else:
             yield from _bounds(at, low, high, "min")
-        yield from _within((*at, "for"), row.for_s, 1, 31 * DAY_S)
+        yield from _within((*at, "for"), row.for_s, 1, 31 * DAY_S, " s")
         for field, text, read in (("cron", row.cron, parse_cron), ("time_zone", row.time_zone, time_zone)):
             try:
                 read(text)
@@ -173,7 +174,7 @@ def _schedules(policy: Autoscale) -> Iterator[Problem]:
                 yield (*at, field), str(error)
 
 
-def _within(at: Where, number: float, low: float, high: float) -> Iterator[Problem]:
+def _within(at: Where, number: float, low: float, high: float, unit: str = "") -> Iterator[Problem]:
     if not (math.isfinite(number) and low <= number <= high):
         expected = f"{low:g} to {high:,.12g}" if math.isfinite(high) else f"{low:g} or more"
-        yield at, f"found {number:.12g}, expected {expected}"
+        yield at, f"found {number:,.12g}{unit}, expected {expected}{unit}"

@@ -19,6 +19,7 @@ from model.errors import BadInput
 _TEXT_MAX: Final = 200
 _PART: Final = re.compile(r"(?:\*|(\w+)(?:-(\w+))?)(?:/(\d+))?", re.ASCII)
 _MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_LONGEST: Final = (0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _DAYS: Final = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _FIELDS: Final = (("minute", 0, 59), ("hour", 0, 23), ("day of the month", 1, 31), ("month", 1, 12), ("day of the week", 0, 7))
 
@@ -50,6 +51,8 @@ def parse_cron(text: str) -> Cron:
     minutes, hours, days, months, weekdays = (
         _field(text, field, *row) for field, row in zip(fields, _FIELDS, strict=True)
     )  # fmt: skip
+    if fields[4].startswith("*") and min(days) > max(_LONGEST[month] for month in months):
+        raise BadInput(f"cron {text!r}: no month that it names has a day {min(days)}: it would never begin")
     either = not fields[2].startswith("*") and not fields[4].startswith("*")
     return Cron(minutes, hours, days, months, frozenset(day % 7 for day in weekdays), either)
 

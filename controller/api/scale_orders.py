@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 from controller.api.context import Api
 from controller.api.rows import time_text
 from controller.decide.scaling.bounds import reach
+from controller.decide.wording import counted
 from model.autoscale import Autoscale
 from model.documents import ScaleOrderDoc, ServiceDoc
 from model.errors import BadInput
@@ -40,8 +41,8 @@ async def set_floor(api: Api, doc: ServiceDoc, replicas: int, floor_s: float | N
 def _allowed(name: str, policy: Autoscale, replicas: int) -> None:
     least, most = reach(policy)
     if not least <= replicas <= most:
-        side, key = (f"at most {most:,}", "max") if replicas > most else (f"at least {least:,}", "min")
-        raise BadInput(f"service {name}: its policy keeps {side} replicas: change {key} in its x-autoscale")
+        side, key = (f"at most {counted(most)}", "max") if replicas > most else (f"at least {counted(least)}", "min")
+        raise BadInput(f"service {name}: its policy keeps {side}: change {key} in its x-autoscale")
 
 
 async def order(api: Api, doc: ServiceDoc, change: Callable[[ScaleOrderDoc], ScaleOrderDoc]) -> Row:

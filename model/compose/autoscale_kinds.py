@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from model.autoscale import MetricKind
 from model.compose.kinds import COUNT, DURATION, INT, STR, Context, Enum, Field, Kind, ListOf, Num, Obj, Or
-from model.compose.problems import Mark, Report
+from model.compose.problems import Mark, Report, near
 from model.compose.scalars import parse_bytes, parse_number
 from model.compose.tree import items_of
 
@@ -93,9 +93,14 @@ _METRIC: Final = Obj({name: Field(kind) for name, kind in TARGETS.items()}, what
 
 
 def METRIC(cx: Context, value: Any, path: str, mark: Mark) -> Any:
-    read = _METRIC(cx, value, path, mark)
+    kinds = ", ".join(TARGETS)
     if isinstance(value, dict) and len(value) != 1:
-        return cx.bad(path, value, f"one of {', '.join(TARGETS)} in each", mark)
+        return cx.bad(path, value, f"one of {kinds} in each", mark)
+    for name, _, at in items_of(value) if isinstance(value, dict) else ():
+        if name not in TARGETS and not near(name, list(TARGETS)):
+            cx.report.problem(f"{path}.{name}", f"unknown field '{name}': expected one of {kinds}", at)
+            return None
+    read = _METRIC(cx, value, path, mark)
     for name, target, at in items_of(value) if isinstance(value, dict) else ():
         if target is None and name in TARGETS:
             cx.report.problem(f"{path}.{name}", f"has no value, such as {_EXAMPLES[name]}", at)
