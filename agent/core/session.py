@@ -201,6 +201,7 @@ class SessionClient:
         async with lock:
             await stream.write(pb.FromNode(ack=pb.Ack(generation=message.generation, problem=problem)))
         if problem:
+            await self._clock.sleep(COALESCE_S)  # a call that is given up takes along what has not left yet
             raise Closed(problem)
 
     # writing

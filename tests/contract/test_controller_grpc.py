@@ -114,7 +114,7 @@ async def test_several_streams_on_one_connection_and_one_after_the_other(server:
 async def test_why_it_ended_is_told(server: Server, word: str, path: str, code: grpc.StatusCode, details: str) -> None:
     async with server.channel() as channel:
         stream = call(channel, path)
-        with contextlib.suppress(*ENDED):
+        if word:  # writing to a call that the server ends meanwhile is an inner error of gRPC's client
             await stream.write(said(word))
         assert await stream.code() is code
         assert await stream.details() == details
