@@ -79,6 +79,16 @@ class Lab:
                 time.sleep(0.02)
             yield
 
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other lab chooses its subnet meanwhile. The folder above all labs is locked, which none of them takes away."""
+        descriptor = os.open(self.paths.run_root.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
     def client(self) -> Client:
         return Client(contexts.read(self.paths.machine_state(CONTROLLER) / "admin.json", self.name))
 
@@ -95,7 +105,8 @@ class Lab:
         with self._locked():
             if self.exists():
                 raise Conflict(f"lab {self.name} is there already: take it down with `shoal lab down --name {self.name}` first")
-            record = self._begin(nodes, cpus, memory_bytes, node_timeout_s, prometheus)
+            with self._alone():
+                record = self._begin(nodes, cpus, memory_bytes, node_timeout_s, prometheus)
             with ThreadPoolExecutor(2) as pool:
                 built = pool.submit(images.build, self._say)
                 self._start_services(record)
