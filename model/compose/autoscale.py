@@ -7,7 +7,7 @@ Labels are the same mapping with dots: `shoal.autoscale.scale_in.window: 60s`, `
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, cast
 
 from model.autoscale import (
@@ -32,6 +32,7 @@ from model.spec import Resources
 AUTOSCALE: Final = "x-autoscale"
 METRICS: Final = "x-metrics"
 LABEL: Final = "shoal.autoscale."
+_EMPTY: Final = "is empty: say max and metrics, such as {max: 5, metrics: [connections: 50/s]}, or leave it out"
 _Json = Mapping[str, Any]
 
 
@@ -59,10 +60,17 @@ def check_autoscale(service: _Json, at: str, report: Report, mode: str, reservat
         mark = mark_of(service["deploy"], AUTOSCALE)
         report.problem(f"{at}.deploy.{AUTOSCALE}", f"stands on the service itself: write {AUTOSCALE} beside 'deploy'", mark)
     places = _places(service, at)
+    if AUTOSCALE in service and service[AUTOSCALE] is None:
+        report.problem(f"{at}.{AUTOSCALE}", _EMPTY, mark_of(service, AUTOSCALE))
     for path, _, mark in places[1:]:
         report.problem(path, f"the policy stands in {places[0][0]} already: write it in one place", mark)
-    for path, value, mark in places[:1]:
-        before = len(report.problems)
+    before = len(report.problems)
+    for path, labels in _labels(service, at):
+        _check_numbers(labels, path, report)
+    for path, value, mark in places[:1] if len(report.problems) == before else ():
+        if value == {}:
+            report.problem(path, _EMPTY, mark)
+            return
         read = POLICY(Context(report), value, path, mark)
         if len(report.problems) == before:
             _check_repeated(read, path, report)
@@ -81,10 +89,12 @@ def _check_repeated(read: Map, path: str, report: Report) -> None:
 
 
 def _check_port(service: _Json, at: str, report: Report) -> MetricsPort | None:
-    value, path = service.get(METRICS), f"{at}.{METRICS}"
-    if value is None:
+    if METRICS not in service:
         return None
-    mark, before = mark_of(service, METRICS), len(report.problems)
+    value, path, mark, before = service[METRICS], f"{at}.{METRICS}", mark_of(service, METRICS), len(report.problems)
+    if value is None or value == {}:
+        report.problem(path, "is empty: say where replicas tell metrics, such as {port: 9000}, or leave it out", mark)
+        return None
     read = PORT(Context(report), value, path, mark)
     if len(report.problems) > before:
         return None
@@ -99,11 +109,36 @@ def _places(service: _Json, at: str) -> list[tuple[str, Any, Mark]]:
     found: list[tuple[str, Any, Mark]] = []
     if service.get(AUTOSCALE) is not None:
         found.append((f"{at}.{AUTOSCALE}", service[AUTOSCALE], mark_of(service, AUTOSCALE)))
-    for path, row in ((f"{at}.deploy.labels", service.get("deploy") or {}), (f"{at}.labels", service)):
-        labels = row.get("labels") or {}
+    for path, labels in _labels(service, at):
         if nested := _nested(labels):
             found.append((f"{path}.{LABEL.removesuffix('.')}", nested, nested.mark))
     return found
+
+
+def _labels(service: _Json, at: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, row in ((f"{at}.deploy.labels", service.get("deploy") or {}), (f"{at}.labels", service)):
+        yield path, row.get("labels") or {}
+
+
+def _check_numbers(labels: dict[str, Any], path: str, report: Report) -> None:
+    """Entries of a list are numbered from 0 without a gap: who counts otherwise may have lost one."""
+    lists: dict[str, dict[str, Mark]] = {}
+    for name, _, mark in items_of(labels):
+        words = name.split(".") if name.startswith(LABEL) else []
+        for index, word in enumerate(words):
+            if word.isdecimal():
+                lists.setdefault(".".join(words[:index]), {}).setdefault(word, mark)
+    for name, found in lists.items():
+        for index, word in enumerate(sorted(found, key=_by_number)):
+            if word != str(index):
+                message = f"found number {word} where {index} comes next: number the entries 0, 1, 2 without a gap"
+                report.problem(f"{path}.{name}.{word}", message, found[word])
+                break
+
+
+def _by_number(word: str) -> tuple[int, str]:
+    """What orders decimals of any length as the numbers they are."""
+    return len(word), word
 
 
 def _nested(labels: dict[str, Any]) -> Map:
@@ -144,7 +179,7 @@ def _listed(tree: Map) -> Map:
         inner: Any = _listed(value) if isinstance(value, Map) else value
         if isinstance(inner, Map) and inner and all(word.isdecimal() for word in inner):
             rows = Seq(mark=mark)
-            for word in sorted(inner, key=int):
+            for word in sorted(inner, key=_by_number):
                 rows.put(inner[word], inner.at(word))
             inner = rows
         result.put(key, inner, mark)

@@ -87,7 +87,6 @@ def test_what_is_not_said_has_the_defaults() -> None:
     assert one("x-autoscale: {max: 5, metrics: [connections: 50]}").autoscale == Autoscale(
         1, 5, (ScalingMetric("connections", 50.0),), ScaleOut(1.0, 4, 15.0, 0.05), ScaleIn(300.0, 0.25, 60.0, 0.1, 300.0)
     )
-    assert one("x-autoscale: ").autoscale is None
     assert one("ports: ['80']").autoscale is None
 
 
@@ -124,13 +123,31 @@ def test_labels_mean_the_same(below: str) -> None:
     assert service.autoscale == Autoscale(2, 7, metrics, scale_in=ScaleIn(20.0), schedules=(schedule,))
 
 
+@pytest.mark.parametrize(
+    ("numbers", "wrong", "expected"),
+    [(("3",), "3", 0), (("0", "2"), "2", 1), (("0", "01"), "01", 1), (("1", "0", "9" * 30), "9" * 30, 2)],
+    ids=lambda value: str(value)[:20],
+)
+@pytest.mark.parametrize("place", ["labels", "deploy.labels"], ids=str)
+def test_a_gap_in_numbered_labels_is_told(numbers: tuple[str, ...], wrong: str, expected: int, place: str) -> None:
+    lines = ["shoal.autoscale.max: '9'", "shoal.autoscale.inflight: '3'"]
+    for number in numbers:
+        lines += [f"shoal.autoscale.schedules.{number}.{text}" for text in ("cron: '0 8 * * *'", "for: 1h", "min: '2'")]
+    labels = "labels: {\n" + ",\n".join(lines) + "}"
+    (line,) = faults(f"services: {{web: {{image: x, {f'deploy: {{{labels}}}' if '.' in place else labels}}}}}")
+    assert line.startswith(f"/p/compose.yaml:{4 + 3 * numbers.index(wrong)}:")
+    said = f"found number {wrong} where {expected} comes next: number the entries 0, 1, 2 without a gap"
+    assert line.endswith(f": services.web.{place}.shoal.autoscale.schedules.{wrong}: {said}")
+
+
 def test_a_policy_in_labels_changes_no_container() -> None:
     service = one("labels: {a: b, shoal.autoscale.max: 5, shoal.autoscale.inflight: 3}")
     assert service.container == one("labels: {a: b}").container
 
 
 BAD = [
-    ("", "has no 'max', which is needed"),
+    ("", ".x-autoscale: is empty: say max and metrics, such as {max: 5, metrics: [connections: 50/s]}, or leave it out"),
+    ("min: 1", "has no 'max', which is needed"),
     ("max: 3, min: 4, metrics: [inflight: 3]", ".max: found 3, but min says 4"),
     ("max: 0, metrics: [inflight: 3]", ".max: found 0, expected 1 to 1,000,000"),
     ("max: 3, min: -1, metrics: [inflight: 3]", ".min: found the number -1, expected a whole number of at least 0"),
@@ -186,6 +203,22 @@ def test_a_fault_is_one_line_with_file_line_and_field(text: str, said: str) -> N
     assert said in line
 
 
+@pytest.mark.parametrize("empty", ["", " null", " ~"])
+def test_what_says_nothing_is_a_fault(empty: str) -> None:
+    (line,) = faults(f"services:\n  web:\n    image: x\n    x-autoscale:{empty}\n")
+    assert line.startswith("/p/compose.yaml:4:")
+    assert ": services.web.x-autoscale: is empty: say max and metrics, such as {max: 5, metrics: [connections: 50/s]}" in line
+    (line,) = faults(f"services:\n  web:\n    image: x\n    x-metrics:{empty}\n")
+    assert ": services.web.x-metrics: is empty: say where replicas tell metrics, such as {port: 9000}, or leave it out" in line
+
+
+def test_a_later_file_that_says_nothing_leaves_the_policy_and_may_take_it_away() -> None:
+    (service,) = to_stack(load(FULL, "services: {web: {x-autoscale: }}").project, stack="s").services
+    assert service.autoscale == POLICY
+    (service,) = to_stack(load(FULL, "services: {web: {x-autoscale: !reset null}}").project, stack="s").services
+    assert service.autoscale is None
+
+
 def test_it_is_only_for_replicated_services_and_stands_in_one_place() -> None:
     policy = "x-autoscale: {max: 5, metrics: [inflight: 3]}"
     for mode in ("global", "replicated-job", "global-job"):
@@ -205,6 +238,7 @@ def test_it_is_only_for_replicated_services_and_stands_in_one_place() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("{}", ".x-metrics: is empty: say where replicas tell metrics, such as {port: 9000}, or leave it out"),
         ("{path: /x}", "has no 'port', which is needed"),
         ("{port: 0}", ".port: found 0, expected a port from 1 to 65535"),
         ("{port: 80, path: x}", ".path: found 'x', expected a path that begins with /"),
