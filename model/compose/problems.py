@@ -40,7 +40,7 @@ class Problem:
     mark: Mark = NOWHERE
 
     def __str__(self) -> str:
-        return ": ".join(part for part in (str(self.mark), self.path, self.message) if part)
+        return one_line(": ".join(part for part in (str(self.mark), self.path, self.message) if part))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Warning_:
 
     def __str__(self) -> str:
         text = f"{self.id}: {self.message}"
-        return f"{self.mark}: {text}" if self.mark.file else text
+        return one_line(f"{self.mark}: {text}" if self.mark.file else text)
 
 
 class ComposeError(BadInput):
@@ -98,6 +98,11 @@ class Report:
     def raise_if_any(self) -> None:
         if self.problems:
             raise ComposeError(self.problems)
+
+
+def one_line(text: str) -> str:
+    """`text` with what would break or colour a line written out: a name in a file may hold anything."""
+    return text if text.isprintable() else "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
 def show(value: object, width: int = 60) -> str:

@@ -59,6 +59,7 @@ def test_extends_in_the_same_and_in_another_file() -> None:
         ("services: {a: {extends: {file: other.yaml, service: b}}}", "/p/other.yaml has no service 'b'"),
         ("services: {a: {extends: {file: compose.yaml, service: a}}}", "goes round in a circle"),
         ("include: [compose.yaml]", "goes round in a circle or too deep: /p/compose.yaml -> /p/compose.yaml"),
+        ('include: ["a\\n\\eb"]', r"cannot read /p/a\n\x1bb: No such file or directory"),
         ("include: [no.yaml]", "cannot read /p/no.yaml"),
         ("include: [other.yaml]\nservices: {o: {image: mine}}", "services.o: is defined here and differently in an included"),
     ],
