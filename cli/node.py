@@ -10,6 +10,7 @@ from cli.connect import connected
 from cli.output import age, counted, field, human_bytes, listing, output_option, show
 from cli.wait import LiveLine
 from model.errors import BadInput
+from model.node_words import key_problem, kind_problem
 
 COLUMNS: Final = (
     ("NAME", field("name")),
@@ -71,6 +72,8 @@ def parse_count(word: str) -> tuple[str, int | None]:
     """`gpu=2` sets, `gpu-` removes."""
     kind, mark, value = word.partition("=")
     if mark and kind and value.isdecimal() and int(value) > 0:
+        if problem := kind_problem(kind):
+            raise BadInput(f"generic resource {word!r}: its name: {problem}")
         return kind, int(value)
     if not mark and word.endswith("-") and len(word) > 1:
         return word[:-1], None
@@ -81,6 +84,8 @@ def parse_label(word: str) -> tuple[str, str | None]:
     """`zone=a` sets, `zone-` removes."""
     key, mark, value = word.partition("=")
     if mark and key:
+        if problem := key_problem(key):
+            raise BadInput(f"label {word!r}: its key: {problem}")
         return key, value
     if word.endswith("-") and len(word) > 1:
         return word[:-1], None

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from model.node_words import key_problem, kind_problem
 from model.spec import GENERIC_MAX
 from model.spec_check import REPLICAS_MAX
 
@@ -78,6 +79,15 @@ class NodePatchBody(Body):
     labels: dict[Name, Text | None] = {}
     generic: dict[Name, Annotated[int, Field(ge=1, le=GENERIC_MAX)] | None] = {}
     availability: Literal["active", "pause", "drain"] | None = None
+
+    @field_validator("labels", "generic")
+    @classmethod
+    def _well_named(cls, changes: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        """What is removed may be called as it is."""
+        problem_of = key_problem if info.field_name == "labels" else kind_problem
+        if problem := next(filter(None, (problem_of(name) for name, value in changes.items() if value is not None)), ""):
+            raise PydanticCustomError("name", problem)
+        return changes
 
 
 class PullBody(Body):

@@ -28,6 +28,7 @@ from model.compose.tree import Map, mark_of
 from model.constraints import parse_constraint, parse_spread
 from model.errors import BadInput
 from model.image_ref import parse_image_ref
+from model.node_words import kind_problem
 from model.spec import GENERIC_MAX
 
 
@@ -131,6 +132,9 @@ def _generic_resources(service: Mapping[str, Any], at: str, report: Report) -> N
             where = f"{at}.deploy.resources.reservations.generic_resources[{index}]"
             message = f"expected a discrete_resource_spec with a kind and a value from 1 to {GENERIC_MAX:,}"
             report.problem(where, message, mark_of(asked["generic_resources"], index))
+        elif problem := kind_problem(row["kind"]):
+            where = f"{at}.deploy.resources.reservations.generic_resources[{index}].discrete_resource_spec.kind"
+            report.problem(where, problem, mark_of(row, "kind"))
     for index, request in enumerate(asked.get("devices") or ()):
         if not any(request.get("capabilities") or ()):
             where = f"{at}.deploy.resources.reservations.devices[{index}].capabilities"

@@ -296,6 +296,11 @@ def test_labels_and_availability(controller: ControllerProcess, operator: Client
     assert operator.ok("PATCH", "/v1/nodes/labelled", {"generic": {"gpu": 2, "fpga": 1}})["generic"] == {"fpga": 1, "gpu": 2}
     row = operator.ok("PATCH", "/v1/nodes/labelled", {"generic": {"fpga": None}})
     assert (row["generic"], row["labels"]) == ({"gpu": 2}, {"zone": "a"})
+    for field, name, value in (("generic", "GPU!", 1), ("generic", "foo-", 1), ("labels", "-foo", "a")):
+        status, answer = operator.request("PATCH", "/v1/nodes/labelled", {field: {name: value}})
+        assert status == 400
+        assert answer["error"]["message"].startswith(f"body.{field}: found {name!r}, expected letters, digits")
+        operator.ok("PATCH", "/v1/nodes/labelled", {field: {name: None}})
 
 
 # ---- reads

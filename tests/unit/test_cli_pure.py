@@ -75,6 +75,18 @@ def test_words_of_scale_label_tail_and_since() -> None:
             bad()
 
 
+@pytest.mark.parametrize("name", ["GPU!", "foo-", "-foo", ".foo", "foo.", "_foo", "a b", "a\n", "x" * 256])
+def test_a_name_that_nobody_could_ask_for_is_refused_and_can_be_removed(name: str) -> None:
+    for read, value, what in ((parse_count, "1", "generic resource"), (parse_label, "a", "label")):
+        with pytest.raises(BadInput, match="beginning and ending with a letter or digit") as caught:
+            read(f"{name}={value}")
+        assert str(caught.value).startswith(f"{what} {f'{name}={value}'!r}: its ")
+        assert "\n" not in str(caught.value)
+        assert read(f"{name}-") == (name, None)
+    assert [parse_count(f"{name}=1")[0] for name in ("g", "GPU", "nvidia.a-100_x")] == ["g", "GPU", "nvidia.a-100_x"]
+    assert parse_label("example.com/zone:1=") == ("example.com/zone:1", "")
+
+
 def test_query_leaves_out_what_is_not_said() -> None:
     assert client.path_of("/v1/x", {"a": None, "b": False, "c": True, "d": ["1", "2"]}) == "/v1/x?c=true&d=1&d=2"
 

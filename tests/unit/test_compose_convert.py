@@ -354,6 +354,8 @@ def test_generic_resources(text: str, generic: Counts) -> None:
     [
         ("generic_resources: [{discrete_resource_spec: {kind: gpu}}]", "generic_resources[0]: expected a discrete"),
         ("generic_resources: [{discrete_resource_spec: {value: 1}}]", "generic_resources[0]: expected a discrete"),
+        ("generic_resources: [{discrete_resource_spec: {kind: 'GPU!', value: 1}}]",
+         "generic_resources[0].discrete_resource_spec.kind: found 'GPU!', expected letters, digits, '-', '_' and '.'"),
         ("devices: [{capabilities: []}]", "devices[0].capabilities: expected at least one"),
     ],
 )
