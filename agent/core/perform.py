@@ -169,6 +169,9 @@ class Performer:
         text = output.decode(errors="replace").strip().split("\n")[-1]
         return fx.Probed(effect.replica, effect.container_id, code == 0, text or f"health check ended with code {code}")
 
+    async def look(self, effect: fx.Look) -> fx.Stimulus:
+        return fx.Looked(effect.replica, effect.container_id, self._ports.runtime.listening(effect.container_id))
+
     def mounts_of(self, life: Life) -> tuple[HostMount, ...]:
         """The host side of a replica's mounts, to look at only."""
         if life.id in self._mounts:

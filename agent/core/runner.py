@@ -50,6 +50,7 @@ class Runner:
             fx.DetachNetwork: self.performer.detach,
             fx.ReleaseReplica: self.performer.release,
             fx.Probe: self.performer.probe,
+            fx.Look: self.performer.look,
         }
         self._journal = journal
         self._clock = clock
@@ -306,6 +307,8 @@ def _failure(effect: fx.Effect, failure: Failure) -> fx.Stimulus | None:
             return fx.NetworksApplied(token, failure)
         case fx.Probe(replica, container_id, _):
             return fx.Probed(replica, container_id, False, failure.message)
+        case fx.Look(replica, container_id):
+            return fx.Looked(replica, container_id)
         case fx.Drain(replica, token):
             return fx.Drained(replica, token)
         case fx.KillContainer(container_id, signal):

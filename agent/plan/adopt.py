@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from agent.plan.container import Found
+from agent.plan.health import begun
 from agent.plan.life import exited, vanished
 from agent.plan.quick import replace
 from agent.plan.records import Life
@@ -19,10 +20,11 @@ def adopted(saved: Life, found: Mapping[str, Found], now: float) -> Life:
     """The life as it goes on; `found` by container id."""
     seen = found.get(saved.container_id)
     if seen is not None and seen.state == "running" and not seen.broken:
-        return _running(saved, seen)
+        return _running(saved, seen, now)
     life = replace(saved, netns="")
     if seen is not None and seen.state == "exited" and not seen.broken and saved.stage != "exited":
-        return exited(_running(life, seen), seen.exit, now) if seen.exit else vanished(_running(life, seen), now)
+        running = _running(life, seen, now)
+        return exited(running, seen.exit, now) if seen.exit else vanished(running, now)
     if saved.stage == "running":
         return vanished(life, now)
     if saved.stage == "exited":
@@ -44,12 +46,12 @@ def unrecorded(found: Iterable[Found], known: Collection[str], wanted: Mapping[s
     return list(lives.values())
 
 
-def _running(saved: Life, seen: Found) -> Life:
+def _running(saved: Life, seen: Found, now: float) -> Life:
     if saved.stage == "running":
         return saved
     started_at = seen.started_at or saved.since
     attempts = replace(saved.attempts, restarts=saved.attempts.restarts + (1 if saved.ran else 0))
     return replace(
         saved, stage="running", ran=True, state=states.RUNNING, since=started_at, started_at=started_at, exit_code=None,
-        message="", attempts=attempts,
+        message="", attempts=attempts, health=begun(saved, now),
     )  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from agent.plan import drain, health, rewire, telling
+from agent.plan import drain, health, listening, rewire, telling
 from agent.plan import effects as fx
 from agent.plan import life as lives_of
 from agent.plan.adopt import adopted, unrecorded
@@ -131,8 +131,8 @@ class Core:
             case fx.ContainerExited(end):
                 if (exited_life := self.by_container(end.container_id)) is not None:
                     self._take_exit(exited_life, lives_of.exited(exited_life, end, now))
-            case fx.Probed():
-                self._take_probe(stimulus, now)
+            case fx.Probed() | fx.Looked():
+                self._take_health(stimulus, now)
             case fx.Compared(missing):
                 self._take_comparison(missing, now)
 
@@ -189,13 +189,18 @@ class Core:
         lives = [self.lives[key] for key in waiting if key in self.lives]
         return [life for life in lives if life.image is None and life.goal == "run"]
 
-    def _take_probe(self, seen: fx.Probed, now: float) -> None:
+    def _take_health(self, seen: fx.Probed | fx.Looked, now: float) -> None:
         life = self.lives.get(seen.replica)
         if life is None or life.container_id != seen.container_id or life.stage != "running":
             return
-        after = health.probed(life, seen.healthy, now)
+        if isinstance(seen, fx.Probed):
+            after = health.probed(life, seen.healthy, now)
+            said = telling.probed(life, after, seen.output)
+        else:
+            after = listening.looked(life, seen.listening, now)
+            said = telling.looked(life, after, seen.listening)
         self._put(after)
-        self._say(telling.probed(life, after, seen.output))
+        self._say(said)
 
     def _take_comparison(self, missing: tuple[str, ...], now: float) -> None:
         """A container missing in two comparisons in a row has vanished; once may be an exit on its way."""

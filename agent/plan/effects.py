@@ -134,6 +134,14 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """See which ports are open inside. Outcome: Looked."""
+
+    replica: ReplicaId
+    container_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Save:
     """Write the replica's journal entry."""
 
@@ -177,7 +185,19 @@ ReplicaEffect = (
     | ReleaseReplica
 )
 Effect = (
-    ReplicaEffect | PullImage | ApplyNetworks | Drain | KillContainer | DeleteOrphan | Probe | Save | Drop | Report | Gone | Say
+    ReplicaEffect
+    | PullImage
+    | ApplyNetworks
+    | Drain
+    | KillContainer
+    | DeleteOrphan
+    | Probe
+    | Look
+    | Save
+    | Drop
+    | Report
+    | Gone
+    | Say
 )
 
 # Stimuli
@@ -262,6 +282,15 @@ class Probed:
 
 
 @dataclass(frozen=True, slots=True)
+class Looked:
+    """`listening`: TCP ports that are open inside for callers from outside."""
+
+    replica: ReplicaId
+    container_id: str
+    listening: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class TimerDue:
     """Time has passed: the core looks at what is due."""
 
@@ -284,6 +313,7 @@ Stimulus = (
     | NetworksApplied
     | ContainerExited
     | Probed
+    | Looked
     | TimerDue
     | Compared
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from agent.plan import listening
 from agent.plan.records import Health, Life
 from model.spec import Healthcheck
 
@@ -36,9 +37,10 @@ def command(check: Healthcheck) -> tuple[str, ...]:
     return ("/bin/sh", "-c", " ".join(check.test))
 
 
-def first_probe_at(check: Healthcheck, now: float) -> float:
-    """The first probe after a start: sooner while there is a start period."""
-    return now + _wait(check, now, now)
+def begun(life: Life, now: float) -> Health:
+    """The health of one that has just been started; the first probe comes sooner while there is a start period."""
+    check = health_check(life)
+    return Health("starting", 0, now + _wait(check, now, now)) if check else listening.begun(life, now)
 
 
 def _wait(check: Healthcheck, started_at: float, now: float) -> float:

@@ -10,9 +10,8 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import Final, Literal
 
-from agent.plan import drain, restart, rewire
+from agent.plan import drain, health, restart, rewire
 from agent.plan.container import Exited
-from agent.plan.health import first_probe_at, health_check
 from agent.plan.quick import replace
 from agent.plan.records import Attempts, Drain, Failure, Goal, Health, ImageFacts, Life, ReplicaId, Stage, Wiring
 from model import states
@@ -227,11 +226,9 @@ def _cleaned(life: Life) -> Life:
 
 def _started(life: Life, now: float) -> Life:
     restarts = life.attempts.restarts + (1 if life.ran else 0)
-    check = health_check(life)
-    health = Health("starting", 0, first_probe_at(check, now)) if check else Health()
     life = replace(
         life, stage="running", ran=True, started_at=now, finished_at=0.0, exit_code=None, oom=False, stopping=False,
-        drain=_NO_DRAIN, health=health, attempts=replace(life.attempts, restarts=restarts),
+        drain=_NO_DRAIN, health=health.begun(life, now), attempts=replace(life.attempts, restarts=restarts),
     )  # fmt: skip
     life = _in_state(life, states.RUNNING, now)
     early = life.early_exit

@@ -39,8 +39,7 @@ def effect_of(life: Life, step: Need) -> fx.Effect:
             return fx.KillContainer(life.container_id, "SIGKILL")
         case "probe":
             check = health_check(life)
-            assert check is not None
-            return fx.Probe(life.id, life.container_id, check)
+            return fx.Probe(life.id, life.container_id, check) if check else fx.Look(life.id, life.container_id)
     raise AssertionError(step)
 
 

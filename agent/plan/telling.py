@@ -6,6 +6,7 @@ Rules: pure. What is only tried again is told once; what nobody wants any more i
 from __future__ import annotations
 
 from agent.plan import effects as fx
+from agent.plan import listening
 from agent.plan.records import Failure, Life
 from agent.plan.steps import what_next
 
@@ -39,3 +40,13 @@ def probed(before: Life, after: Life, output: str) -> fx.Say | None:
     if after.health.status == "unhealthy" and before.health.status != "unhealthy":
         return said(after, "replica-unhealthy", f" is unhealthy: {output or 'its health check fails'}")
     return None
+
+
+def looked(before: Life, after: Life, open_inside: frozenset[int]) -> fx.Say | None:
+    """It was looked which ports are open inside; told once, when it is waited for no longer."""
+    closed = listening.closed(before, open_inside)
+    if not closed or after.health.status == before.health.status:
+        return None
+    ports = " and ".join(str(port) for port in closed)
+    late = f"after {listening.OPEN_WITHIN_S:g} s; callers are sent to it all the same"
+    return said(after, "replica-closed", f" does not listen on port {ports} {late}")

@@ -30,7 +30,7 @@ from agent.plan.seccomp import filter_key
 from agent.runtime import attach, bundle, conmon_call, ends, execs
 from agent.runtime.bundle import Paths, Pids, State
 from agent.runtime.cgroups import CgroupDriver, UsageFiles, cgroup_driver
-from agent.runtime.facts import boot_id, program, raise_descriptor_limit, read_facts, start_time
+from agent.runtime.facts import boot_id, open_ports, program, raise_descriptor_limit, read_facts, start_time
 from agent.runtime.log_store import LogStore
 from agent.runtime.monitor import Process, Watch, read_exit_file, reap_orphans
 from agent.runtime.mountns import become_subreaper
@@ -355,6 +355,12 @@ class ConmonRuntime:
             if counters is not None:
                 found[container_id] = counters
         return found
+
+    def listening(self, container_id: str) -> frozenset[int]:
+        container = self._containers.get(container_id)
+        if container is None or container.exit is not None or not container.started:
+            return frozenset()
+        return open_ports(container.pids.pid)
 
     def _usage_files(self, container_id: str) -> UsageFiles | None:
         """Kept open while the container runs."""

@@ -5,12 +5,14 @@ Rules: only reads.
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import resource
 import shutil
 from pathlib import Path
 
 from agent.plan import capabilities
+from agent.plan.listening import ports_of
 from agent.plan.oci import HostFacts
 from model.errors import RuntimeFailed
 
@@ -51,6 +53,15 @@ def program(name: str) -> str:
     found = shutil.which(name, path="/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin:/usr/libexec/podman")
     if not found:
         raise RuntimeFailed(f"{name} is not installed on this node: install the package {name}")
+    return found
+
+
+def open_ports(pid: int) -> frozenset[int]:
+    """TCP ports open for callers from outside in the network namespace of a process; none when it has ended."""
+    found: frozenset[int] = frozenset()
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for table in ("tcp", "tcp6"):
+            found |= ports_of(Path(f"/proc/{pid}/net/{table}").read_bytes())
     return found
 
 

@@ -17,6 +17,7 @@ from agent.plan.container import ContainerOrder, ExecRequest, Exited, Found, Log
 from agent.plan.exits import exit_message
 from agent.plan.log_lines import log_options
 from agent.plan.oci_process import working_dir
+from agent.plan.publish import exposed
 from agent.plan.samples import Counters
 from agent.runtime.port import Session
 from model.errors import Conflict, NotFound, RuntimeFailed
@@ -28,12 +29,14 @@ _IDLE: Final = Counters(0.0, 0, 0, 1 << 20, 1, 0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What a command does: writes lines, then ends with `exit_code` (None: runs until killed). `missing`: is not there."""
+    """What a command does: writes lines, then ends with `exit_code` (None: runs until killed). `missing`: is not there; `deaf`:
+    does not listen on its published ports."""
 
     lines: tuple[bytes, ...] = ()
     exit_code: int | None = None
     oom: bool = False
     missing: bool = False
+    deaf: bool = False
 
 
 @dataclass(slots=True)
@@ -214,6 +217,14 @@ class MemoryRuntime:
             if container is not None and container.exit is None and container.started_at:
                 found[container_id] = self.counters.get(container_id, _IDLE)
         return found
+
+    def listening(self, container_id: str) -> frozenset[int]:
+        container = self._containers.get(container_id)
+        if container is None or container.exit is not None or not container.started_at or container.program.deaf:
+            return frozenset()
+        spec = container.order.spec
+        said = (number for text in spec.expose for number, _ in exposed(text))
+        return frozenset((*(port.target for port in spec.ports), *said))
 
     async def close(self) -> None:
         return

@@ -129,6 +129,10 @@ class ContainerRuntime(Protocol):
         """The counters of those that run: 20 us each."""
         ...
 
+    def listening(self, container_id: str) -> frozenset[int]:
+        """TCP ports that somebody listens on in its network namespace, not only for loopback; none when it does not run."""
+        ...
+
     async def close(self) -> None:
         """Stop watching. Containers go on; `recover` of the next runtime takes them over."""
         ...

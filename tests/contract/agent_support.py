@@ -161,6 +161,9 @@ class PretendRuntime:
         running = [one for one in container_ids if self.containers.get(one) == "running"]
         return dict.fromkeys(running, Counters(time.monotonic() / 2, 0, 0, 1000, 3, 0, 0))
 
+    def listening(self, container_id: str) -> frozenset[int]:
+        return frozenset()
+
     async def close(self) -> None:
         pass
 

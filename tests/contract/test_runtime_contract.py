@@ -16,7 +16,8 @@ from agent.plan.container import ContainerOrder, ExecRequest, Exited
 from agent.runtime.memory import MemoryRuntime, Program
 from agent.runtime.port import ContainerRuntime
 from model.errors import Conflict, NotFound, RuntimeFailed
-from model.spec import ContainerSpec, Resources
+from model.spec import ContainerSpec, Port, Resources
+from tests.contract.etcd_harness import eventually, free_port
 from tests.root.runtime_kit import Kit, with_kit
 
 pytestmark = pytest.mark.contract
@@ -38,7 +39,11 @@ _PROGRAMS = {
     "seven": Program(exit_code=7),
     "talk": Program(lines=(b"one\n", b"two\n"), exit_code=0),
 }
-_REAL = {"seven": ("sh", "-c", "exit 7"), "talk": ("sh", "-c", "echo one; echo two")}
+_REAL = {
+    "seven": ("sh", "-c", "exit 7"),
+    "talk": ("sh", "-c", "echo one; echo two"),
+    "answers": ("sh", "-c", "exec nc -l -p $PORT"),
+}
 
 
 @pytest.fixture(params=["memory", pytest.param("crun", marks=pytest.mark.root), pytest.param("runc", marks=pytest.mark.root)])
@@ -278,6 +283,22 @@ def test_usage_of_a_running_one_only(runner: Runner) -> None:
         assert 1 <= usage.pids <= 20, "runc is several threads until it has executed the command"
         await rig.runtime.delete(order.id)
         assert await rig.runtime.usage(order.id) is None
+
+    runner(body)
+
+
+def test_who_listens_is_seen(runner: Runner) -> None:
+    async def body(rig: Rig) -> None:
+        port = free_port()
+        order = rig.order("answers", ports=(Port(port),), env=(("PORT", str(port)),))
+        await rig.runtime.create(order)
+        assert port not in rig.runtime.listening(order.id)
+        await rig.runtime.start(order.id)
+        await eventually(lambda: port in rig.runtime.listening(order.id), "it listens")
+        await rig.runtime.kill(order.id, 9)
+        await rig.exit_of(order.id)
+        assert rig.runtime.listening(order.id) == frozenset()
+        assert rig.runtime.listening("unknown") == frozenset()
 
     runner(body)
 

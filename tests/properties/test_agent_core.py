@@ -95,6 +95,8 @@ class Node:
                 self.containers.pop(container_id, None)
             case fx.Probe(replica, container_id, _):
                 self.give(fx.Probed(replica, container_id, not bad))
+            case fx.Look(replica, container_id):
+                self.give(fx.Looked(replica, container_id, frozenset() if bad else frozenset({80})))
             case fx.Drain(replica, token):
                 if not bad:
                     self.give(fx.Drained(replica, token))
@@ -203,7 +205,7 @@ def service(
     rewired: tuple[str, ...] | None = None,
 ) -> Desired:
     mounts, networks = (Mount("volume", "/data"),), (Attachment(NET.name),)
-    spec = ServiceSpec(sid, ContainerSpec("web:1", mounts=mounts, networks=networks, restart=policy))
+    spec = ServiceSpec(sid, ContainerSpec("web:1", mounts=mounts, networks=networks, restart=policy, expose=("80",)))
     slots = tuple(Slot(n, version, created) for n in range(1, count + 1))
     wired = None if rewired is None else tuple(Attachment(name) for name in rewired)
     return Desired(1, (WantedService(sid, sid, slots, stopped, wired),), (WantedSpec(sid, version, spec),), (NET, OTHER))

@@ -49,9 +49,9 @@ def done(core: Core, effects: list[fx.Effect], now: float) -> list[fx.Effect]:
                 after += core.handle(fx.Pulled(reference, policy, ImageFacts("sha")), now)
             case fx.ApplyNetworks(_, token):
                 after += core.handle(fx.NetworksApplied(token), now)
-            case (
-                fx.Save() | fx.Report() | fx.Drop() | fx.Gone() | fx.Say() | fx.KillContainer() | fx.Probe() | fx.DeleteOrphan()
-            ):
+            case fx.Save() | fx.Report() | fx.Drop() | fx.Gone() | fx.Say():
+                pass
+            case fx.KillContainer() | fx.Probe() | fx.Look() | fx.DeleteOrphan():
                 pass
             case fx.AttachNetwork(replica, token, life) | fx.Rewire(replica, token, life):
                 after += core.handle(attached(effect, given(life)), now)
