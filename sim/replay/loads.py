@@ -10,8 +10,10 @@ from __future__ import annotations
 import csv
 import gzip
 import math
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain, pairwise
@@ -28,6 +30,9 @@ SECONDS_MAX: Final = 400 * 86_400
 _MS_FROM: Final = 1e11
 _GAP: Final = 2.5
 """A record counts for so many usual intervals at most."""
+
+_EXAMPLE: Final = "2024-05-01 12:00:00,338"
+_POLICY: Final = re.compile(r"['\"]?(services|x-autoscale|metrics)['\"]?\s*:")
 
 Row = tuple[float, float]
 
@@ -78,10 +83,14 @@ def read_load(path: Path, column: str = "") -> Load:
     try:
         with _opened(path) as file:
             rows, what = _rows(path, file, column)
+    except BadInput:
+        _refuse_policy(path)
+        raise
     except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
         raise BadInput(f"{path}: {getattr(error, 'strerror', None) or error}: expected CSV, plain or gzipped") from error
     if not rows:
-        raise BadInput(f"{path}: no record in it: expected rows such as 2024-05-01 12:00:00,338")
+        _refuse_policy(path)
+        raise BadInput(f"{path}: no record in it: expected rows such as {_EXAMPLE}")
     rows.sort(key=lambda row: row[0])
     length = int(rows[-1][0]) - int(rows[0][0])
     if length > SECONDS_MAX:
@@ -91,6 +100,19 @@ def read_load(path: Path, column: str = "") -> Load:
         return Load(path.name, _counted(rows), int(rows[0][0]) * 1000, f"{what}, added up by the second")
     how = f"{what} of {gap:g} s, as a rate that holds until the next"
     return Load(path.name, _held(rows, gap), int(rows[0][0]) * 1000, how)
+
+
+def _refuse_policy(path: Path) -> None:
+    """Of a file that is no load: the usual slip is to name the Compose file in its place. Raises BadInput for one."""
+    found = ""
+    with suppress(OSError, EOFError, UnicodeDecodeError, zlib.error):
+        if path.is_file():  # what was read from a pipe is gone
+            with _opened(path) as file:
+                found = next((match[1] for line in file if (match := _POLICY.match(line))), "")
+    if found:
+        what = "a Compose file" if found == "services" else "a policy"
+        trace = f"a trace is CSV, a time and a demand in each row, such as {_EXAMPLE}"
+        raise BadInput(f"{path}: looks like {what}: {trace}; write: shoal autoscale replay TRACE --policy {path}")
 
 
 def _opened(path: Path) -> TextIO:

@@ -110,6 +110,11 @@ def test_milliseconds_are_told_by_their_size(tmp_path: Path) -> None:
         ("", "no record in it"),
         ("time,value\n", "no record in it"),
         ("time,value\nyesterday,3\n", "a.csv:2: 'yesterday' is no time"),
+        ("services:\n  web:\n    image: x\n", "a.csv: looks like a Compose file: a trace is CSV, a time and a demand in each "
+         "row, such as 2024-05-01 12:00:00,338; write: shoal autoscale replay TRACE --policy "),
+        ("# of the shop\nname: shop\nservices: {web: {image: x}}\n", "looks like a Compose file: a trace is CSV"),
+        ("services: {}\n", "looks like a Compose file: a trace is CSV"),
+        ("max: 3\nmetrics: [inflight: 3]\n", "looks like a policy: a trace is CSV"),
         ("time,value\n1,3\n2,-1\n", "a.csv:3: expected a number of units from 0 up in column 2"),
         ("time,value\n1,3\n2,nan\n", "a.csv:3: expected a number"),
         ("time,value\n1,3\n2\n", "a.csv:3: expected a number"),
