@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from controller.decide.calm import Calms
 from controller.decide.ports import host_claims
 from controller.decide.ranks import Ranks
 from controller.decide.taken import Taken
@@ -64,6 +65,10 @@ class Index:
         self._moved: set[str] = set()
         """Nodes whose load is not what the pool says."""
         self.ranks = Ranks(self)
+        self.calms = Calms()
+        self.stamps: dict[str, int] = {}
+        """By service name; another one when any of its entries is another one."""
+        self._stamp = 0
 
     def refresh(self, view: View) -> Index:
         """Take in what changed since the last view."""
@@ -193,7 +198,8 @@ class Index:
 
     def _swap(self, node: str, old: AssignmentDoc, new: AssignmentDoc) -> None:
         gone = {entry.name: entry for entry in old.services}
-        placed = self.placed
+        self._stamp += 1
+        placed, stamps, stamp = self.placed, self.stamps, self._stamp
         counts: dict[str, int] = {}
         for entry in new.services:
             name = entry.name
@@ -201,6 +207,7 @@ class Index:
             if was is entry:
                 continue
             counts[name] = entry.count - (was.count if was else 0)
+            stamps[name] = stamp
             nodes = placed.get(name)
             if nodes is None:
                 placed[name] = {node: entry}
@@ -208,10 +215,11 @@ class Index:
                 nodes[node] = entry
         for name, was in gone.items():
             counts[name] = -was.count
+            stamps[name] = stamp
             nodes = placed[name]
             nodes.pop(node, None)
             if not nodes:
-                del placed[name]
+                del placed[name], stamps[name]
         self._add_all(node, counts)
 
     def _add_all(self, node: str, counts: Mapping[str, int]) -> None:

@@ -6,7 +6,6 @@ replacement on the same node changes no load, so it is done here without asking,
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -70,6 +69,8 @@ def _evict(batch: Batch, work: Work) -> None:
     """What cannot be started elsewhere first leaves a drained (or, global, no longer fitting) node at once."""
     if not (work.tied or work.everywhere):
         return
+    if work.standing.calm:
+        return
     slots = work.standing.slots
     leaving = [key for key, slot in slots.items() if slot.primary.leaving]
     for key in leaving:
@@ -91,10 +92,10 @@ def _drop_slot(batch: Batch, work: Work, key: Key) -> list[Held]:
 
 
 def _scale_in(batch: Batch, work: Work) -> None:
-    slots = work.standing.slots
-    excess = 0 if work.everywhere else len(slots) - work.doc.scale
+    excess = 0 if work.everywhere else len(work.standing) - work.doc.scale
     if excess <= 0:
         return
+    slots = work.standing.slots
     chosen = victims.choose(slots, excess, batch.index.loads, batch.view.busy.get(work.name, {}))
     gone = [_drop_slot(batch, work, key)[0] for key in chosen]
     names = listed([work.named(held) for held in sorted(gone, key=lambda held: held.replica.slot)])
@@ -121,11 +122,9 @@ def _wire_networks(batch: Batch, work: Work) -> None:
 
 def _slice_where_held(batch: Batch, work: Work, network: str) -> None:
     """For a network that came to running containers: nothing moves and nothing restarts for it."""
-    for slot in work.standing.slots.values():
-        for held in slot.holders:
-            why = "" if held.frozen else batch.nets.slice(network, held.node)
-            if why:
-                work.notes.append(f"{held.node}: {why}")
+    for node in work.standing.by_node():
+        if why := batch.nets.slice(network, node):
+            work.notes.append(f"{node}: {why}")
 
 
 def wire(batch: Batch, work: Work, node: str) -> str:
@@ -146,6 +145,8 @@ def wire(batch: Batch, work: Work, node: str) -> str:
 
 def _roll(batch: Batch, work: Work) -> None:
     """The next rollout step, and moves of replicas that leave."""
+    if work.standing.calm:
+        return
     slots = work.standing.slots
     for key, slot in slots.items():
         if slot.primary.leaving and isinstance(key, int) and not slot.primary.frozen:
@@ -214,33 +215,32 @@ def _number_missing(batch: Batch, work: Work) -> None:
     """Which slots have no holder: the lost, the evicted and those that wait first, then the lowest free numbers."""
     if work.everywhere:
         return
-    slots = work.standing.slots
-    want = work.doc.scale - len(slots)
+    want = work.doc.scale - len(work.standing)
     if want <= 0:
         return
+    held = work.standing.numbers()
     for slot, node in work.standing.lost:
         work.lost_on.setdefault(slot, f"{node} is down")
     for slot, where in work.lost_on.items():
         work.lost_on[slot] = f"{where} was removed" if where in batch.gone else where
     before = batch.view.decisions.get(work.name)
     named = {*work.lost_on, *(slot for slot, _ in (before.waiting if before else ()))}
-    vacant = [slot for slot in sorted(named) if slot not in slots][:want]
-    taken = {*slots, *vacant}
+    vacant = [slot for slot in sorted(named) if slot not in held][:want]
+    taken = {*held, *vacant}
     fresh = filterfalse(taken.__contains__, chain(_LOWEST, numbers(len(_LOWEST) + 1)))
     work.missing = sorted([*vacant, *islice(fresh, want - len(vacant))])
 
 
 def _fill_group(batch: Batch, work: Work) -> None:
-    slots = work.standing.slots
     wanted = sorted({*work.missing, *work.moves, *work.swaps})
     if work.blocked:
         work.waiting += [(slot, work.blocked) for slot in work.missing]
-        if work.everywhere or any(not slot.primary.current or slot.primary.leaving for slot in slots.values()):
+        if work.everywhere or _is_to_change(work):
             work.notes.append(work.blocked)
         return
     if not wanted and not work.everywhere:
         return
-    have = Counter(held.node for slot in slots.values() for held in slot.holders if not held.frozen)
+    have = work.standing.by_node()
     for held in work.swaps.values():
         have[held.node] -= 1
     group = replace(work.group, slots=wanted, existing=dict(have))
@@ -250,9 +250,16 @@ def _fill_group(batch: Batch, work: Work) -> None:
     shut(batch, work, partial(_left, batch))
 
 
+def _is_to_change(work: Work) -> bool:
+    standing = work.standing
+    return not standing.calm and any(not slot.primary.current or slot.primary.leaving for slot in standing.slots.values())
+
+
 def shut(batch: Batch, work: Work, left: Callable[[str], Amounts]) -> bool:
     """Keeps new replicas from nodes that get no slice of the service's networks; whether these are others than before. `left`:
     what a node has for them: those that have not enough need no slice."""
+    if not work.networks:
+        return False
     others = tuple(row for row in work.group.shun if row not in work.shut)
     takes = partial(_takes, batch, replace(work.group, shun=others), left)
     found = (row for network in work.networks if (row := batch.nets.shut_to(network, takes)) is not None)

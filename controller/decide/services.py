@@ -68,7 +68,7 @@ def _may_preempt(batch: Batch, works: list[Work]) -> bool:
         return False
     if any(work.asks and batch.index.ranks.any_below(work.priority) for work in works):
         return True
-    lowest = min((work.priority for work in works if work.standing.slots), default=None)
+    lowest = min((work.priority for work in works if len(work.standing)), default=None)
     docs = [doc for name in batch.waiting_names() if (doc := batch.view.services.get(name))] if lowest is not None else []
     return any(doc.spec.priority > lowest for doc in docs if lowest is not None)
 

@@ -11,15 +11,17 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
-from model.documents import Assigned, ReplicaStatus
+from model.documents import Assigned, AssignedService, ReplicaStatus
 from model.spec import RestartPolicy
 from model.states import COMPLETE, FAILED, REJECTED, RUNNING
 
 WELL: Final = frozenset({"", "healthy", "none"})
+DISK_WORDS: Final = ("disk full", "no space left on device")
 Key = int | str
 """A slot; for global services the node."""
 
@@ -60,13 +62,61 @@ class Slot:
         return any(held.ok for held in self.holders)
 
 
-@dataclass(slots=True)
-class Standing:
-    """`lost`: (slot, node) on down nodes that have no other holder. `surplus`: to be removed."""
+Slots = dict[Key, Slot]
+Living = Callable[[], Mapping[str, AssignedService]]
 
-    slots: dict[Key, Slot] = field(default_factory=dict)
-    lost: list[tuple[int, str]] = field(default_factory=list)
-    surplus: list[Held] = field(default_factory=list)
+
+class Standing:
+    """`lost`: (slot, node) on down nodes that have no other holder. `surplus`: to be removed.
+
+    That of a calm service (calm.py) knows no more than how many slots there are and on which nodes, until somebody asks for
+    `slots`: only then every replica is looked at, and from then on it is not `calm` any more.
+    """
+
+    def __init__(self) -> None:
+        self.lost: list[tuple[int, str]] = []
+        self.surplus: list[Held] = []
+        self._slots: Slots | None = {}
+        self._count = 0
+        self._living: Living = dict
+        self._look: Callable[[], Slots] = dict
+
+    @classmethod
+    def of_calm(
+        cls, count: int, lost: Iterable[tuple[int, str]], living: Living, look: Callable[[], Slots]
+    ) -> Standing:  # fmt: skip
+        """`living`: its entries on nodes that are not down, sorted by node. `look` makes the slots."""
+        standing = cls()
+        standing.lost, standing._slots, standing._count = list(lost), None, count
+        standing._living, standing._look = living, look
+        return standing
+
+    @property
+    def calm(self) -> bool:
+        return self._slots is None
+
+    @property
+    def slots(self) -> Slots:
+        """To look at and to change."""
+        if self._slots is None:
+            self._slots = self._look()
+        return self._slots
+
+    def __len__(self) -> int:
+        """How many slots have a holder."""
+        return self._count if self._slots is None else len(self._slots)
+
+    def numbers(self) -> set[Key]:
+        """Of the slots that have a holder; not of a global service."""
+        if self._slots is not None:
+            return set(self._slots)
+        return {slot for entry in self._living().values() for run in entry.runs for slot in run[2:]}
+
+    def by_node(self) -> Counter[str]:
+        """How many replicas stay on each node, for now; without those on down nodes."""
+        if self._slots is not None:
+            return Counter(held.node for slot in self._slots.values() for held in slot.holders if not held.frozen)
+        return Counter({node: entry.count for node, entry in self._living().items()})
 
 
 def is_ok(status: ReplicaStatus | None, reachable: bool) -> bool:
@@ -85,15 +135,20 @@ def has_ended(status: ReplicaStatus | None, restart: RestartPolicy) -> bool:
     return status.state == COMPLETE
 
 
+def is_short_of_disk(status: ReplicaStatus) -> bool:
+    """Whether it could not start for that reason."""
+    return status.state in (FAILED, REJECTED) and any(word in status.message.lower() for word in DISK_WORDS)
+
+
 def settle(key_holders: Iterable[tuple[Key, list[Held]]]) -> Standing:
     """The standing of each slot from all its live holders."""
     standing = Standing()
+    slots = standing.slots
     for key, holders in key_holders:
         if len(holders) == 1:
-            standing.slots[key] = Slot(holders[0], holders)
+            slots[key] = Slot(holders[0], holders)
             continue
-        slot = _resolve(holders)
-        standing.slots[key] = slot
+        slot = slots[key] = _resolve(holders)
         standing.surplus += [held for held in holders if held not in slot.holders]
     return standing
 

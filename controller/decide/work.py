@@ -13,12 +13,12 @@ from controller.decide.attached import fixed_of, networks_of
 from controller.decide.batch import Batch
 from controller.decide.index import amounts_of
 from controller.decide.rollout import credible
-from controller.decide.standing import Held, Key, Standing, has_ended, is_ok, settle
+from controller.decide.standing import Held, Key, Slots, Standing, has_ended, is_ok, is_short_of_disk, settle
 from controller.decide.wording import replica_name
 from model.constraints import parse_constraints, parse_spread
 from model.documents import Assigned, ReplicaStatus, ServiceDoc, VolumeDoc
 from model.errors import BadInput
-from model.states import FAILED, REJECTED, RUNNING
+from model.states import RUNNING
 from scheduler import Group, NodeFacts
 from scheduler.filters import static_reason
 
@@ -26,7 +26,6 @@ DISK_FULL_MS: Final = 60_000
 """So long a replica that cannot start for lack of disk stays on its node."""
 GIVEN_UP_MS: Final = 75_000
 """Longer than an agent pauses between two starts."""
-_DISK_WORDS: Final = ("disk full", "no space left on device")
 _SHARED_DRIVERS: Final = frozenset({"nfs", "nfs4", "cifs"})
 
 
@@ -103,7 +102,8 @@ def local_volumes(doc: ServiceDoc, volumes: Mapping[str, VolumeDoc]) -> tuple[st
 def begin(batch: Batch, doc: ServiceDoc) -> Work:
     """The service's demands and standing."""
     work = demands(batch, doc)
-    _collect(batch, work)
+    if not _is_calm(batch, work):
+        _collect(batch, work)
     return work
 
 
@@ -126,7 +126,31 @@ def demands(batch: Batch, doc: ServiceDoc) -> Work:
     return work
 
 
+def _is_calm(batch: Batch, work: Work) -> bool:
+    """Whether no replica has to be looked at. Then the standing is there."""
+    index, name = batch.index, work.name
+    entries, stamp = index.placed.get(name, {}), index.stamps.get(name, 0)
+    picky = not work.tied and (work.group.constraints or work.group.platform or work.group.node)
+    leaves = (lambda node: bool(_leaving(work, batch.facts(node)))) if picky else None
+    calm = index.calms.of(batch.view, work.doc, work.volumes, entries, stamp, leaves)
+    if calm is None:
+        return False
+    work.standing = Standing.of_calm(
+        calm.held, calm.lost, lambda: index.calms.living(entries), lambda: _slots(batch, work)
+    )
+    work.created_ms = max(batch.now_ms, calm.newest_ms + 1)
+    return True
+
+
+def _slots(batch: Batch, work: Work) -> Slots:
+    """Of a calm service after all."""
+    whole = Work(work.doc, work.group, volumes=work.volumes, fixed=work.fixed)
+    _collect(batch, whole)
+    return whole.standing.slots
+
+
 def _collect(batch: Batch, work: Work) -> None:
+    """The standing, from every replica."""
     doc, newest = work.doc, 0
     holders: dict[Key, list[Held]] = {}
     several: dict[Key, None] = {}
@@ -201,9 +225,7 @@ def _leaving(work: Work, facts: NodeFacts) -> str:
 
 def _disk_full(batch: Batch, work: Work, node: str, status: ReplicaStatus | None, replica: Assigned) -> str:
     """Why a replica leaves whose node has had no disk for it for a while."""
-    if status is None or status.state not in (FAILED, REJECTED) or work.tied or work.everywhere:
-        return ""
-    if not any(word in status.message.lower() for word in _DISK_WORDS):
+    if status is None or work.tied or work.everywhere or not is_short_of_disk(status):
         return ""
     at = replica.created_ms + DISK_FULL_MS
     if batch.now_ms < at:
