@@ -23,12 +23,15 @@ import click
 
 from cli.client import Client
 from cli.connect import connected
-from cli.output import Column, ago, human_bytes, show, stamp, table
+from cli.fitting import fitted, shortened
+from cli.output import Column, ago, human_bytes, show, stamp
 from cli.output import field as text_of
 from model.errors import ShoalError, Unavailable
 
 Event = Mapping[str, Any]
 Shown = Literal["services", "nodes"]
+WIDE: Final = 1_000
+"""Columns where there is no screen: everything."""
 
 
 def number(name: str, digits: int = 1) -> Callable[[Any], str]:
@@ -50,7 +53,12 @@ def of_bytes(part: str, whole: str) -> Callable[[Any], str]:
 
 
 def decided(row: Any) -> str:
-    """The autoscaler's last decision."""
+    """The autoscaler's last decision: `1 -> 3, 12s ago`."""
+    last = row.get("decision")
+    return f"{last['before']:,} -> {last['wanted']:,}, {ago(stamp(last['at_ms']))}" if last else "-"
+
+
+def decided_why(row: Any) -> str:
     last = row.get("decision")
     return f"{ago(stamp(last['at_ms']))}: {last['sentence']}" if last else "-"
 
@@ -80,6 +88,12 @@ COLUMNS: Final[dict[Shown, tuple[Column, ...]]] = {
         ("DISK", of_bytes("disk_used_bytes", "disk_bytes")),
     ),
 }
+LEAST: Final[dict[Shown, tuple[tuple[str, ...], ...]]] = {
+    "services": (("IN/S", "OUT/S"), ("OPEN",), ("MEMORY",), ("LAST SCALED",)),
+    "nodes": (("READ/S", "WRITE/S"), ("RX/S", "TX/S"), ("DISK",), ("STATE",)),
+}
+"""What a narrow screen goes without, the first ones first."""
+LONG: Final[dict[Shown, Column | None]] = {"services": ("LAST SCALED", decided_why), "nodes": None}
 SORTS: Final[dict[Shown, tuple[tuple[str, str], ...]]] = {
     "services": (
         ("cpu", "cpu_cores"), ("memory", "memory_bytes"), ("connections", "connections_per_s"), ("open", "open"), ("name", ""),
@@ -130,14 +144,11 @@ def screen(event: Event, look: Look, columns: int, lines: int) -> list[str]:
         f"CPUs in use {used:.2f}/{sum(row['cpus'] for row in nodes):g}"
     )
     other = "nodes" if look.shown == "services" else "services"
-    keys = f"{look.shown} by {look.sort[0]}    q quit, s sort, n {other}"
-    body = table(ordered(event[look.shown], look.sort[1]), COLUMNS[look.shown]).splitlines()
-    return [cut(line, columns) for line in [head, keys, "", *body][:lines]]
-
-
-def cut(line: str, columns: int) -> str:
-    plain = click.unstyle(line)
-    return line if len(plain) <= columns else plain[:columns]
+    rows = ordered(event[look.shown], look.sort[1])
+    body, hidden = fitted(rows, COLUMNS[look.shown], columns, LEAST[look.shown], LONG[look.shown])
+    wider = f"    wider: {', '.join(hidden)}" if hidden else ""
+    keys = f"{look.shown} by {look.sort[0]}    q quit, s sort, n {other}{wider}"
+    return [*(shortened(line, columns) for line in (head, keys, "")), *body][:lines]
 
 
 @click.command("top", help="Services and nodes live. Keys: q quits, s sorts, n shows nodes or services.")
@@ -152,9 +163,11 @@ def top_command(once: bool, output: str) -> None:
     if output != "table":
         show(event, output)
         return
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDE
     for kind in ("nodes", "services"):
         rows = ordered(event[kind], SORTS[kind][0][1])
-        click.echo(table(rows, COLUMNS[kind]) + ("\n" if kind == "nodes" else ""))
+        lines, _ = fitted(rows, COLUMNS[kind], columns, LEAST[kind], LONG[kind])
+        click.echo("\n".join(lines) + ("\n" if kind == "nodes" else ""))
 
 
 def snapshot(client: Client) -> Event:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cli import stats
-from cli.top import SORTS, Look, ordered, pressed, screen
+from cli.top import COLUMNS, SORTS, Look, ordered, pressed, screen
 from model.errors import NotFound
 
 AT_MS = 1_700_000_000_000
@@ -53,6 +53,66 @@ def test_no_line_is_longer_than_the_screen_and_not_more_of_them() -> None:
     lines = screen(EVENT, Look(), 20, 5)
     assert len(lines) == 5
     assert max(map(len, lines)) == 20
+
+
+SENTENCE = "4 -> 7 replicas: connections 338/s of 50/s a replica want 7; at most +4 in 15 s; 2 more still start"
+FULL = {
+    "at_ms": AT_MS,
+    "services": [
+        {**service("shop_frontend", 20, {**DECISION, "before": 4, "wanted": 7, "sentence": SENTENCE}, **SPOKEN),
+         "in_bytes_per_s": 512_000.0, "out_bytes_per_s": 1_020_000.0, "memory_bytes": 900 << 20},
+        service("shop_orders-of-a-customer-with-a-long-name", 3, **SPOKEN),
+    ],
+    "nodes": [
+        node(f"machine-{number}", cpu_cores=1.5, memory_bytes=700 << 20, disk_used_bytes=45 << 30, disk_bytes=120 << 30,
+             rx_bytes_per_s=120_000.0, tx_bytes_per_s=3_000_000.0, read_bytes_per_s=900_000.0, write_bytes_per_s=800_000.0)
+        for number in range(3)
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("columns", "titles", "scaled"),
+    [
+        (80, "SERVICE REPLICAS CPU MEMORY CONN/S LAST SCALED", "4 -> 7, "),
+        (100, "SERVICE REPLICAS CPU MEMORY CONN/S OPEN LAST SCALED", "4 -> 7, "),
+        (120, "SERVICE REPLICAS CPU MEMORY CONN/S OPEN IN/S OUT/S LAST SCALED", "4 -> 7, "),
+        (250, "SERVICE REPLICAS CPU MEMORY CONN/S OPEN IN/S OUT/S LAST SCALED", f"ago: {SENTENCE}"),
+    ],
+)
+def test_services_fit_the_screen_without_a_cell_that_is_cut(columns: int, titles: str, scaled: str) -> None:
+    lines = screen(FULL, Look(), columns, 50)
+    assert max(map(len, lines)) <= columns
+    assert lines[3].split() == titles.split()
+    row = next(line for line in lines if line.startswith("shop_frontend"))
+    assert scaled in row
+    assert row.endswith(("ago", SENTENCE))
+    hidden = [title for title, _ in COLUMNS["services"] if title not in titles]
+    assert lines[1].endswith(f"    wider: {', '.join(hidden)}" if hidden else "n nodes")
+    if columns < 250:
+        assert any(line.startswith("shop_orders-of-a-custom…   3/3 ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("columns", "titles"),
+    [
+        (80, "NODE STATE REPLICAS CPU MEMORY DISK"),
+        (100, "NODE STATE REPLICAS CPU MEMORY RX/S TX/S DISK"),
+        (140, "NODE STATE REPLICAS CPU MEMORY RX/S TX/S READ/S WRITE/S DISK"),
+    ],
+)
+def test_nodes_fit_the_screen_too(columns: int, titles: str) -> None:
+    lines = screen(FULL, Look("nodes"), columns, 50)
+    assert max(map(len, lines)) <= columns
+    assert lines[3].split() == titles.split()
+    assert lines[4].endswith("45.0GiB/120GiB")
+
+
+def test_a_decision_is_shortened_only_where_it_says_something() -> None:
+    row = next(line for line in screen(FULL, Look(), 150, 50) if line.startswith("shop_frontend"))
+    assert len(row) == 150
+    assert "ago: 4 -> 7 replicas: connections" in row
+    assert row.endswith("…")
 
 
 def test_keys() -> None:
