@@ -1218,7 +1218,6 @@ class ServiceEndpoints(_message.Message):
     VIP_FIELD_NUMBER: _builtins.int
     PORTS_FIELD_NUMBER: _builtins.int
     SLEEPING_FIELD_NUMBER: _builtins.int
-    TARGETS_FIELD_NUMBER: _builtins.int
     service_id: _builtins.str
     name: _builtins.str
     """full name"""
@@ -1236,10 +1235,6 @@ class ServiceEndpoints(_message.Message):
     def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___PublishedPort]:
         """in the network `ingress` only"""
 
-    @_builtins.property
-    def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """TCP ports its replicas expose; known also while it sleeps"""
-
     def __init__(
         self,
         *,
@@ -1250,11 +1245,10 @@ class ServiceEndpoints(_message.Message):
         vip: _builtins.str = ...,
         ports: _abc.Iterable[Global___PublishedPort] | None = ...,
         sleeping: _builtins.bool = ...,
-        targets: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "name", b"name", "names", b"names", "ports", b"ports", "service_id", b"service_id", "sleeping", b"sleeping", "targets", b"targets", "vip", b"vip"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "name", b"name", "names", b"names", "ports", b"ports", "service_id", b"service_id", "sleeping", b"sleeping", "vip", b"vip"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

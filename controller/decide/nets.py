@@ -8,7 +8,7 @@ cannot be had is a reason.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from controller.decide.addresses import Exhausted, SliceBook, own_prefix6, range_of
 from controller.decide.subnets import Subnets, prefix6_of, subnet_of
@@ -29,13 +29,20 @@ def subnet_problem(view: View, spec: NetworkSpec, settings: Settings) -> str:
     return ""
 
 
+@dataclass(slots=True)
+class _Draft:
+    """What a plan holds, as this pass leaves it: slices by node, nodes by fixed address, and since when nodes leave theirs unused."""
+
+    slices: dict[str, str] = field(default_factory=dict)
+    fixed: dict[str, str] = field(default_factory=dict)
+    idle: dict[str, int] = field(default_factory=dict)
+
+
 class Nets:
     def __init__(self, view: View, settings: Settings) -> None:
         self._view, self._settings = view, settings
         self._plans: dict[str, NetworkPlanDoc] = {}
-        self._slices: dict[str, dict[str, str]] = {}
-        self._fixed: dict[str, dict[str, str]] = {}
-        self._idle: dict[str, dict[str, int]] = {}
+        self._drafts: dict[str, _Draft] = {}
         self._asked: set[tuple[str, str]] = set()
         """(network, node) that this pass has put somebody on."""
         self._books: dict[str, SliceBook] = {}
@@ -56,8 +63,8 @@ class Nets:
             return f"network {name}: {error}", False
         self._subnets.add(self._plans[name])
         if fresh:
-            for rows in (self._slices, self._fixed, self._idle, self._books):
-                rows.pop(name, None)
+            self._drafts.pop(name, None)
+            self._books.pop(name, None)
         return "", fresh
 
     def current(self, name: str) -> NetworkPlanDoc | None:
@@ -67,10 +74,10 @@ class Nets:
 
     def slice(self, name: str, node: str) -> str:
         """Why the node gets no slice of the network, or "" when it has one now. After `ensure`."""
-        slices = self._slices_of(name)
+        slices = self._draft(name).slices
         self._asked.add((name, node))
         if node in slices:
-            self._idle_of(name).pop(node, None)
+            self._draft(name).idle.pop(node, None)
             return ""
         try:
             slices[node] = self._book(name).next(self._without(name), len(self._view.nodes))
@@ -82,7 +89,7 @@ class Nets:
     def refusal(self, name: str, node: str) -> str:
         """What `slice` would say."""
         try:
-            if node not in self._slices_of(name):
+            if node not in self._draft(name).slices:
                 self._book(name).next(self._without(name), len(self._view.nodes))
         except Exhausted as error:
             return f"network {name}: {error}"
@@ -90,7 +97,7 @@ class Nets:
 
     def slices(self, name: str) -> dict[str, str]:
         """By node."""
-        return self._slices_of(name)
+        return self._draft(name).slices
 
     def give_back(self, unused: Mapping[str, Iterable[str]], now_ms: int) -> tuple[dict[str, list[str]], int | None]:
         """Take back what has been unused for long enough, and remember since when the rest is. `unused`: nodes by network, of
@@ -100,13 +107,14 @@ class Nets:
         for name in sorted(self._view.netplans):
             if self.current(name) is None:
                 continue
-            before, slices = self._idle_of(name), self._slices_of(name)
+            draft = self._draft(name)
+            before, slices = draft.idle, draft.slices
             nodes = [node for node in unused.get(name, ()) if node in slices and (name, node) not in self._asked]
             since = {node: min(before.get(node, now_ms), now_ms) for node in nodes}
             over = [node for node in nodes if now_ms - since[node] >= idle_ms]
             for node in over:
                 del since[node], slices[node]
-            self._idle[name] = since
+            draft.idle = since
             if over:
                 freed[name] = over
                 self._books.pop(name, None)
@@ -117,7 +125,7 @@ class Nets:
     def shut_to(self, name: str, takes: Callable[[str], bool]) -> tuple[str, frozenset[str]] | None:
         """The nodes that get no slice any more, with the reason, when there are not enough for all: those that would not take a
         replica (`takes`) before others. After `ensure`."""
-        slices = self._slices_of(name)
+        slices = self._draft(name).slices
         without, left = len(self._view.nodes) - len(slices), self._book(name).left()
         if without <= 0 or left >= without:
             return None
@@ -129,40 +137,41 @@ class Nets:
         plan = self.current(name)
         if plan is None:
             return
-        fixed, before = self._fixed_of(name), self._fixed_of(name).get(address, "")
-        own = self._slices_of(name).get(node, "")
+        draft = self._draft(name)
+        before, own = draft.fixed.get(address, ""), draft.slices.get(node, "")
         after = node if node and not (own and holds(own, address)) else ""
         if after == before:
             return
-        fixed.pop(address, None)
+        draft.fixed.pop(address, None)
         if after:
-            fixed[address] = after
+            draft.fixed[address] = after
         self._books.pop(name, None)
 
     def drop_fixed(self, name: str, wanted: Iterable[str]) -> None:
         """Forget the addresses of the network that nobody asks for."""
-        for address in self._fixed_of(name).keys() - set(wanted):
+        for address in self._draft(name).fixed.keys() - set(wanted):
             self.fix(name, address, "")
 
     def drop_nodes(self, gone: set[str]) -> None:
         for name, plan in self._view.netplans.items():
             if any(node in gone for node, _ in plan.slices) or any(node in gone for _, node in plan.fixed):
-                slices, fixed, idle = self._slices_of(name), self._fixed_of(name), self._idle_of(name)
+                draft = self._draft(name)
                 for node in gone:
-                    slices.pop(node, None)
-                    idle.pop(node, None)
-                for address in [address for address, node in fixed.items() if node in gone]:
-                    del fixed[address]
+                    draft.slices.pop(node, None)
+                    draft.idle.pop(node, None)
+                for address in [address for address, node in draft.fixed.items() if node in gone]:
+                    del draft.fixed[address]
                 self._books.pop(name, None)
 
     def changed(self) -> tuple[NetworkPlanDoc, ...]:
         plans = []
-        for name in sorted(self._slices.keys() | self._plans.keys() | self._fixed.keys() | self._idle.keys()):
+        for name in sorted(self._drafts.keys() | self._plans.keys()):
             plan = self._plan(name)
             if plan is None or name not in self._view.networks:
                 continue
-            slices, fixed = (tuple(sorted(rows.items())) for rows in (self._slices_of(name), self._fixed_of(name)))
-            after = replace(plan, slices=slices, fixed=fixed, idle=tuple(sorted(self._idle_of(name).items())))
+            draft = self._draft(name)
+            slices, fixed, idle = sorted(draft.slices.items()), sorted(draft.fixed.items()), sorted(draft.idle.items())
+            after = replace(plan, slices=tuple(slices), fixed=tuple(fixed), idle=tuple(idle))
             if after != self._view.netplans.get(name):
                 plans.append(after)
         return tuple(plans)
@@ -184,36 +193,23 @@ class Nets:
     def _plan(self, name: str) -> NetworkPlanDoc | None:
         return self._plans.get(name) or self._view.netplans.get(name)
 
-    def _slices_of(self, name: str) -> dict[str, str]:
-        slices = self._slices.get(name)
-        if slices is None:
+    def _draft(self, name: str) -> _Draft:
+        draft = self._drafts.get(name)
+        if draft is None:
             plan = self._plan(name)
-            slices = self._slices[name] = dict(plan.slices) if plan else {}
-        return slices
-
-    def _fixed_of(self, name: str) -> dict[str, str]:
-        fixed = self._fixed.get(name)
-        if fixed is None:
-            plan = self._plan(name)
-            fixed = self._fixed[name] = dict(plan.fixed) if plan else {}
-        return fixed
-
-    def _idle_of(self, name: str) -> dict[str, int]:
-        idle = self._idle.get(name)
-        if idle is None:
-            plan = self._plan(name)
-            idle = self._idle[name] = dict(plan.idle) if plan else {}
-        return idle
+            draft = _Draft(dict(plan.slices), dict(plan.fixed), dict(plan.idle)) if plan else _Draft()
+            self._drafts[name] = draft
+        return draft
 
     def _without(self, name: str) -> int:
-        return max(1, len(self._view.nodes) - len(self._slices_of(name)))
+        return max(1, len(self._view.nodes) - len(self._draft(name).slices))
 
     def _book(self, name: str) -> SliceBook:
         book = self._books.get(name)
         if book is None:
             plan = self._plan(name)
             assert plan is not None, "ensure comes first"
-            taken = [*self._slices_of(name).values(), *self._fixed_of(name)]
+            taken = [*self._draft(name).slices.values(), *self._draft(name).fixed]
             book = self._books[name] = SliceBook(plan.subnet, self._settings.slice_prefix, taken)
         return book
 

@@ -28,7 +28,7 @@ services:
     ports: ["{PORT}:8080"]
     stop_grace_period: 10s
     x-autoscale:
-      min: 2
+      min: 3 # one on each node, so that the image is there
       max: 8
       metrics: [connections: 5/s]
       scale_out: {{at_least: 4, every: 5s}}
@@ -87,14 +87,14 @@ def test_load_raises_the_replicas_and_its_end_brings_them_back(lab: LabUnderTest
     nodes = [node_address(lab, name) for name in ("n1", "n2", "n3")]
     for node in nodes:
         eventually(lambda node=node: fetched(f"http://{node}:{PORT}/") != "", f"published on {node}", 10)  # type: ignore[misc]
-    assert len(lab.running("auto_web")) == 2
+    assert len(lab.running("auto_web")) == 3
     eventually(lambda: not row(lab)["metrics"][0]["problem"], "nodes tell their traffic", 20)
 
     began_ms = time.time() * 1000
     with Load(nodes, 120) as load:
-        eventually(lambda: len(load.first_seen) > 2, "a third replica answers", 20)
-        first_s = sorted(load.first_seen.values())[2]
-        eventually(lambda: len(lab.running("auto_web")) >= 5, "as many as the load needs", 30)
+        eventually(lambda: len(load.first_seen) > 3, "a fourth replica answers", 20)
+        first_s = sorted(load.first_seen.values())[3]
+        eventually(lambda: len(lab.running("auto_web")) >= 6, "as many as the load needs", 30)
         out = row(lab)
     decided_s = (lab.json("autoscale", "history", "auto_web")[0]["at_ms"] - began_ms) / 1000
     print(f"\nfrom the step in load: decided after {decided_s:.2f} s, first new replica's answer after {first_s:.2f} s")
@@ -102,16 +102,16 @@ def test_load_raises_the_replicas_and_its_end_brings_them_back(lab: LabUnderTest
     assert first_s < FIRST_S * PATIENCE
     assert "connections" in out["last"]["sentence"]
     assert len(lab.json("autoscale", "history", "auto_web")) >= 1
-    assert "scales itself from 2 to 8 replicas by connections (5/s a replica)" in lab("autoscale", "explain", "auto_web")
+    assert "scales itself from 3 to 8 replicas by connections (5/s a replica)" in lab("autoscale", "explain", "auto_web")
 
     ended = time.monotonic()
     with Load(nodes, 6, threads=4) as rest:  # a little goes on, to see that nobody's request is lost on the way down
-        eventually(lambda: row(lab)["now"] == 2, "the minimum again", 150)
-        eventually(lambda: len(lab.running("auto_web")) == 2, "two replicas that run", 30)
+        eventually(lambda: row(lab)["now"] == 3, "the minimum again", 150)
+        eventually(lambda: len(lab.running("auto_web")) == 3, "three replicas that run", 30)
     print(f"back at the minimum {time.monotonic() - ended:.0f} s after the load; {rest.asked} requests meanwhile")
     assert rest.failed == []
     events = lab("events")
-    assert "autoscaling: 2 -> " in events
+    assert "autoscaling: 3 -> " in events
 
     lab("scale", "auto_web=4")
     assert row(lab)["floor"] == 4
