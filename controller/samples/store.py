@@ -222,7 +222,7 @@ class MemorySamples:
     def series(self, service_id: str, kind: str, reservation: float, query: str = "") -> Series:
         steps = self._steps(self._now_ms() - 1000 * max(SERIES_S, 3 * self._step_s))
         if kind == "scrape":
-            told = self._told(kind, steps, self._scraped.get((service_id, query)), (0,), 1, 1.0)
+            told = self._told(query, steps, self._scraped.get((service_id, query)), (0,), 1, 1.0)
             at_ms, why = self._problems.get(service_id, (0, ""))
             fresh = self._now_ms() - at_ms <= max(SILENT_MS, 3 * self.step_ms())
             return replace(told, problem=why) if told.problem and fresh else told
@@ -241,7 +241,7 @@ class MemorySamples:
             if self._has_spoken(step):
                 row = (ring.row(step) if ring is not None else None) or (0.0,) * len(SERVICE_FIELDS)
                 rows.append((step * self.step_ms(), sum(row[column] for column in columns), None))
-        return Series(tuple(rows), self._problem(rows, "no node has sent") or self._silent(), self.step_ms())
+        return Series(tuple(rows), self._problem(rows, "no node has sent measurements") or self._silent(), self.step_ms())
 
     def _silent(self) -> str:
         """Which node's callers nobody knows of: connections through it are missing in every row. Empty: none."""
@@ -252,14 +252,14 @@ class MemorySamples:
             self._silence = now_ms, f"{node} has told nothing of the last {(now_ms - at_ms) // 1000} s" if silent else ""
         return self._silence[1]
 
-    def _told(self, kind: str, steps: range, ring: Ring | None, columns: Sequence[int], count: int, unit: float) -> Series:
+    def _told(self, name: str, steps: range, ring: Ring | None, columns: Sequence[int], count: int, unit: float) -> Series:
         """Of what replicas say; `count`: the column with how many."""
         rows: list[tuple[int, float, int | None]] = []
         for step in steps if ring is not None else ():
             row = ring.row(step) if ring is not None else None
             if row is not None and row[count]:
                 rows.append((step * self.step_ms(), sum(row[column] for column in columns) / unit, int(row[count])))
-        return Series(tuple(rows), self._problem(rows, f"no replica has told its {kind}"), self.step_ms())
+        return Series(tuple(rows), self._problem(rows, f"no replica has told its {name}"), self.step_ms())
 
     def _problem(self, rows: Sequence[tuple[int, float, int | None]], who: str) -> str:
         """Why there is nothing newer; empty when the newest is as new as it can be."""

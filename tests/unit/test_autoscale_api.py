@@ -39,7 +39,7 @@ async def test_a_row_says_what_the_policy_is_and_knows(api: Api) -> None:
     (row,) = await autoscale.list_autoscaled(api, call())
     assert (row["service"], row["mode"], row["min"], row["max"], row["now"], row["wanted"]) == ("web", "on", 2, 20, 2, 2)
     assert [metric["text"] for metric in row["metrics"]] == EXPECTED_METRICS
-    assert row["metrics"][0]["problem"] == "no node has sent yet"
+    assert row["metrics"][0]["problem"] == "no node has sent measurements yet"
     assert row["metrics"][1]["problem"].startswith("no Prometheus is named")
     assert (row["paused"], row["floor"], row["last"]) == ("", 0, None)
 

@@ -173,7 +173,7 @@ def test_a_series_says_when_it_is_old() -> None:
     assert cluster.samples.series("s1", "cpu", 1).problem == ""
     cluster.pass_ms(9000)
     assert cluster.samples.series("s1", "cpu", 1).problem == "no replica has told its cpu for 9 s"
-    assert cluster.samples.series("s1", "inflight", 1).problem == "no node has sent for 9 s"
+    assert cluster.samples.series("s1", "inflight", 1).problem == "no node has sent measurements for 9 s"
 
 
 def test_scraped_metrics_are_summed_with_their_count() -> None:
@@ -184,7 +184,7 @@ def test_scraped_metrics_are_summed_with_their_count() -> None:
     rows[1].metrics.add(name="broken", value=math.nan)
     cluster.say("n1", T0 + 1000, *rows)
     assert cluster.samples.series("s1", "scrape", 0, "jobs_waiting").rows == ((T0 + 1000, 7.0, 2),)
-    assert cluster.samples.series("s1", "scrape", 0, "broken").problem == "no replica has told its scrape yet"
+    assert cluster.samples.series("s1", "scrape", 0, "broken").problem == "no replica has told its broken yet"
 
 
 def test_why_a_replica_tells_no_metric_is_said_while_it_is_so() -> None:
@@ -196,7 +196,7 @@ def test_why_a_replica_tells_no_metric_is_said_while_it_is_so() -> None:
     assert problem.startswith("n2: shop_web.1: port 9000: Connection refused!")
     assert len(problem) == len("n2: ") + PROBLEM_MAX
     cluster.say("n2", T0 + 60_000, replica(1))
-    assert cluster.samples.series("s1", "scrape", 0, "jobs_waiting").problem == "no replica has told its scrape yet"
+    assert cluster.samples.series("s1", "scrape", 0, "jobs_waiting").problem == "no replica has told its jobs_waiting yet"
     row.metrics.add(name="jobs_waiting", value=3.0)
     cluster.say("n2", T0 + 61_000, row)
     assert cluster.samples.series("s1", "scrape", 0, "jobs_waiting").problem == "", "another metric is what is missing"

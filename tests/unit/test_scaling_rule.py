@@ -82,7 +82,7 @@ def test_within_tolerance_nothing_changes() -> None:
 def test_in_only_to_the_largest_of_the_window_and_by_a_quarter_a_minute() -> None:
     service = steady(20, connections=1000).load(295, connections=100)
     assert service.scale == 20
-    assert "20 were wanted within 300 s" in service.step.sentence
+    assert "fewer only when this lasts for 300 s" in service.step.sentence
     seen = []
     for _ in range(8):
         service.load(60, connections=100)
@@ -100,7 +100,7 @@ def test_a_peak_within_the_window_holds_all_of_it() -> None:
 def test_a_metric_without_a_proper_value_never_scales_in(bad: float | None) -> None:
     service = steady(20, connections=1000).load(1200, connections=bad)
     assert service.scale == 20
-    assert "no scaling in: connections: no sample in 60 s" in service.step.sentence
+    assert "no fewer while connections are not known: no sample in 60 s" in service.step.sentence
     assert service.kept.failing
 
 
@@ -108,7 +108,7 @@ def test_one_missing_metric_holds_what_the_other_would_let_go_but_not_what_it_wa
     service = Service(10, CPU, CONNECTIONS).load(600, cpu=6.0, connections=500)
     service.load(900, connections=100)
     assert service.scale == 10
-    assert "no scaling in: cpu: no sample in 60 s" in service.step.sentence
+    assert "no fewer while cpu is not known: no sample in 60 s" in service.step.sentence
     service.load(60, connections=900)
     assert service.scale == 18
 
@@ -124,7 +124,27 @@ def test_a_problem_of_the_sensor_is_told_and_blocks_at_once() -> None:
     service.problems["connections"] = "prometheus answers 503"
     service.load(400, connections=100)
     assert service.scale == 20
-    assert service.step.sentence.endswith("no scaling in: connections: prometheus answers 503")
+    assert service.step.sentence.endswith("no fewer while connections are not known: prometheus answers 503")
+
+
+def test_the_first_minute_of_a_service_is_told_in_plain_words() -> None:
+    service = Service(2, CPU, ScalingMetric("memory", 0.8), min=1)
+    service.ready, service.starting, service.follows = 0, 2, False
+    service.problems |= {"cpu": "no replica has told its cpu yet", "memory": "no replica has told its memory yet"}
+    service.rows |= {"cpu": [], "memory": []}
+    service.decide()
+    assert service.step.sentence == "2 replicas: no fewer while cpu and memory are not known: no replica is ready"
+    service.ready, service.starting = 2, 0
+    service.problems.clear()
+    service.load(5, cpu=0.02, memory=0.2)
+    assert service.step.sentence == "2 replicas: cpu 2% of 60% a replica wants 1; fewer only when this lasts for 300 s"
+
+
+def test_what_is_not_known_of_a_sleeping_service_is_told_and_holds_nothing() -> None:
+    service = Service(0, CONNECTIONS, min=0)
+    service.rows["connections"], service.problems["connections"] = [], "no node has sent measurements yet"
+    said = "0 replicas: asleep until the first caller; connections are not known: no node has sent measurements yet"
+    assert service.decide().sentence == said
 
 
 def test_a_sensor_that_comes_and_goes_is_told_of_once_a_minute() -> None:
@@ -265,7 +285,7 @@ def test_a_new_leader_without_samples_waits_and_then_goes_on() -> None:
     service = steady(20, connections=1000).load(280, connections=100)
     service.rows["connections"].clear()
     assert service.load(25, connections=100).scale == 20
-    assert service.load(5, connections=100).step.sentence.endswith("connections is known for less than a minute")
+    assert service.load(5, connections=100).step.sentence.endswith("no fewer until connections are known for a minute")
     assert service.load(20, connections=100).scale == 15, "what the one before it remembered still counts"
 
 

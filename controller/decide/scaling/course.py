@@ -92,7 +92,8 @@ def result(case: Case) -> int:
     else:
         count = _out(case) if case.wanted > scale else _in(case)
     if count <= scale:
-        case.parts += [f"no scaling in: {words.title(reading)}: {reading.unknown}" for reading in unknown(case)]
+        kept = "no fewer while " if count == scale > 0 else ""
+        case.parts += [f"{kept}{said}" for said in words.not_known(unknown(case))]
     return _paused(case, count)
 
 
@@ -174,9 +175,9 @@ def _why_kept(case: Case, held: int, goal: int) -> None:
         return
     begins = next((reading for reading in case.readings if reading.begins), None)
     if goal < scale and begins is not None:
-        case.parts.append(f"no scaling in: {words.title(begins)} is known for less than a minute")
+        case.parts.append(f"no fewer until {words.named([begins])} known for a minute")
     elif held >= scale:
-        case.parts.append(f"{held:,} were wanted within {case.facts.policy.scale_in.window_s:g} s")
+        case.parts.append(f"fewer only when this lasts for {case.facts.policy.scale_in.window_s:g} s")
     else:
         case.parts.append(_least_words(case))
 

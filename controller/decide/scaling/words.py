@@ -5,12 +5,14 @@ Rules: one line, the metric that decided first, then whatever held the count bac
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from controller.decide.scaling.readings import Reading
 from controller.decide.wording import counted
 
 QUERY_MAX: Final = 60
+_PLURAL: Final = ("connections", "bytes")
 _SIZES: Final = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
@@ -27,8 +29,21 @@ def wish(reading: Reading) -> str:
     """`connections 338/s of 50/s a replica want 7`."""
     kind, target = reading.metric.kind, reading.metric.target
     said = f"{title(reading)} {amount(kind, reading.value or 0)} of {amount(kind, target)} a replica"
-    over, verb = " over 10 s" if reading.burst else "", "want" if kind in ("connections", "bytes") else "wants"
+    over, verb = " over 10 s" if reading.burst else "", "want" if kind in _PLURAL else "wants"
     return f"{said}{over} {verb} {reading.wanted:,}"
+
+
+def not_known(readings: Sequence[Reading]) -> list[str]:
+    """`cpu and memory are not known: no replica is ready`: a line for each reason."""
+    reasons = dict.fromkeys(reading.unknown for reading in readings)
+    alike = {reason: [reading for reading in readings if reading.unknown == reason] for reason in reasons}
+    return [f"{named(rows)} not known: {reason}" for reason, rows in alike.items()]
+
+
+def named(readings: Sequence[Reading]) -> str:
+    """`cpu is`, `cpu and memory are`."""
+    verb = "are" if len(readings) > 1 or readings[0].metric.kind in _PLURAL else "is"
+    return f"{' and '.join(map(title, readings))} {verb}"
 
 
 def amount(kind: str, value: float) -> str:
