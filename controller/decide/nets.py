@@ -31,7 +31,7 @@ def subnet_problem(view: View, spec: NetworkSpec, settings: Settings) -> str:
 
 @dataclass(slots=True)
 class _Draft:
-    """What a plan holds, as this pass leaves it: slices by node, nodes by fixed address, and since when nodes leave theirs unused."""
+    """A plan as this pass leaves it: slices by node, nodes by fixed address, by node since when its slice is unused."""
 
     slices: dict[str, str] = field(default_factory=dict)
     fixed: dict[str, str] = field(default_factory=dict)
