@@ -64,6 +64,8 @@ class MemorySamples:
         """Service id -> the newest of its replicas' problems with their metrics: Unix ms, text. Old ones are dropped."""
         self._nodes: Table[str] = Table(len(NODE_FIELDS) + 1, SERVICE_ROWS_MAX, KEPT_S)
         self._heard: dict[str, int] = {}
+        self._apart_ms: dict[str, int] = {}
+        """Of nodes with an open session that are not heard: how far their clock is from this one."""
         self._waiting: dict[str, dict[str, int]] = {}
         self._looked_s = self._clock.monotonic()
         self._settled: tuple[int, int] = (0, 0)
@@ -73,7 +75,11 @@ class MemorySamples:
 
     def take(self, node: str, samples: pb.Samples) -> None:
         at_ms, now_ms = samples.at_ms, self._now_ms()
-        if not now_ms - KEPT_S * 1000 < at_ms <= now_ms + FUTURE_MS or not 0 < samples.interval_ms <= INTERVAL_MS_MAX:
+        if not now_ms - KEPT_S * 1000 < at_ms <= now_ms + FUTURE_MS:
+            self._apart_ms[node] = abs(at_ms - now_ms)
+            return
+        self._apart_ms.pop(node, None)
+        if not 0 < samples.interval_ms <= INTERVAL_MS_MAX:
             return
         known = self._heard.get(node)
         begin_ms = at_ms - samples.interval_ms
@@ -139,6 +145,7 @@ class MemorySamples:
 
     def forget_node(self, node: str) -> None:
         self._heard.pop(node, None)
+        self._apart_ms.pop(node, None)
         for service_id in [key for key, held in self._waiting.items() if node in held]:
             self.wake(node, service_id, 0)
 
@@ -241,7 +248,15 @@ class MemorySamples:
             if self._has_spoken(step):
                 row = (ring.row(step) if ring is not None else None) or (0.0,) * len(SERVICE_FIELDS)
                 rows.append((step * self.step_ms(), sum(row[column] for column in columns), None))
-        return Series(tuple(rows), self._problem(rows, "no node has sent measurements") or self._silent(), self.step_ms())
+        problem = self._apart() or self._problem(rows, "no node has sent measurements") or self._silent()
+        return Series(tuple(rows), problem, self.step_ms())
+
+    def _apart(self) -> str:
+        """Whose callers nobody knows of because of a clock. Empty: none."""
+        if not self._apart_ms:
+            return ""
+        node, ms = max(self._apart_ms.items(), key=lambda row: row[1])
+        return f"the clocks of {node} and of the leading controller are {ms // 1000:,} s apart: set them right"
 
     def _silent(self) -> str:
         """Which node's callers nobody knows of: connections through it are missing in every row. Empty: none."""
@@ -259,7 +274,8 @@ class MemorySamples:
             row = ring.row(step) if ring is not None else None
             if row is not None and row[count]:
                 rows.append((step * self.step_ms(), sum(row[column] for column in columns) / unit, int(row[count])))
-        return Series(tuple(rows), self._problem(rows, f"no replica has told its {name}"), self.step_ms())
+        problem = self._problem(rows, f"no replica has told its {name}")
+        return Series(tuple(rows), problem and (self._apart() or problem), self.step_ms())
 
     def _problem(self, rows: Sequence[tuple[int, float, int | None]], who: str) -> str:
         """Why there is nothing newer; empty when the newest is as new as it can be."""

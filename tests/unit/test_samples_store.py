@@ -187,6 +187,25 @@ def test_scraped_metrics_are_summed_with_their_count() -> None:
     assert cluster.samples.series("s1", "scrape", 0, "broken").problem == "no replica has told its broken yet"
 
 
+@pytest.mark.parametrize("off_ms", [40_000, -1_000_000])
+def test_a_node_whose_clock_is_elsewhere_is_not_heard_and_told(off_ms: int) -> None:
+    cluster = Cluster()
+    cluster.say("n1", T0 + 1000, replica(1), flow("s.1", 3))
+    cluster.samples.take("n2", pb.Samples(at_ms=T0 + 1000 + off_ms, interval_ms=1000, replicas=[replica(2)]))
+    said = f"the clocks of n2 and of the leading controller are {abs(off_ms) // 1000:,} s apart: set them right"
+    assert cluster.samples.series("s1", "connections", 0).problem == said, "its callers would be missing"
+    assert cluster.samples.series("s1", "cpu", 1).problem == "", "who speaks is known"
+    cluster.pass_ms(9000)
+    assert cluster.samples.series("s1", "cpu", 1).problem == said
+    cluster.say("n1", T0 + 11_000, replica(1))
+    cluster.samples.forget_node("n2")
+    assert cluster.samples.series("s1", "connections", 0).problem == ""
+    cluster.samples.take("n1", pb.Samples(at_ms=T0 + 60_000, interval_ms=1000))
+    assert "the clocks of n1 " in cluster.samples.series("s1", "connections", 0).problem
+    cluster.say("n1", T0 + 12_000, replica(1))
+    assert cluster.samples.series("s1", "connections", 0).problem == ""
+
+
 def test_why_a_replica_tells_no_metric_is_said_while_it_is_so() -> None:
     cluster = Cluster()
     row = replica(1)
