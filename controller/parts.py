@@ -18,7 +18,6 @@ from controller.election import LEADER_KEY, TTL_S, Election
 from controller.lead import Leadership
 from controller.loops.measuring import Measuring
 from controller.loops.picture import Picture
-from controller.prometheus.memory import MemoryPrometheus
 from controller.prometheus.port import Prometheus
 from controller.prometheus.queries import Queries
 from controller.samples.store import MemorySamples
@@ -42,9 +41,9 @@ class Parts:
         clock: Clock,
         random: Random,
         settings: Settings,
+        prometheus: Prometheus,
         guarded: Iterable[str] = (),
         late_s: float = LATE_S,
-        prometheus: Prometheus | None = None,
         prometheus_url: str = "",
     ) -> None:
         self.store, self.clock, self.random, self.settings = store, clock, random, settings
@@ -54,7 +53,7 @@ class Parts:
         )
         self.picture.mirror_revision = lambda: self.mirror.revision
         self.samples = MemorySamples(clock)
-        queries = Queries(prometheus or MemoryPrometheus(), clock, prometheus_url, settings.scale_every_ms / 1000)
+        queries = Queries(prometheus, clock, prometheus_url, settings.scale_every_ms / 1000)
         self.measuring = Measuring(self.samples, queries)
         self.leadership = Leadership(
             store, self.picture, clock, settings, self.mirror.wait_for, _refresher(store, self.mirror),

@@ -95,8 +95,7 @@ async def _parts(
         prometheus = HttpPrometheus()
         stack.callback(prometheus.close)
         parts = Parts(
-            store, clock, random, settings, _etcd_addresses(config.etcd),
-            prometheus=prometheus, prometheus_url=config.prometheus,
+            store, clock, random, settings, prometheus, _etcd_addresses(config.etcd), prometheus_url=config.prometheus,
         )  # fmt: skip
         stack.callback(parts.close)
         picture, mirror, leadership, dispatch = parts.picture, parts.mirror, parts.leadership, parts.dispatch

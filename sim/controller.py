@@ -20,6 +20,7 @@ from controller.decide.types import Settings
 from controller.loops.picture import Picture
 from controller.parts import Parts
 from controller.pki import Pki
+from controller.prometheus.memory import MemoryPrometheus
 from controller.prometheus.port import Prometheus
 from controller.store.memory import MemoryStore
 from controller.wiring import register
@@ -82,7 +83,7 @@ class SimController:
         self._wire = wire
         self._chance = chance
         self._trace = trace
-        self._prometheus = prometheus
+        self._prometheus = prometheus or MemoryPrometheus()
         self._settings = replace(settings, node_timeout_ms=int(node_timeout_s * 1000))
         self._random = SimRandom(chance.stream(f"controller/{name}"))
         self._id = SimRandom(chance.stream(f"controller/{name}/id")).token_hex(8)
@@ -158,7 +159,7 @@ class SimController:
 
     def _parts(self, side: StoreSide) -> Parts:
         return Parts(
-            side, self.clock, self._random, self._settings, prometheus=self._prometheus, prometheus_url="http://prometheus"
+            side, self.clock, self._random, self._settings, self._prometheus, prometheus_url="http://prometheus"
         )
 
     async def _run(self, process: Process, side: StoreSide) -> None:
