@@ -1,7 +1,8 @@
 """Metrics that replicas expose themselves and that their service's policy names: when they are read, what of them counts.
 
-Rules: a replica that does not answer in time, or with too much, has said nothing. Only lines of the wanted names are parsed. Of
-a counter its rate per second counts, of anything else the value; several series of one name are added up.
+Rules: a replica that does not answer in time, or with too much, has said nothing. What it said elsewhere, before its service's
+`x-metrics` changed, counts no longer. Only lines of the wanted names are parsed. Of a counter its rate per second counts, of
+anything else the value; several series of one name are added up.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Scraper:
     def __init__(self, clock: Clock, read: Read) -> None:
         self._clock = clock
         self._read = read
+        self._places: dict[ReplicaId, MetricsPort] = {}
         self._before: dict[ReplicaId, tuple[float, dict[str, Found]]] = {}
         self._values: dict[ReplicaId, tuple[float, dict[str, float]]] = {}
         self._problems: dict[ReplicaId, str] = {}
@@ -61,9 +63,12 @@ class Scraper:
         """Once at each of those that are asked."""
         wanted = {service.id: service for service in services if service.scraped}
         asked = {life.id: life for life in lives if life.id.service_id in wanted} if wanted else {}
+        places = {replica: place for replica in asked if (place := wanted[replica.service_id].metrics) is not None}
+        stay = {replica for replica, place in places.items() if self._places.get(replica, place) == place}
         for known in (self._before, self._values, self._problems):
-            for replica in known.keys() - asked.keys():
+            for replica in known.keys() - stay:
                 del known[replica]
+        self._places = places
         await asyncio.gather(*(self._look(life, wanted[life.id.service_id]) for life in asked.values()))
 
     async def _look(self, life: Life, service: WantedService) -> None:

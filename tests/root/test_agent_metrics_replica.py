@@ -30,11 +30,11 @@ pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="ne
 
 
 @contextmanager
-def answering(netns: Path, *pieces: bytes, close: bool = True) -> Iterator[int]:
+def answering(netns: Path, *pieces: bytes, close: bool = True, address: str = "127.0.0.1") -> Iterator[int]:
     """A server in the namespace that sends these bytes to whoever asks; its port. Nothing listens outside."""
 
     def listen() -> socket.socket:
-        return socket.create_server(("127.0.0.1", 0))
+        return socket.create_server((address, 0))
 
     server = namespaces.enter(str(netns), listen)
     held: list[socket.socket] = []
@@ -67,10 +67,32 @@ def answering(netns: Path, *pieces: bytes, close: bool = True) -> Iterator[int]:
             caller.close()
 
 
+OWN, NEIGHBOUR = "10.251.7.5", "10.251.7.6"
+
+
 @pytest.fixture
 def netns(tmp_path: Path) -> Iterator[Path]:
-    path = tmp_path / "replica.net"
+    with namespace(tmp_path / "replica.net") as path:
+        yield path
 
+
+@pytest.fixture
+def neighbour(tmp_path: Path, netns: Path) -> Iterator[Path]:
+    """Another namespace on one network with the replica's: NEIGHBOUR and OWN."""
+    with namespace(tmp_path / "neighbour.net") as path:
+        sh(netns, "ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", str(path))
+        for inside, address in ((netns, OWN), (path, NEIGHBOUR)):
+            sh(inside, "ip", "address", "add", f"{address}/24", "dev", "eth0")
+            sh(inside, "ip", "link", "set", "eth0", "up")
+        yield path
+
+
+def sh(netns: Path, *words: str) -> None:
+    subprocess.run(["nsenter", f"--net={netns}", *words], check=True)
+
+
+@contextmanager
+def namespace(path: Path) -> Iterator[Path]:
     def up() -> None:
         with Netlink() as nl:
             nl.send([netlink.set_up(1)])
@@ -90,6 +112,18 @@ async def test_a_page_is_read_inside_and_nowhere_else(netns: Path) -> None:
         assert page == ("text/plain", b"up 1")
         with pytest.raises(Unavailable, match="refused"):
             await read_metrics("/proc/self/ns/net", MetricsPort(port))
+
+
+async def test_who_listens_on_its_network_address_only_is_read_there(netns: Path, neighbour: Path) -> None:
+    where, text = partial(read_metrics, str(netns), own=[NEIGHBOUR, OWN]), b"HTTP/1.0 200 OK\r\n\r\n"
+    with answering(netns, text, b"own 1\n", address=OWN) as port:
+        assert (await where(MetricsPort(port))).body == b"own 1\n"
+        with pytest.raises(Unavailable, match="refused"):
+            await read_metrics(str(netns), MetricsPort(port))
+    with answering(neighbour, text, b"secret 1\n", address=NEIGHBOUR) as port:
+        sh(netns, "bash", "-c", f"exec 3<>/dev/tcp/{NEIGHBOUR}/{port}")
+        with pytest.raises(Unavailable, match=f"port {port}: Connection refused"):
+            await where(MetricsPort(port))
 
 
 async def test_without_a_length_the_end_is_the_end(netns: Path) -> None:

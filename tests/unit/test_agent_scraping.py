@@ -99,6 +99,29 @@ async def test_values_are_those_of_the_last_look_until_they_are_old() -> None:
     assert not scraper.asks
 
 
+async def test_another_place_is_asked_at_once_and_what_the_old_one_said_counts_no_more() -> None:
+    pages = {9100: "served_total 100\njobs_waiting 3\n", 9200: "served_total 900\njobs_waiting 4\n"}
+
+    async def read(life: Life, where: MetricsPort, limits: Limits) -> Page:
+        if where.port not in pages:
+            raise Unavailable(f"port {where.port}: Connection refused")
+        return page(pages[where.port])
+
+    def at(port: int) -> list[WantedService]:
+        return [WantedService("s1", "shop_web", scraped=("jobs_waiting", "served_total"), metrics=MetricsPort(port))]
+
+    clock = Hand()
+    scraper, one = Scraper(clock, read), life()
+    for port, values in (
+        (9100, {"jobs_waiting": 3.0}), (9100, {"jobs_waiting": 3.0, "served_total": 0.0}), (9200, {"jobs_waiting": 4.0}),
+        (9200, {"jobs_waiting": 4.0, "served_total": 0.0}), (9300, {}),
+    ):  # fmt: skip
+        clock.s += 5
+        await scraper.look([one], at(port))
+        assert scraper.values(one.id) == values
+    assert scraper.problem(one.id) == "shop_web.1: port 9300: Connection refused"
+
+
 async def test_one_that_fails_does_not_keep_the_others_from_speaking() -> None:
     async def read(life: Life, where: MetricsPort, limits: Limits) -> Page:
         if life.id.slot == 1:
