@@ -13,18 +13,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import http.client
 import os
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from bench import figures
+from bench.callers import Callers
 from cli.client import Client
 from cli.main import main as shoal
 from lab.cluster import Lab
@@ -68,46 +67,6 @@ services:
 volumes: {{data: {{}}}}
 """
 WAIT_S: Final = 240.0
-
-
-def stamp(at: float) -> str:
-    """The time of day, to be found again in logs."""
-    return time.strftime("%H:%M:%S", time.gmtime(at)) + f".{int(at * 1000) % 1000:03d}"
-
-
-class Clients:
-    """Two threads that ask without a pause, each its node, with a connection of its own for every request."""
-
-    def __init__(self, addresses: list[str]) -> None:
-        self.asked = 0
-        self.lost: list[str] = []
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(address,), daemon=True) for address in addresses]
-
-    def __enter__(self) -> Clients:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(timeout=30)
-
-    def _ask(self, address: str) -> None:
-        while not self._stop.wait(0.005):
-            self.asked += 1
-            begin = time.time()
-            try:
-                connection = http.client.HTTPConnection(address, PORT, timeout=20)
-                connection.request("GET", "/")
-                answer = connection.getresponse()
-                answer.read()
-                connection.close()
-                if answer.status != 200:
-                    self.lost.append(f"{stamp(begin)} {address}: {answer.status}")
-            except (OSError, http.client.HTTPException) as error:
-                self.lost.append(f"{stamp(begin)} {address}: {type(error).__name__}: {error}")
 
 
 def until(true: Callable[[], bool], what: str) -> float:
@@ -190,13 +149,13 @@ def main() -> None:
             os.environ["SHOAL_CONTEXT"] = lab.name
             keeper = deploy(Path(folder), client)
             addresses = [row["address"] for row in client.get("/v1/nodes") if row["name"] in ("n1", keeper)]
-            with Clients(addresses) as clients:
+            with Callers(addresses, PORT) as clients:
                 out_s, in_s, added, surplus = rounds(client, count, keeper)
                 flaps = _rests(client)
-    print(f"{count} rounds: {clients.asked} requests, {len(clients.lost)} lost {clients.lost[:5] or ''}")
+    print(f"{count} rounds: {clients.asked} requests, {len(clients.failed)} lost {clients.failed[:5] or ''}")
     print(f"machines added {added}, more than needed {surplus}, while the load rested {flaps}")
     figures.add("machines: requests", clients.asked)
-    figures.add("machines: requests lost", len(clients.lost))
+    figures.add("machines: requests lost", len(clients.failed))
     figures.add("machines: added in all", added)
     figures.add("machines: added more than needed", surplus)
     figures.add("machines: changes while the load rested", flaps)

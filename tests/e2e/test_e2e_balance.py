@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import threading
 from pathlib import Path
 from typing import Any
 
+from bench.callers import Callers
 from tests.e2e.harness import LabUnderTest, eventually
 from tests.e2e.test_e2e_networks import fetched, node_address
 
@@ -58,46 +58,22 @@ def ask(lab: LabUnderTest, replica: str, count: int, host: str, port: int = 8080
     return json.loads(lab("exec", replica, *words, timeout=200))
 
 
-class Asking(threading.Thread):
-    """Asks the published port of every node in turn, as a client outside of the cluster, until it has `count` answers."""
-
-    def __init__(self, addresses: list[str], port: int, count: int) -> None:
-        super().__init__()
-        self._addresses, self._port, self._count = addresses, port, count
-        self.failed: list[str] = []
-
-    def run(self) -> None:
-        for number in range(self._count):
-            address = self._addresses[number % len(self._addresses)]
-            try:
-                connection = http.client.HTTPConnection(address, self._port, timeout=10)
-                connection.request("GET", "/")
-                answer = connection.getresponse()
-                answer.read()
-                connection.close()
-                if answer.status != 200:
-                    self.failed.append(f"{address}: {answer.status}")
-            except OSError as error:
-                self.failed.append(f"{address}: {error!r}")
-
-
 def test_a_rolling_restart_under_ten_thousand_requests_fails_none(lab: LabUnderTest, tmp_path: Path) -> None:
     lab.apply(tmp_path, STACK.replace("VERSION", "1.0"), "shop")
     nodes = [node_address(lab, name) for name in ("n1", "n2", "n3")]
     for node in nodes:
         eventually(lambda node=node: fetched(f"http://{node}:8091/") != "", f"published on {node}", 10)  # type: ignore[misc]
     before = {row["name"]: row["container_id"] for row in lab.running("shop_web")}
-    outside = Asking(nodes, 8091, REQUESTS // 2)
     box: list[Any] = []
     inside = threading.Thread(target=lambda: box.append(ask(lab, "shop_client.1", REQUESTS // 2, "web")))
-    outside.start()
     inside.start()
     versions = iter(("2.0", "1.0", "2.0", "1.0", "2.0", "1.0", "2.0", "1.0"))
     rounds = 0
-    while (inside.is_alive() or outside.is_alive()) and (version := next(versions, None)):
-        lab.apply(tmp_path, STACK.replace("VERSION", version), "shop")
-        rounds += 1
-    outside.join()
+    with Callers(nodes, 8091, threads=1, pause_s=0.0, total=REQUESTS // 2) as outside:
+        while (inside.is_alive() or outside.busy()) and (version := next(versions, None)):
+            lab.apply(tmp_path, STACK.replace("VERSION", version), "shop")
+            rounds += 1
+        outside.join()
     inside.join()
     after = {row["name"]: row["container_id"] for row in lab.running("shop_web")}
     assert rounds >= 1
