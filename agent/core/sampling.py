@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from math import isnan, nan
@@ -128,7 +128,11 @@ class Sampler:
                 self._put_replica(found, life, plan.used(was, now, seconds), _network(life, before, after, seconds))
         traffic_s = plan.passed_s(before.traffic_at, after.traffic_at)
         if not isnan(traffic_s):
-            found.traffic.extend(_traffic(before.traffic, after.traffic, traffic_s))
+            for (service_id, replica), (begun, bytes_in, bytes_out, still_open) in _traffic(before, after, traffic_s).items():
+                found.traffic.add(
+                    service_id=service_id, replica=replica, connections_per_s=begun, in_bytes_per_s=bytes_in,
+                    out_bytes_per_s=bytes_out, open=still_open,
+                )  # fmt: skip
         return found
 
     def _put_replica(self, found: pb.Samples, life: Life, used: plan.Used, network: tuple[float, float]) -> None:
@@ -169,23 +173,18 @@ def _put_machine(row: pb.NodeSample, before: MachineCounters, after: MachineCoun
     row.disk_used_bytes, row.disk_bytes = after.disk_used_bytes, after.disk_bytes
 
 
-def _traffic(
-    before: Mapping[tuple[str, str, str], Traffic], after: Mapping[tuple[str, str, str], Traffic], seconds: float
-) -> Iterator[pb.TrafficSample]:
-    """Replicas with any. What was read once gives nothing: it may have counted for an earlier agent."""
-    sums: dict[tuple[str, str], list[float]] = {}
-    for key, row in after.items():
-        was = before.get(key)
+def _traffic(before: Reading, after: Reading, seconds: float) -> dict[tuple[str, str], tuple[float, float, float, int]]:
+    """By service and replica as `_flown`, of those with any. What was read once gives nothing: it may have counted for an
+    earlier agent."""
+    sums: dict[tuple[str, str], tuple[float, float, float, int]] = {}
+    for key, row in after.traffic.items():
+        was = before.traffic.get(key)
         if row.open or (was is not None and row != was):
-            kept = sums.setdefault(key[:2], [0.0, 0.0, 0.0, 0])
-            for place, number in enumerate(_flown(was, row, seconds)):
-                kept[place] += number
-    for (service_id, replica), numbers in sums.items():
-        connections, bytes_in, bytes_out, still_open = numbers
-        yield pb.TrafficSample(
-            service_id=service_id, replica=replica, connections_per_s=connections, in_bytes_per_s=bytes_in,
-            out_bytes_per_s=bytes_out, open=int(still_open),
-        )  # fmt: skip
+            replica, flown = key[:2], _flown(was, row, seconds)
+            if (more := sums.get(replica)) is not None:
+                flown = (flown[0] + more[0], flown[1] + more[1], flown[2] + more[2], flown[3] + more[3])
+            sums[replica] = flown
+    return sums
 
 
 def _flown(was: Traffic | None, row: Traffic, seconds: float) -> tuple[float, float, float, int]:

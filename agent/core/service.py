@@ -10,7 +10,6 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import asdict
 from functools import wraps
 from typing import Any, TypeVar, cast
 
@@ -149,7 +148,7 @@ class AgentService(node_pb2_grpc.AgentServicer):
         return _json(await stats(self._runner))
 
     async def Traffic(self, request: pb.Empty, context: Context) -> pb.Json:
-        return _json([asdict(row) for row in await self._runner.ports.balance.traffic()])
+        return _json([row._asdict() for row in await self._runner.ports.balance.traffic()])
 
     def _life(self, key: pb.ReplicaKey) -> Life:
         """The newest life of the key; `created_ms` 0: whichever is in the slot."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from agent.plan.names import EndpointsMessage
 from agent.plan.network import LinkPlan
@@ -31,8 +31,7 @@ class LocalPort:
     published_end: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Traffic:
+class Traffic(NamedTuple):
     """What was balanced on this node to one replica since its endpoint is known. Packets and bytes: to it, and back."""
 
     service_id: str

@@ -265,13 +265,13 @@ class KernelBalancer:
         return tuple(_summed(rows, found, self._open))
 
     def _counts(self, six: bool) -> dict[str, dict[str, tuple[int, int]]]:
-        found: dict[str, dict[str, tuple[int, int]]] = {}
-        for name in COUNTERS:
-            found[name] = {}
-            for which in (name, f"{name}6") if six else (name,):
-                with contextlib.suppress(RuntimeFailed):  # somebody removed the table; it is back soon
-                    found[name] |= self._nft.counts(balance_rules.TABLE.split()[1], which)
-        return found
+        return {name: self._count(name) | (self._count(f"{name}6") if six else {}) for name in COUNTERS}
+
+    def _count(self, name: str) -> dict[str, tuple[int, int]]:
+        try:
+            return self._nft.counts(balance_rules.TABLE.split()[1], name)
+        except RuntimeFailed:  # somebody removed the table; it is back soon
+            return {}
 
     async def _look_at_open(self, begun: int, six: bool) -> None:
         """A pass goes over the kernel's whole table, 15 ms when it is empty, and it keeps connections for minutes after their
@@ -362,11 +362,12 @@ def _summed(
         by_replica.setdefault(row, []).append(address)
     begun, to, back = (found[name] for name in COUNTERS)
     for row, addresses in by_replica.items():
-        first, *six = addresses
-        counts = [*begun.get(first, _NO_COUNT), *to.get(first, _NO_COUNT), *back.get(first, _NO_COUNT)]
-        for address in six:
-            more = (*begun.get(address, _NO_COUNT), *to.get(address, _NO_COUNT), *back.get(address, _NO_COUNT))
-            counts = [one + other for one, other in zip(counts, more, strict=True)]
-        connections, _, packets_in, bytes_in, packets_out, bytes_out = counts
-        open_now = sum(still_open.get(address, 0) for address in addresses) if still_open else 0
+        connections = packets_in = bytes_in = packets_out = bytes_out = open_now = 0
+        for address in addresses:
+            connections += begun.get(address, _NO_COUNT)[0]
+            packets, size = to.get(address, _NO_COUNT)
+            packets_in, bytes_in = packets_in + packets, bytes_in + size
+            packets, size = back.get(address, _NO_COUNT)
+            packets_out, bytes_out = packets_out + packets, bytes_out + size
+            open_now += still_open.get(address, 0) if still_open else 0
         yield Traffic(*row, connections, packets_in, bytes_in, packets_out, bytes_out, open_now)

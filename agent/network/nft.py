@@ -73,8 +73,10 @@ class Nft:
     def counts(self, table: str, name: str) -> dict[str, tuple[int, int]]:
         """Packets and bytes for each address of a set of an inet table. By way of nft's own text it takes six times as long.
         Raises RuntimeFailed when there is no such set."""
-        payloads = self._netlink.dump(nfnl.dump_elements(table, name))
-        return {address: (packets, size) for payload in payloads for address, packets, size in nfnl.parse_counts(payload)}
+        found: dict[str, tuple[int, int]] = {}
+        for payload in self._netlink.dump(nfnl.dump_elements(table, name)):
+            found |= nfnl.parse_counts(payload)
+        return found
 
     def foreign_changes(self) -> int:
         """How many times it was seen that somebody else has changed rules, in whatever table. Grows only."""

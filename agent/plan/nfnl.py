@@ -12,6 +12,7 @@ import ipaddress
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
 from agent.plan.netlink import AF_INET, ENOENT, F_ACK, F_DUMP, F_REQUEST, NESTED, Request, attr
@@ -86,15 +87,15 @@ def dump_elements(table: str, name: str) -> Request:
     return Request(_NFT_GETSETELEM, F_REQUEST | F_DUMP, head + body, (ENOENT,), f"elements of set {name}")
 
 
-def parse_counts(payload: bytes) -> Iterator[tuple[str, int, int]]:
-    """(address, packets, bytes) of each element with a counter. There may be thousands: their common shape is read at once."""
+def parse_counts(payload: bytes) -> dict[str, tuple[int, int]]:
+    """(packets, bytes) by address, of elements with a counter. There may be thousands: their common shape is read at once."""
     body = attributes(payload[4:]).get(_ELEMENTS, b"")
     for shape in _COUNTED:
-        if len(body) % shape.size == 0 and body[:2] == struct.pack("=H", shape.size):
-            found = list(shape.iter_unpack(body))
-            if all(length == body[:2] and kind == b"counter\0" for length, _, kind, _, _ in found):
-                return ((_address(key), packets, size) for _, key, _, size, packets in found)
-    return _parse_any_counts(body)
+        if body and len(body) % shape.size == 0:
+            lengths, keys, kinds, sizes, packets = zip(*shape.iter_unpack(body), strict=True)
+            if set(lengths) == {struct.pack("=H", shape.size)} and set(kinds) == {b"counter\0"}:
+                return dict(zip(map(_address, keys), zip(packets, sizes, strict=True), strict=True))
+    return {address: (packets, size) for address, packets, size in _parse_any_counts(body)}
 
 
 def _parse_any_counts(body: bytes) -> Iterator[tuple[str, int, int]]:
@@ -113,6 +114,7 @@ def _parse_any_counts(body: bytes) -> Iterator[tuple[str, int, int]]:
             yield _address(key), packets, size
 
 
+@lru_cache(maxsize=1 << 14)
 def _address(packed: bytes) -> str:
     return ".".join(map(str, packed)) if len(packed) == 4 else str(ipaddress.IPv6Address(packed))
 

@@ -7,9 +7,9 @@ no value (NaN), never a wrong one. What was read once gives nothing yet.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import nan
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from agent.plan.network import veth_name
 
@@ -17,7 +17,7 @@ V1_SAMPLED: Final = (
     ("cpuacct", "cpuacct.usage"), ("cpu", "cpu.stat"), ("memory", "memory.usage_in_bytes"), ("memory", "memory.stat"),
     ("pids", "pids.current"), ("blkio", "blkio.throttle.io_service_bytes"),
 )  # fmt: skip
-"""(controller, file), in the order in which `counters_v1` wants their contents."""
+"""(controller, file), in the order in which `CgroupCounters` wants their contents."""
 V2_SAMPLED: Final = (
     ("", "cpu.stat"), ("", "memory.current"), ("", "memory.stat"), ("", "pids.current"), ("", "io.stat"),
 )  # fmt: skip
@@ -25,7 +25,8 @@ _QUICK: Final = {1: (0, 2, 5), 2: (0, 1, 4)}
 """Those with what is used of CPU, memory and disks."""
 CLOCK_SET_S: Final = 1.0
 """The clock may differ by so much from the time that has passed between two readings; more, and it was set."""
-_LINK: Final = re.compile(rb"^ *([^\s:]+): *(\d+)(?: +\d+){7} +(\d+)", re.MULTILINE)
+_LINK_WORDS: Final = 17
+"""In a line of /proc/net/dev; the second counts bytes received, the tenth bytes sent."""
 _V1_READ: Final = re.compile(rb" Read (\d+)")
 _V1_WRITE: Final = re.compile(rb" Write (\d+)")
 _V2_READ: Final = re.compile(rb" rbytes=(\d+)")
@@ -82,38 +83,42 @@ class Moment(NamedTuple):
     monotonic_s: float
 
 
-def counters_v1(texts: Sequence[bytes]) -> Counters:
-    """From the contents of V1_SAMPLED; empty: there is no such file."""
-    usage, cpu_stat, memory, memory_stat, pids, io = texts
-    return Counters(
-        _number(usage) / 1e9,
-        _named(cpu_stat, b"nr_periods "),
-        _named(cpu_stat, b"nr_throttled "),
-        max(0, _number(memory) - _named(memory_stat, b"total_inactive_file ")),
-        _number(pids),
-        _sum(_V1_READ, io),
-        _sum(_V1_WRITE, io),
-    )
+class CgroupCounters:
+    """The counters of one cgroup, from the contents of its files as they are read. What says the same as before is not taken
+    apart again."""
+
+    def __init__(self, version: int) -> None:
+        self._version = version
+        self._parsers, self._joined = (_V1_PARSERS, _joined_v1) if version == 1 else (_V2_PARSERS, _joined_v2)
+        self._texts = [b""] * len(self._parsers)
+        self._values = [parse(b"") for parse in self._parsers]
+        self._found = self._joined(self._values)
+
+    def take(self, texts: Iterable[tuple[int, bytes]]) -> Counters:
+        """`texts`: (place in V1_SAMPLED or V2_SAMPLED, contents)."""
+        known, news = self._texts, False
+        for place, text in texts:
+            if text != known[place]:
+                known[place], news = text, True
+                self._values[place] = self._parsers[place](text)
+        if news:
+            self._found = self._joined(self._values)
+        return self._found
+
+    def quick(self) -> tuple[int, ...]:
+        """Places of the files that change from one second to the next; v1 tells of throttling apart, where there is a limit."""
+        limited = self._version == 1 and self._found.periods > 0
+        return (*_QUICK[self._version], 1) if limited else _QUICK[self._version]
 
 
-def counters_v2(texts: Sequence[bytes]) -> Counters:
-    """From the contents of V2_SAMPLED; empty: there is no such file."""
-    cpu_stat, memory, memory_stat, pids, io = texts
-    return Counters(
-        _named(cpu_stat, b"usage_usec ") / 1e6,
-        _named(cpu_stat, b"nr_periods "),
-        _named(cpu_stat, b"nr_throttled "),
-        max(0, _number(memory) - _named(memory_stat, b"inactive_file ")),
-        _number(pids),
-        _sum(_V2_READ, io),
-        _sum(_V2_WRITE, io),
-    )
+def _joined_v1(values: Sequence[Any]) -> Counters:
+    cpu_s, (periods, throttled), memory, cache, pids, (read, written) = values
+    return Counters(cpu_s, periods, throttled, max(0, memory - cache), pids, read, written)
 
 
-def quick_files(texts: Sequence[bytes], version: int) -> tuple[int, ...]:
-    """Places of the files that change from one second to the next; v1 tells of throttling apart, where there is a limit."""
-    limited = version == 1 and _named(texts[1], b"nr_periods ") > 0
-    return (*_QUICK[version], 1) if limited else _QUICK[version]
+def _joined_v2(values: Sequence[Any]) -> Counters:
+    (cpu_s, periods, throttled), memory, cache, pids, (read, written) = values
+    return Counters(cpu_s, periods, throttled, max(0, memory - cache), pids, read, written)
 
 
 def _number(text: bytes) -> int:
@@ -132,8 +137,31 @@ def _named(text: bytes, name: bytes) -> int:
     return _number(text[at + len(name) : end if end >= 0 else None])
 
 
-def _sum(pattern: re.Pattern[bytes], text: bytes) -> int:
-    return sum(map(int, pattern.findall(text))) if len(text) > len(b"Total 0\n") else 0
+def _sums(io: bytes, *patterns: re.Pattern[bytes]) -> tuple[int, ...]:
+    found = io if len(io) > len(b"Total 0\n") else b""
+    return tuple(sum(map(int, pattern.findall(found))) for pattern in patterns)
+
+
+def _periods(cpu_stat: bytes) -> tuple[int, int]:
+    return _named(cpu_stat, b"nr_periods "), _named(cpu_stat, b"nr_throttled ")
+
+
+_V1_PARSERS: Final[Sequence[Callable[[bytes], Any]]] = (
+    lambda usage: _number(usage) / 1e9,
+    _periods,
+    _number,
+    lambda memory_stat: _named(memory_stat, b"total_inactive_file "),
+    _number,
+    lambda io: _sums(io, _V1_READ, _V1_WRITE),
+)
+_V2_PARSERS: Final[Sequence[Callable[[bytes], Any]]] = (
+    lambda cpu_stat: (_named(cpu_stat, b"usage_usec ") / 1e6, *_periods(cpu_stat)),
+    _number,
+    lambda memory_stat: _named(memory_stat, b"inactive_file "),
+    _number,
+    lambda io: _sums(io, _V2_READ, _V2_WRITE),
+)
+"""What each file says, in the order of V1_SAMPLED and V2_SAMPLED."""
 
 
 def passed_s(before: Moment, after: Moment) -> float:
@@ -162,18 +190,20 @@ def used(before: Counters, after: Counters, seconds: float) -> Used:
 
 
 def links(text: bytes) -> dict[str, Link]:
-    """Every link of a network namespace, from its /proc/net/dev."""
-    return {name.decode(): Link(int(rx), int(tx)) for name, rx, tx in _LINK.findall(text)}
+    """Every link of a network namespace, from its /proc/net/dev: two lines of heads, then one of each link."""
+    words = text.partition(b"\n")[2].partition(b"\n")[2].replace(b":", b": ").decode(errors="replace").split()
+    counts = map(Link, map(int, words[1::_LINK_WORDS]), map(int, words[9::_LINK_WORDS]))
+    return {name[:-1]: link for name, link in zip(words[::_LINK_WORDS], counts, strict=True)}
 
 
 def sandboxes(found: Mapping[str, Link]) -> dict[str, Link]:
     """What containers received and sent, by the beginning of their sandbox's links: the host's ends see it the other way
     round."""
     sums: dict[str, Link] = {}
-    for name, link in found.items():
+    for name, (sent, received) in found.items():
         if name.startswith(_VETH):
-            before = sums.get(name[:-2], _NO_LINK)
-            sums[name[:-2]] = Link(before.rx_bytes + link.tx_bytes, before.tx_bytes + link.rx_bytes)
+            more = sums.get(name[:-2], _NO_LINK)
+            sums[name[:-2]] = Link(more.rx_bytes + received, more.tx_bytes + sent)
     return sums
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import signal
 import time
@@ -17,15 +18,15 @@ from typing import Final, Protocol
 
 from agent.plan.cgroups import V1_FILES, V2_FILES, usage_v1, usage_v2
 from agent.plan.container import Usage
-from agent.plan.samples import V1_SAMPLED, V2_SAMPLED, Counters, counters_v1, counters_v2, quick_files
+from agent.plan.samples import V1_SAMPLED, V2_SAMPLED, CgroupCounters, Counters
 from agent.runtime.high import moved
 from model.errors import RuntimeFailed
 
 ROOT: Final = Path("/sys/fs/cgroup")
 _READ_BYTES: Final = 8192
 _ALL_EVERY: Final = 5
-_NONE: Final = -1
-"""No descriptor."""
+_turns: Final = itertools.count()
+"""A fifth of all cgroups is read in full each time, so that no time is a peak."""
 _EMPTY_WAIT_S: Final = 0.002
 _EMPTY_TRIES: Final = 500
 _V2_CONTROLLERS: Final = ("cpuset", "cpu", "io", "memory", "pids")
@@ -58,10 +59,11 @@ class UsageFiles:
         for name, path in files:
             with contextlib.suppress(OSError):
                 self._fds[name] = _open(path)
-        self._sampled = tuple(self._fds.get(name, _NONE) for _, name in (V1_SAMPLED if version == 1 else V2_SAMPLED))
-        self._texts: list[bytes] = []
-        self._quick: tuple[int, ...] = ()
-        self._turn = sum(self._fds.values())  # not all containers' at the same time
+        names = [name for _, name in (V1_SAMPLED if version == 1 else V2_SAMPLED)]
+        self._all = tuple((place, self._fds[name]) for place, name in enumerate(names) if name in self._fds)
+        self._quick: tuple[tuple[int, int], ...] = ()
+        self._counters = CgroupCounters(version)
+        self._turn = next(_turns)
 
     def read(self, at: float) -> Usage | None:
         """None when the cgroup is gone."""
@@ -77,24 +79,21 @@ class UsageFiles:
         """Fewer files, and of each only what counts: 5 to 10 us. What changes slowly, or hardly matters, is read every fifth
         time: memory.stat alone costs more than all others together. None when the cgroup is gone."""
         self._turn += 1
-        every = not self._texts or self._turn % _ALL_EVERY == 0
+        every = not self._quick or self._turn % _ALL_EVERY == 0
         try:
-            if every:
-                self._texts = [_contents(fd) for fd in self._sampled]
-                self._quick = quick_files(self._texts, self._version)
-            else:
-                for at in self._quick:
-                    self._texts[at] = _contents(self._sampled[at])
+            texts = [(place, os.pread(fd, _READ_BYTES, 0)) for place, fd in (self._all if every else self._quick)]
         except OSError:
             return None
-        if not any(self._texts):
-            return None
-        return counters_v1(self._texts) if self._version == 1 else counters_v2(self._texts)
+        found = self._counters.take(texts)
+        if every:
+            quick = self._counters.quick()
+            self._quick = tuple(file for file in self._all if file[0] in quick)
+        return found if texts else None
 
     def close(self) -> None:
         for fd in self._fds.values():
             os.close(fd)
-        self._fds, self._sampled = {}, ()
+        self._fds, self._all, self._quick = {}, (), ()
 
 
 class CgroupV1:
@@ -160,10 +159,6 @@ class CgroupV2:
 
 def cgroup_driver(root: Path = ROOT) -> CgroupDriver:
     return CgroupV2(root) if (root / "cgroup.controllers").exists() else CgroupV1(root)
-
-
-def _contents(fd: int) -> bytes:
-    return os.pread(fd, _READ_BYTES, 0) if fd != _NONE else b""
 
 
 def _open(path: Path) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import replace
 from math import isnan
 from pathlib import Path
 
@@ -167,7 +166,7 @@ async def test_counts_of_an_earlier_agent_and_counters_that_went_back_give_nothi
         assert not (await coming).traffic
         coming = asyncio.ensure_future(anext(steps))
         await settle()
-        made.balance.rows = (replace(inherited, connections=3),)
+        made.balance.rows = (inherited._replace(connections=3),)
         made.clock.forward(1.0)
         assert isnan((await coming).traffic[0].connections_per_s)
 

@@ -40,7 +40,7 @@ async def perform(balancer: KernelBalancer, command: dict[str, Any]) -> Any:
         case {"do": "held", "beyond": beyond}:
             return await asyncio.wait_for(balancer.held(beyond), 10)
         case {"do": "traffic"}:
-            return [codec.to_plain(row) for row in await balancer.traffic()]
+            return [row._asdict() for row in await balancer.traffic()]
         case {"do": "repair"}:
             return await balancer.repair()
         case {"do": "said"}:

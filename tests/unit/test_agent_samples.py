@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.plan import samples
-from agent.plan.samples import Counters, Link, Moment, counters_v1, counters_v2, passed_s, rate, used
+from agent.plan.samples import CgroupCounters, Counters, Link, Moment, passed_s, rate, used
 
 V1 = (
     b"12500000000\n",
@@ -28,21 +28,38 @@ V2 = (
 )
 
 
+def counters(version: int, *texts: bytes) -> Counters:
+    return CgroupCounters(version).take(enumerate(texts))
+
+
 def test_both_kinds_of_cgroups_say_the_same() -> None:
     wanted = Counters(12.5, 40, 10, 4_000_000, 17, 101, 32)
-    assert counters_v1(V1) == wanted
-    assert counters_v2(V2) == wanted
+    assert counters(1, *V1) == wanted
+    assert counters(2, *V2) == wanted
 
 
 def test_files_that_are_not_there_count_as_nothing() -> None:
-    assert counters_v1((b"5\n", b"", b"", b"", b"", b"Total 0\n")) == Counters(5e-9, 0, 0, 0, 0, 0, 0)
-    assert counters_v2((b"",) * 5) == Counters(0.0, 0, 0, 0, 0, 0, 0)
+    assert counters(1, b"5\n", b"", b"", b"", b"", b"Total 0\n") == Counters(5e-9, 0, 0, 0, 0, 0, 0)
+    assert counters(2) == Counters(0.0, 0, 0, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(("version", "texts"), [(1, V1), (2, V2)])
+def test_of_some_files_again_the_others_are_remembered(version: int, texts: tuple[bytes, ...]) -> None:
+    found = CgroupCounters(version)
+    found.take(enumerate(texts))
+    memory, io = found.quick()[1:3]
+    assert found.take([(memory, b"6000000\n"), (io, b"")]) == Counters(12.5, 40, 10, 5_000_000, 17, 0, 0)
 
 
 def test_files_that_are_read_every_time() -> None:
-    assert samples.quick_files(V2, 2) == (0, 1, 4)
-    assert samples.quick_files(V1, 1) == (0, 2, 5, 1), "it has a limit of CPU"
-    assert samples.quick_files((b"", b"nr_periods 0\n", b"", b"", b"", b""), 1) == (0, 2, 5)
+    def quick(version: int, *texts: bytes) -> tuple[int, ...]:
+        found = CgroupCounters(version)
+        found.take(enumerate(texts))
+        return found.quick()
+
+    assert quick(2, *V2) == (0, 1, 4)
+    assert quick(1, *V1) == (0, 2, 5, 1), "it has a limit of CPU"
+    assert quick(1, b"", b"nr_periods 0\n") == (0, 2, 5)
 
 
 def test_what_was_used_between_two_readings() -> None:
