@@ -141,29 +141,32 @@ class MetricsServer:
         raise NotFound(f"there is no {url.path[:200]}: ask for /metrics{' or /replicas/NAME/metrics' if secure else ''}")
 
     async def _replica(self, name: str, query: dict[str, list[str]]) -> Page:
-        running = (life for life in self._runner.core.lives.values() if life.name == name and life.stage == "running")
-        life = next(running, None)
+        core = self._runner.core
+        life = next((life for life in core.lives.values() if life.name == name and life.stage == "running"), None)
         if life is None:
-            raise NotFound(f"no replica {name[:200]} runs on node {self._runner.core.node}")
-        where = place_of(life, query)
+            raise NotFound(f"no replica {name[:200]} runs on node {core.node}")
+        told = next((row.metrics for row in core.desired.services if row.id == life.id.service_id), None)
+        where = place_of(life, query, told)
         try:
             return await read_replica(self._runner, life, where)
         except Unavailable as error:
             raise Unavailable(f"{life.name}: {error}") from None
 
 
-def place_of(life: Life, query: dict[str, list[str]]) -> MetricsPort:
-    """What the caller says (the controller told it, and knows the service's newest `x-metrics`), else the replica's own spec.
-    On the node's own network only the spec counts: there other programs listen too. Raises BadInput, NotFound."""
+def place_of(life: Life, query: dict[str, list[str]], told: MetricsPort | None = None) -> MetricsPort:
+    """What the caller says (the controller told it, and knows the service's newest `x-metrics`), else what the controller has
+    told this node (it does for a policy that scrapes), else the replica's own spec. On the node's own network the caller has no
+    say: there other programs listen too. Raises BadInput, NotFound."""
     said = query.get("port", [""])[-1]
     if said and life.netns != HOST:
         path = query.get("path", ["/metrics"])[-1]
         if not said.isdigit() or not 0 < int(said) < 65536 or not path.startswith("/") or not path.isprintable() or " " in path:
             raise BadInput("port and path: expected a port's number and a path that begins with /")
         return MetricsPort(int(said), path)
-    if life.spec.metrics is None:
-        raise NotFound(f"{life.name} began without x-metrics: its next version will have them")
-    return life.spec.metrics
+    known = told or life.spec.metrics
+    if known is None:
+        raise NotFound(f"{life.name} began without x-metrics: ask with ?port=PORT&path=PATH")
+    return known
 
 
 def role_of(certificate: dict[str, Any] | None) -> str | None:

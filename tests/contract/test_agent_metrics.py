@@ -206,6 +206,9 @@ def test_where_a_replica_is_asked() -> None:
     assert place_of(life, {}) == MetricsPort(9100, "/m")
     assert place_of(life, {"port": ["80"]}) == MetricsPort(80, "/metrics")
     assert place_of(replace(life, netns="host"), {"port": ["2379"], "path": ["/secret"]}) == MetricsPort(9100, "/m")
+    newer = MetricsPort(9200)
+    assert place_of(life, {}, newer) == place_of(replace(life, netns="host"), {"port": ["2379"]}, newer) == newer
+    assert place_of(life, {"port": ["80"]}, newer).port == 80
     for query in ({"port": ["0"]}, {"port": ["x"]}, {"port": ["80"], "path": ["m"]}, {"port": ["80"], "path": ["/a\r\nb"]}):
         with pytest.raises(BadInput):
             place_of(life, query)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -114,6 +115,33 @@ async def test_a_sleeping_service_is_woken_by_its_first_caller(controller: Contr
             assert "3 callers waiting" in row["last"]["sentence"]
         await asyncio.to_thread(operator.ok, "DELETE", "/v1/stacks/s")
         await node.until(lambda: node.slots() == 0)
+
+
+async def test_another_place_of_metrics_and_another_metric_reach_nodes_without_a_new_version(
+    controller: ControllerProcess, operator: Client
+) -> None:
+    node = Node(controller, "n4")
+    async with node.session() as call:
+        for port, path, metric in ((9100, "/metrics", "jobs"), (9200, "/m", "jobs"), (9200, "/m", "lag")):
+            wanted = stack(metrics=[{"scrape": {"metric": metric, "target": 5}}])
+            wanted["services"]["web"]["x-metrics"] = {"port": port, "path": path}
+            await asyncio.to_thread(operator.ok, "PUT", "/v1/stacks/s", wanted)
+            scrape = pb.Scrape(port=port, path=path, names=[metric])
+            await node.until(partial(_asks, node, scrape))
+            assert node.slots() == 2
+        (service,) = node.desired.values()
+        assert {slot.version for slot in service.slots} == {1}
+        key = pb.ReplicaKey(service_id=service.service_id, slot=1)
+        row = pb.ReplicaSample(key=key, metrics_problem="s_web.1: port 9200: no")
+        samples = pb.Samples(at_ms=int(time.time() * 1000), interval_ms=1000, replicas=[row])
+        await node._say(call, pb.FromNode(samples=samples))
+        await _until(operator, lambda row: row["metrics"][0]["problem"] == "n4: s_web.1: port 9200: no")
+        await asyncio.to_thread(operator.ok, "DELETE", "/v1/stacks/s")
+        await node.until(lambda: node.slots() == 0)
+
+
+def _asks(node: Node, scrape: pb.Scrape) -> bool:
+    return [row.scrape for row in node.desired.values()] == [scrape]
 
 
 async def test_a_wrong_policy_is_refused_with_its_field(operator: Client) -> None:
