@@ -43,9 +43,14 @@ def power_on(record: LabRecord, machine: MachineRecord, paths: LabPaths, command
     script = run / "daemon.sh"
     script.write_text(_daemon_script(command))
     script.chmod(0o700)
-    with paths.log(machine.name).open("ab") as log:
+    _begin(_boot_script(machine, paths, script), paths.log(machine.name))
+
+
+def _begin(script: str, log_file: Path) -> None:
+    """A shell of its own that nobody waits for; what it says goes to the log."""
+    with log_file.open("ab") as log:
         subprocess.Popen(
-            ["sh", "-c", _boot_script(machine, paths, script)],
+            ["sh", "-c", script],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -89,16 +94,7 @@ def start_helper(paths: LabPaths, command: Sequence[str]) -> None:
     cgroups.make(f"{paths.cgroup}/{HELPER}", 0.0, 0)
     script = paths.run / f"{HELPER}.sh"
     script.write_text(_daemon_script(command))
-    with paths.log(HELPER).open("ab") as log:
-        subprocess.Popen(
-            ["sh", "-c", f"{cgroups.join_script(f'{paths.cgroup}/{HELPER}')}\nexec sh {quote([str(script)])}\n"],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            cwd="/",
-            env=_environment(),
-        )
+    _begin(f"{cgroups.join_script(f'{paths.cgroup}/{HELPER}')}\nexec sh {quote([str(script)])}\n", paths.log(HELPER))
 
 
 def init_pid(paths: LabPaths, machine: str) -> int:

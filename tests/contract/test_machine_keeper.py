@@ -146,11 +146,17 @@ async def test_a_new_leader_asks_the_list_before_it_asks_again() -> None:
     assert provider.calls == [("list", "burst")]
 
 
-async def test_what_a_reign_had_under_way_ends_with_it() -> None:
+async def whose_creation_hangs() -> tuple[MemoryStore, MemoryProvider]:
+    """A group whose provider does not come back for ten minutes from making a machine."""
     store, provider = await a_store(), MemoryProvider()
     provider.faults["create"] = "hang"
     slow = replace(GROUP, spec=replace(SPEC, provider=ProviderSpec("exec", timeout_s=600.0)))
     await store.txn([], [Put(key("nodegroups", "burst"), codec.encode(slow))])
+    return store, provider
+
+
+async def test_what_a_reign_had_under_way_ends_with_it() -> None:
+    store, provider = await whose_creation_hangs()
     async with leading(store, provider) as leader:
         await put(store, machine("creating"))
         await leader.until(lambda: ("create", "burst-1") in leader.memory().calling)
@@ -159,10 +165,7 @@ async def test_what_a_reign_had_under_way_ends_with_it() -> None:
 
 
 async def test_a_machine_that_is_given_up_while_it_is_made_is_deleted_after_that_was_broken_off() -> None:
-    store, provider = await a_store(), MemoryProvider()
-    provider.faults["create"] = "hang"
-    slow = replace(GROUP, spec=replace(SPEC, provider=ProviderSpec("exec", timeout_s=600.0)))
-    await store.txn([], [Put(key("nodegroups", "burst"), codec.encode(slow))])
+    store, provider = await whose_creation_hangs()
     async with leading(store, provider) as leader:
         await put(store, machine("creating"))
         await leader.until(lambda: ("create", "burst-1") in provider.calls)
