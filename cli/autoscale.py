@@ -38,6 +38,7 @@ COLUMNS: Final = (
     ("+READY", field("ready")),
     ("+STARTING", field("starting")),
     ("+FLOOR", lambda row: f"{row['floor']} until {row['floor_until']}" if row["floor"] else ""),
+    ("+PROBLEMS", lambda row: "; ".join(metric["problem"] for metric in row["metrics"] if metric["problem"])),
     ("+REASON", lambda row: row["last"]["sentence"] if row["last"] else ""),
 )
 HISTORY: Final = (

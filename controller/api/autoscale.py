@@ -18,9 +18,10 @@ from controller.decide import scaled
 from controller.decide.autoscaling import facts_of
 from controller.decide.scaling import words
 from controller.decide.scaling.bounds import bounds
-from controller.decide.scaling.readings import Reading, read
+from controller.decide.scaling.readings import OF_REPLICAS, Reading, read
 from controller.decide.scaling.rule import decide
 from controller.decide.scaling.types import ScaleFacts
+from controller.decide.wording import counted
 from model import codec
 from model.documents import ScaleDecision, ServiceDoc
 from model.errors import BadInput
@@ -38,7 +39,7 @@ async def get_autoscaled(api: Api, call: Call) -> Row:
     facts, now_ms = _facts(api, doc), api.now_ms()
     known = facts.document
     lines = scaled.policy_lines(facts.policy, known, facts.order, now_ms)
-    lines += [_metric_line(reading) for reading in read(facts, now_ms)]
+    lines += [_metric_line(reading, facts) for reading in read(facts, now_ms)]
     if facts.starting or facts.ready < facts.scale:
         lines.append(f"{facts.ready:,} serve, {facts.starting:,} are on their way")
     said = "it is stopped: nothing is decided" if doc.stopped else decide(facts, now_ms).sentence
@@ -87,6 +88,7 @@ def _metric(reading: Reading, facts: ScaleFacts) -> Row:
     metric, value = reading.metric, reading.value
     each = None if value is None else value / max(1, facts.scale)
     shown = "?" if each is None else words.amount(metric.kind, each)
+    aside = " (not known now)" if reading.unknown and each is not None else ""
     return {
         "name": metric.name,
         "value": None if each is None else round(each, 4),
@@ -94,15 +96,18 @@ def _metric(reading: Reading, facts: ScaleFacts) -> Row:
         "total": None if value is None else round(value, 4),
         "wanted": reading.wanted,
         "problem": reading.unknown,
-        "text": f"{words.title(reading)} {shown} of {words.amount(metric.kind, metric.target)}",
+        "text": f"{words.title(reading)} {shown} of {words.amount(metric.kind, metric.target)}{aside}",
     }
 
 
-def _metric_line(reading: Reading) -> str:
+def _metric_line(reading: Reading, facts: ScaleFacts) -> str:
     why = f"{words.title(reading)}: {reading.unknown}" if reading.unknown else ""
     if reading.value is None:
         return why or f"{words.title(reading)}: nothing is known of it yet"
-    return f"{words.wish(reading)}{f' ({reading.unknown})' if reading.unknown else ''}"
+    aside, series = reading.unknown, facts.series.get(reading.metric.name)
+    if not aside and reading.metric.kind in OF_REPLICAS and reading.spoke < facts.ready:
+        aside = f"told by {reading.spoke:,} of {counted(facts.ready)}{f': {series.note}' if series and series.note else ''}"
+    return f"{words.wish(reading)}{f' ({aside})' if aside else ''}"
 
 
 def _decision(decision: ScaleDecision) -> Row:

@@ -41,10 +41,17 @@ def decide_scaling(view: View, due: Iterable[str], settings: Settings, now_ms: i
         after = _scaled(doc, step, now_ms)
         if step.document != before or after is not doc:
             scales.append((step.document, after))
-        if step.document.last is not None and (before is None or step.document.last != before.last):
-            events.append(Event(now_ms, "autoscaled", f"service/{name}", f"autoscaling: {step.document.last.sentence}"))
+        if _is_news(before, step.document):
+            events.append(Event(now_ms, "autoscaled", f"service/{name}", f"autoscaling: {step.sentence}"))
     sentence = listed([f"{document.name}: {document.last.sentence}" for document, _ in scales if document.last])
     return Plan(scales=tuple(scales), events=tuple(events), wakes=tuple(wakes), sentence=sentence)
+
+
+def _is_news(before: ScaleDoc | None, after: ScaleDoc) -> bool:
+    """Whether people are told. Not that a new service keeps its count as long as nothing is known of it."""
+    if after.last is None or (before is not None and after.last == before.last):
+        return False
+    return before is not None or after.last.wanted != after.last.before or bool(after.failing)
 
 
 def facts_of(view: View, doc: ServiceDoc, counts: ServingCounts) -> ScaleFacts:

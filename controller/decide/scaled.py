@@ -23,7 +23,7 @@ def policy_lines(policy: Autoscale, known: ScaleDoc | None, order: ScaleOrderDoc
         lines.append(f"at least {limits.floor:,} for another {lasting(order.floor_until_ms - now_ms)}: set by hand")
     if order is not None and order.paused:
         lines.append(f"{_PAUSED[order.paused]}: `shoal autoscale resume {order.name}`")
-    if known is not None and known.last is not None:
+    if known is not None and known.last is not None and (known.last.wanted != known.last.before or known.failing):
         named = {metric.name for metric in policy.metrics}
         earlier = "" if all(row.metric in named for row in known.last.readings) else ", of an earlier policy"
         lines.append(f"last decision, {lasting(now_ms - known.last.at_ms)} ago{earlier}: {known.last.sentence}")

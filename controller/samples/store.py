@@ -232,7 +232,9 @@ class MemorySamples:
             told = self._told(query, steps, self._scraped.get((service_id, query)), (0,), 1, 1.0)
             at_ms, why = self._problems.get(service_id, (0, ""))
             fresh = self._now_ms() - at_ms <= max(SILENT_MS, 3 * self.step_ms())
-            return replace(told, problem=why) if told.problem and fresh else told
+            if not fresh:
+                return told
+            return replace(told, problem=why) if told.problem else replace(told, note=why)
         columns = tuple(SERVICE_FIELDS.index(name) for name in COLUMNS.get(kind, ()))
         if not columns:
             return Series(problem=f"{kind} is not measured by nodes")

@@ -11,6 +11,9 @@ import pytest
 from controller.api import autoscale, history, services, stacks
 from controller.api.context import Api
 from controller.api.schemas import PauseBody, ScaleBody
+from controller.decide.scaled import policy_lines
+from controller.decide.scaling.readings import read
+from controller.decide.scaling.types import ScaleFacts, Series
 from model import codec
 from model.autoscale import Autoscale, ScalingMetric, ScalingSchedule
 from model.documents import MetricReading, ScaleDecision, ScaleDoc, key
@@ -55,6 +58,10 @@ async def test_reasons_and_history(api: Api) -> None:
     by = "connections (50/s a replica), prometheus up (5 a replica)"
     assert found["lines"][0] == f"scales itself from 2 to 20 replicas by {by}"
     assert found["lines"][1].startswith("last decision, 5 s ago: 2 -> 6 replicas")
+    kept = replace(decision, wanted=2, sentence="2 replicas: no fewer while cpu is not known: no replica is ready")
+    over, fails = replace(document, last=kept), replace(document, last=kept, failing=(("cpu", 1),))
+    assert len(policy_lines(POLICY, over, None, api.now_ms())) == 1, "what went without saying is not told for ever"
+    assert len(policy_lines(POLICY, fails, None, api.now_ms())) == 2
     assert found["history"][0]["metrics"] == [
         {"metric": "connections", "value": 300.0, "replicas": 2, "wanted": 6, "problem": ""}
     ]
@@ -81,6 +88,23 @@ async def test_what_only_was_recommended_or_said_of_another_policy_is_not_told_a
     await api.commit([], [Put(key("services", "web"), codec.encode(off))])
     (row,) = await autoscale.list_autoscaled(api, call())
     assert (row["mode"], row["last"]) == ("off", None)
+
+
+async def test_who_does_not_tell_a_metric_is_named_beside_it() -> None:
+    metric, reason = ScalingMetric("scrape", 5.0, "jobs"), "n2: web.2: port 9100: Connection refused"
+    policy, rows = Autoscale(1, 9, (metric,)), tuple((1_000_000 + at * 1000, 6.0, 2) for at in range(60))
+    said = []
+    for note, problem in (("", ""), (reason, ""), ("", reason)):
+        series = {metric.name: Series(rows, problem=problem, note=note)}
+        facts = ScaleFacts("id", "web", policy, 3, 3, series=series)
+        (reading,) = read(facts, 1_060_000)
+        said.append((autoscale._metric_line(reading, facts), autoscale._metric(reading, facts)["text"]))
+    wish, text = "scrape jobs 6 of 5 a replica wants 3", "scrape jobs 2 of 5"
+    assert said == [
+        (f"{wish} (told by 2 of 3 replicas)", text),
+        (f"{wish} (told by 2 of 3 replicas: {reason})", text),
+        (f"{wish} ({reason})", f"{text} (not known now)"),
+    ]
 
 
 async def test_who_has_no_policy_is_told_so(api: Api) -> None:

@@ -61,6 +61,14 @@ def test_load_raises_the_count_and_is_written_with_its_reason(cluster: ModelClus
     assert plan.wakes == (("web", cluster.now_ms + 5000),)
 
 
+def test_that_a_new_service_keeps_its_count_is_no_event_but_a_sensor_that_fails_is(cluster: ModelCluster) -> None:
+    plan = pass_over(cluster, load(cluster, 100.0))
+    assert [document.wanted for document, _ in plan.scales] == [2]
+    assert plan.events == ()
+    (event,) = pass_over(cluster, Measured({"connections": Series(problem="it answers 503")})).events
+    assert event.sentence == "autoscaling: 2 replicas: no fewer while connections are not known: it answers 503"
+
+
 def test_a_second_pass_writes_nothing(cluster: ModelCluster) -> None:
     measured = load(cluster, 300.0)
     ((document, service),) = pass_over(cluster, measured).scales

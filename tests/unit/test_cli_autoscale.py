@@ -20,8 +20,10 @@ LAST: dict[str, Any] = {
 }  # fmt: skip
 ROW: dict[str, Any] = {
     "service": "shop_web", "mode": "on", "min": 2, "max": 20, "now": 6, "wanted": 6, "ready": 5, "starting": 1, "paused": "in",
-    "metrics": [{"text": "connections 50/s of 50/s"}, {"text": "cpu 45% of 60%"}], "floor": 0, "floor_until": "",
-    "last": LAST, "history": [LAST],
+    "metrics": [
+        {"text": "connections 50/s of 50/s", "problem": "n1 is silent"}, {"text": "cpu 45% of 60%", "problem": ""},
+    ],
+    "floor": 0, "floor_until": "", "last": LAST, "history": [LAST],
     "sentence": "shop_web: 6 replicas: connections 300/s of 50/s a replica want 6", "lines": ["scales itself"],
 }  # fmt: skip
 
@@ -71,6 +73,7 @@ def test_a_table_like_dockers(client: FakeClient) -> None:
     assert "2 -> 6, " in row
     assert "ago" in row
     assert LAST["sentence"] in said("ls", "-o", "wide")
+    assert "   n1 is silent   " in said("ls", "-o", "wide")
     assert said("ls", "-q") == "shop_web\n"
     assert '"service": "shop_web"' in said("ls", "-o", "json")
 

@@ -214,8 +214,15 @@ def test_why_a_replica_tells_no_metric_is_said_while_it_is_so() -> None:
     problem = cluster.samples.series("s1", "scrape", 0, "jobs_waiting").problem
     assert problem.startswith("n2: shop_web.1: port 9000: Connection refused!")
     assert len(problem) == len("n2: ") + PROBLEM_MAX
+    well = replica(2)
+    well.metrics.add(name="jobs_waiting", value=3.0)
+    cluster.say("n1", T0 + 1000, well)
+    cluster.say("n1", T0 + 2000, well)
+    cluster.say("n2", T0 + 2000, row)
+    series = cluster.samples.series("s1", "scrape", 0, "jobs_waiting")
+    assert (series.problem, series.note, series.rows[-1]) == ("", problem, (T0 + 2000, 3.0, 1)), "one of two has told it"
     cluster.say("n2", T0 + 60_000, replica(1))
-    assert cluster.samples.series("s1", "scrape", 0, "jobs_waiting").problem == "no replica has told its jobs_waiting yet"
+    assert cluster.samples.series("s1", "scrape", 0, "jobs_waiting").problem == "no replica has told its jobs_waiting for 58 s"
     row.metrics.add(name="jobs_waiting", value=3.0)
     cluster.say("n2", T0 + 61_000, row)
     assert cluster.samples.series("s1", "scrape", 0, "jobs_waiting").problem == "", "another metric is what is missing"

@@ -19,12 +19,13 @@ class Series:
     spoke, how many of them spoke). cpu and memory in units of one replica's reservation, so that 1.0 is one replica's whole.
 
     `replicas` None in a row: the value is of the service as a whole (traffic, PromQL). `problem`: why there is nothing newer.
-    `step_ms`: how far apart rows are when none is missing.
+    `step_ms`: how far apart rows are when none is missing. `note`: why some replicas do not speak; for people only.
     """
 
     rows: tuple[tuple[int, float, int | None], ...] = ()
     problem: str = ""
     step_ms: int = 1_000
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
