@@ -7,6 +7,7 @@ Rules: the address is the one in the node's status; the server must show the cer
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Final, TypeVar
 
@@ -22,6 +23,8 @@ from protos import node_pb2_grpc as rpc
 T = TypeVar("T")
 CALL_S: Final = 15.0
 CHANNELS_MAX: Final = 256
+AGAIN_S: Final = 2.5
+"""How long a call waits for a connection that broke: an agent that is back is tried again every two seconds at the most."""
 _ERRORS: Final[dict[grpc.StatusCode, type[ShoalError]]] = {
     grpc.StatusCode.NOT_FOUND: NotFound,
     grpc.StatusCode.INVALID_ARGUMENT: BadInput,
@@ -86,6 +89,7 @@ class Agents:
         while len(self._channels) > CHANNELS_MAX:
             _, oldest = self._channels.pop(next(iter(self._channels)))
             await oldest.close()
+        await _connected(known[1])
         return known[1]
 
     async def close(self) -> None:
@@ -126,6 +130,14 @@ class Agents:
 
         names = self.nodes() if nodes is None else nodes
         return dict(zip(names, await asyncio.gather(*(one(name) for name in names)), strict=True))
+
+
+async def _connected(channel: aio.Channel) -> None:
+    """Until a connection that was lost is there again; not for ever: the call itself says what is wrong."""
+    if channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(AGAIN_S):
+                await channel.channel_ready()
 
 
 def error_of(node: str, error: aio.AioRpcError) -> ShoalError:
