@@ -40,7 +40,8 @@ class Pictured:
 
     def of(self, kind: str) -> dict[str, Any]:
         status = StatusDoc("n1", NodeInfo(self.address))
-        return {"nodes": {"n1": NodeDoc("n1", "id1")}, "status": {"n1": status}}.get(kind, {})
+        kinds: dict[str, dict[str, Any]] = {"nodes": {"n1": NodeDoc("n1", "id1")}, "status": {"n1": status}}
+        return kinds.get(kind, {})
 
 
 @asynccontextmanager
