@@ -12,12 +12,12 @@ import socket
 from collections.abc import Callable, Hashable, Mapping
 from typing import Final
 
+from agent.network.nfnl import NETLINK_NETFILTER, error_code
 from agent.plan import netlink, netlink_read, nflog
 from agent.plan.held import HeldBook
 from model.ports import Clock
 
 log = logging.getLogger(__name__)
-_NETLINK_NETFILTER: Final = 12
 _RECEIVE_BYTES: Final = 1 << 17
 _PACKET_BYTES: Final = 80
 _READS: Final = 100
@@ -30,7 +30,7 @@ class CallLog:
     def __init__(self, group: int, called: Callable[[str, nflog.Call], None]) -> None:
         self._called = called
         self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, _NETLINK_NETFILTER
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, NETLINK_NETFILTER
         )
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         self._socket.bind((0, 0))
@@ -52,7 +52,7 @@ class CallLog:
                 log.debug("log of packets: %s", error.strerror)
                 return
             for kind, _, payload in netlink_read.messages(data):
-                if kind == netlink.NLMSG_ERROR and (code := -int.from_bytes(payload[:4], "little", signed=True)):
+                if kind == netlink.NLMSG_ERROR and (code := error_code(payload)):
                     log.warning("who calls a sleeping service is not noticed: netfilter's log: error %d", code)
                 elif kind == nflog.MSG_PACKET and (call := nflog.parse(payload)) is not None:
                     self._called(_name(call.link), call)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Final
 
 from agent.plan import netlink, netlink_read, nfnl
@@ -18,16 +20,20 @@ from agent.plan.netlink import Request
 from agent.plan.nfnl import Connection, Side
 from model.errors import RuntimeFailed
 
-_NETLINK_NETFILTER: Final = 12
+NETLINK_NETFILTER: Final = 12
 _RECEIVE_BYTES: Final = 1 << 18
 _BATCH: Final = 200
+_HEAD: Final = struct.Struct("=IH2xI4x")
+"""Length, kind and sequence number."""
+_DONE_BYTES: Final = 20
+"""The end of a dump: alone, or behind the last answers."""
 
 
 class Nfnetlink:
     """One socket."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         self._socket.bind((0, 0))
         self._socket.settimeout(10)
@@ -50,17 +56,22 @@ class Nfnetlink:
 
     def dump(self, request: Request) -> list[bytes]:
         """Payloads of all answers."""
+        return [payload for data in self.datagrams(request) for _, _, payload in netlink_read.messages(data)]
+
+    def datagrams(self, request: Request) -> list[bytes]:
+        """All answers to a dump as they come: many in each, with their heads."""
         found: list[bytes] = []
         with self._lock:
             self._begin([request])
             while True:
-                for kind, sequence, payload in netlink_read.messages(self._socket.recv(_RECEIVE_BYTES)):
-                    if sequence != self._sequence:
-                        continue
-                    if kind == netlink.NLMSG_DONE:
-                        return found
-                    _refused(request, kind, payload)
-                    found.append(payload)
+                data = self._socket.recv(_RECEIVE_BYTES)
+                _, kind, sequence = _HEAD.unpack_from(data)
+                if sequence != self._sequence:
+                    continue
+                _refused(request, kind, data[_HEAD.size :])
+                if _HEAD.unpack_from(data, len(data) - _DONE_BYTES) == (_DONE_BYTES, netlink.NLMSG_DONE, sequence):
+                    return [*found, data[:-_DONE_BYTES]]
+                found.append(data)
 
     def send(self, requests: Sequence[Request]) -> int:
         """Perform all of them; gives how many the kernel carried out (the others had nothing to do)."""
@@ -78,7 +89,7 @@ class Nfnetlink:
                     request = waiting.pop(sequence, None) if kind == netlink.NLMSG_ERROR else None
                     if request is None:
                         continue
-                    code = _code(payload)
+                    code = error_code(payload)
                     done += not code
                     if code and code not in request.ignore:
                         problems.append(f"{request.what}: {os.strerror(code)}")
@@ -132,13 +143,10 @@ class Conntrack:
         return len({connection.original for connection in found if connection.open})
 
     def balanced(self, *, six: bool) -> dict[str, int]:
-        """How many open TCP connections this node's balancer has sent to each address. One pass over all of them; `six`: also
-        over those of IPv6."""
-        found: Counter[str] = Counter()
-        for request in (nfnl.dump_balanced(), *([nfnl.dump_balanced(six=True)] if six else ())):
-            found.update(map(nfnl.parse_balanced, self._passing.dump(request)))
-        del found[""]
-        return dict(found)
+        """How many open TCP connections this node's balancer has sent to each address, in one pass over the kernel's table.
+        `six`: IPv6 ones, too."""
+        answers = self._passing.datagrams(nfnl.dump_balanced(six=six))
+        return dict(Counter(chain.from_iterable(map(nfnl.parse_balanced, answers))))
 
     def _found(self, protocol: int, original: Side, reply: Side) -> list[Connection]:
         payloads = self._socket.dump(nfnl.dump_connections(protocol, original, reply))
@@ -150,10 +158,11 @@ class Conntrack:
         self._passing.close()
 
 
-def _code(payload: bytes) -> int:
+def error_code(payload: bytes) -> int:
+    """Of an answer of the kind NLMSG_ERROR; 0: it was carried out."""
     return -int.from_bytes(payload[:4], "little", signed=True)
 
 
 def _refused(request: Request, kind: int, payload: bytes) -> None:
     if kind == netlink.NLMSG_ERROR:
-        raise RuntimeFailed(f"netfilter: {request.what}: {os.strerror(_code(payload))}")
+        raise RuntimeFailed(f"netfilter: {request.what}: {os.strerror(error_code(payload))}")

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain
 from typing import Final
 
 from agent.plan.netlink import AF_INET, ENOENT, F_ACK, F_DUMP, F_REQUEST, NESTED, Request, attr
@@ -42,10 +43,10 @@ _BY_SOURCE, _BY_TARGET, _BY_PROTOCOL, _BY_SOURCE_PORT, _BY_TARGET_PORT = 1, 2, 8
 _PROTOINFO_TCP, _TCP_STATE, _TCP_FLAGS_ORIGINAL = 1, 1, 4
 _SYN_RECV, _ESTABLISHED, _FIN_WAIT, _CLOSE_WAIT = 2, 3, 4, 5
 _CLOSED_FIRST = 0x04
-_ATTRIBUTE = struct.Struct("=HH")
-_TUPLE4_BYTES = 52
-_ORIGINAL4, _REPLY4 = (_ATTRIBUTE.pack(_TUPLE4_BYTES, kind | NESTED) for kind in (_CTA_ORIGINAL, _CTA_REPLY))
-"""How the two directions of an IPv4 connection with ports begin."""
+_HEADS_BYTES = 20
+"""Before the attributes of an answer: netlink's head and netfilter's."""
+_ADDRESS_BYTES = {AF_INET: 4, AF_INET6: 16}
+_TCP_BEGINS = struct.pack("=6H", 48, _CTA_PROTOINFO | NESTED, 44, _PROTOINFO_TCP | NESTED, 5, _TCP_STATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,35 +121,74 @@ def _address(packed: bytes) -> str:
 
 
 def dump_balanced(*, six: bool = False) -> Request:
-    """Asks for the TCP connections whose target was changed on this node; kernels before 5.18 give all of TCP."""
+    """Asks for the TCP connections whose target was changed on this node. `six`: of both families, and then of all protocols,
+    since it is the pass over the kernel's table that costs most. Kernels before 5.18 give what nobody changed, too."""
+    asked = dump_connections(TCP)
+    head = _head(0) if six else asked.payload
     status = struct.pack(">I", _STATUS_DNAT)
-    asked = dump_connections(TCP, six=six)
-    return replace(asked, payload=asked.payload + attr(_CTA_STATUS, status) + attr(_CTA_STATUS_MASK, status))
+    return replace(asked, payload=head + attr(_CTA_STATUS, status) + attr(_CTA_STATUS_MASK, status))
 
 
-def parse_balanced(payload: bytes) -> str:
-    """Where the connection goes, if its target was changed and it is open; else empty. There may be tens of thousands, most of
-    them over: only of those that may count everything is read."""
-    if payload[4:8] == _ORIGINAL4 and payload[_TUPLE4_BYTES + 4 : _TUPLE4_BYTES + 8] == _REPLY4 and _over(payload):
-        return ""
-    found = attributes(payload[4:])
+def parse_balanced(answers: bytes) -> Iterable[str]:
+    """Where those connections go whose target was changed and that are open, of one datagram of answers. There may be tens of
+    thousands, most of them over: those in a common shape are read at once."""
+    found = _parse_alike(answers)
+    if found is not None:
+        return found
+    by_length: dict[int, list[bytes]] = {}
+    at = 0
+    while at + _HEADS_BYTES <= len(answers):
+        length = max(_HEADS_BYTES, int.from_bytes(answers[at : at + 4], "little"))
+        by_length.setdefault(length, []).append(answers[at : at + length])
+        at += length
+    return chain.from_iterable(_parse_either_way(alike) for alike in by_length.values())
+
+
+def _parse_either_way(answers: Sequence[bytes]) -> Iterable[str]:
+    found = _parse_alike(b"".join(answers))
+    return found if found is not None else filter(None, map(_parse_one_balanced, answers))
+
+
+def _parse_alike(answers: bytes) -> Iterable[str] | None:
+    """None: these are not TCP connections laid out like the first."""
+    length = int.from_bytes(answers[:4], "little")
+    if length < _HEADS_BYTES or len(answers) % length:
+        return None
+    shape, wanted = _shape(length, answers[16], answers.find(_TCP_BEGINS, 0, length))
+    if shape is None:
+        return None
+    lengths, replies, targets, heads, statuses, begins, states, ends, flags = zip(*shape.iter_unpack(answers), strict=True)
+    if set(zip(lengths, replies, heads, begins, ends, strict=True)) != {wanted}:
+        return None
+    rows = zip(targets, statuses, states, flags, strict=True)
+    return [_address(target) for target, status, state, flag in rows if status & _STATUS_DNAT and _is_open(state, flag)]
+
+
+@lru_cache(maxsize=64)
+def _shape(length: int, family: int, tcp_at: int) -> tuple[struct.Struct | None, tuple[int | bytes, ...]]:
+    """An answer as the kernel lays it out, and what is the same in each: its length, and how those attributes begin that hold
+    the target, the status (its last byte), the state, and flags of the caller's direction."""
+    size = _ADDRESS_BYTES.get(family, 0)
+    tuple_bytes = 4 + (4 + 2 * (4 + size)) + (4 + 8 + 8 + 8)
+    status_at = _HEADS_BYTES + 2 * tuple_bytes
+    if not size or tcp_at < status_at + 8 or length < tcp_at + 40:
+        return None, ()
+    source = _V4_SOURCE if family == AF_INET else _V6_SOURCE
+    reply = struct.pack("=6H", tuple_bytes, _CTA_REPLY | NESTED, 4 + 2 * (4 + size), _TUPLE_IP | NESTED, 4 + size, source)
+    shape = (
+        f"=I{_HEADS_BYTES + tuple_bytes - 4}x12s{size}s{tuple_bytes - 12 - size}x"
+        f"4s3xB{tcp_at - status_at - 8}x12sB19x4sB{length - tcp_at - 37}x"
+    )
+    status, flags = struct.pack("=2H", 8, _CTA_STATUS), struct.pack("=2H", 6, _TCP_FLAGS_ORIGINAL)
+    return struct.Struct(shape), (length, reply, status, _TCP_BEGINS, flags)
+
+
+def _parse_one_balanced(answer: bytes) -> str:
+    found = attributes(answer[_HEADS_BYTES:])
     status = int.from_bytes(found.get(_CTA_STATUS, b""), "big")
     if not status & _STATUS_DNAT or not _open(found.get(_CTA_PROTOINFO, b"")):
         return ""
     return _parse_tuple(found[_CTA_REPLY])[1].source
-
-
-def _over(payload: bytes) -> bool:
-    """Whether an IPv4 connection laid out as the kernel does has a state in which nothing is open."""
-    at = 4 + 2 * _TUPLE4_BYTES
-    while at + 12 < len(payload):
-        length, kind = _ATTRIBUTE.unpack_from(payload, at)
-        if kind & 0x3FFF == _CTA_PROTOINFO:
-            return payload[at + 12] not in (_SYN_RECV, _ESTABLISHED, _FIN_WAIT, _CLOSE_WAIT)
-        if length < 4:
-            return False
-        at += (length + 3) & ~3
-    return False
 
 
 def dump_connections(protocol: int, original: Side = Side(), reply: Side = Side(), *, six: bool = False) -> Request:
@@ -226,7 +266,11 @@ def _parse_tuple(data: bytes) -> tuple[int, Side]:
 
 def _open(protoinfo: bytes) -> bool:
     tcp = attributes(attributes(protoinfo).get(_PROTOINFO_TCP, b""))
-    state = tcp.get(_TCP_STATE, b"\0")[0]
+    return _is_open(tcp.get(_TCP_STATE, b"\0")[0], tcp.get(_TCP_FLAGS_ORIGINAL, b"\0")[0])
+
+
+def _is_open(state: int, flags: int) -> bool:
+    """`flags`: of the caller's direction."""
     if state in (_FIN_WAIT, _CLOSE_WAIT):
-        return bool(tcp.get(_TCP_FLAGS_ORIGINAL, b"\0")[0] & _CLOSED_FIRST)
+        return bool(flags & _CLOSED_FIRST)
     return state in (_SYN_RECV, _ESTABLISHED)

@@ -20,6 +20,7 @@ table inet t {
   ip daddr 127.9.9.9 udp dport 53 dnat ip to 127.0.0.2
   ip daddr 127.9.9.9 tcp dport 80 dnat ip to 127.0.0.2
   ip6 daddr fd00::9 udp dport 53 dnat ip6 to fd00::2
+  ip6 daddr fd00::9 tcp dport 80 dnat ip6 to fd00::2
  }
 }
 """
@@ -96,6 +97,43 @@ def test_open_connections_are_counted_until_the_replica_closes(space: Space, con
         assert pairs[2][1].recv(1) == b""
         pairs[2][1].close()
         assert conntrack.open_connections(wanted) == {"127.0.0.2": 0, "127.9.9.9": 0, "127.0.0.3": 0}
+
+
+def test_open_connections_that_were_balanced_are_counted_in_one_pass(space: Space, conntrack: Conntrack) -> None:
+    """Of both families, beside direct ones and datagrams, which look otherwise."""
+    with contextlib.ExitStack() as stack:
+
+        def listener(address: str) -> socket.socket:
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            made = stack.enter_context(space.inside(lambda: socket.create_server((address, 80), family=family)))
+            made.settimeout(5)
+            return made
+
+        def connected(server: socket.socket, address: str) -> tuple[socket.socket, socket.socket]:
+            client = stack.enter_context(space.inside(lambda: socket.socket(server.family)))
+            client.connect((address, 80))
+            return client, stack.enter_context(server.accept()[0])
+
+        assert conntrack.balanced(six=True) == {}
+        four, six = listener("127.0.0.2"), listener("fd00::2")
+        pairs = [connected(four, address) for address in ["127.9.9.9"] * 5 + ["127.0.0.2"]]
+        pairs += [connected(six, address) for address in ["fd00::9"] * 3 + ["fd00::2"]]
+        stack.enter_context(udp(space, "127.9.9.9", 53))
+        assert conntrack.balanced(six=False) == {"127.0.0.2": 5}
+        assert conntrack.balanced(six=True) == {"127.0.0.2": 5, "fd00::2": 3}
+        for client, server in (pairs[0], pairs[6]):
+            client.shutdown(socket.SHUT_WR)
+            assert server.recv(1) == b""
+        assert conntrack.balanced(six=True) == {"127.0.0.2": 5, "fd00::2": 3}, "the replica may still answer"
+        for client, server in (pairs[1], pairs[7]):
+            server.shutdown(socket.SHUT_WR)
+            assert client.recv(1) == b""
+        assert conntrack.balanced(six=True) == {"127.0.0.2": 4, "fd00::2": 2}, "the replica is done with it"
+        for client, server in pairs:
+            client.close()
+            assert server.recv(1) == b""
+            server.close()
+        assert conntrack.balanced(six=True) == {}
 
 
 def test_one_connection_is_found_among_many_without_copying_them(space: Space, conntrack: Conntrack) -> None:

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from agent.plan.netlink import attr
+from agent.plan.netlink import Request, attr, seal
 from agent.plan.nfnl import parse_balanced, parse_counts
 
 HEAD = bytes(4)
@@ -22,6 +22,7 @@ CONNECTION = bytes.fromhex(
 )
 """From 10.9.0.1 to 10.8.0.1:80, which became 10.9.0.2:8080; in TIME_WAIT."""
 STATE_AT = CONNECTION.index(bytes.fromhex("05000100070000"), 120) + 4
+FLAGS_AT = STATE_AT + 24
 STATUS_AT = CONNECTION.index(bytes.fromhex("0800030000")) + 4
 
 
@@ -49,15 +50,39 @@ def test_elements_laid_out_otherwise_say_the_same() -> None:
     assert parse_counts(elements(attr(1, attr(1, attr(1, b"\x0a\0\0\1"))))) == {}, "without a counter"
 
 
-@pytest.mark.parametrize(("state", "wanted"), [(3, "10.9.0.2"), (2, "10.9.0.2"), (7, ""), (1, ""), (6, ""), (8, "")])
-def test_an_open_connection_counts_for_where_it_goes(state: int, wanted: str) -> None:
-    assert parse_balanced(with_byte(CONNECTION, STATE_AT, state)) == wanted
+def answers(*connections: bytes) -> bytes:
+    return b"".join(seal(Request(256, 2, found), 1) for found in connections)
+
+
+def state(number: int, connection: bytes = CONNECTION) -> bytes:
+    return with_byte(connection, STATE_AT, number)
+
+
+@pytest.mark.parametrize(("number", "wanted"), [(3, True), (2, True), (7, False), (1, False), (6, False), (8, False)])
+def test_an_open_connection_counts_for_where_it_goes(number: int, wanted: bool) -> None:
+    assert list(parse_balanced(answers(state(number)))) == ["10.9.0.2"] * wanted
+
+
+def test_of_one_that_one_side_has_closed_it_counts_which() -> None:
+    by_the_replica, by_the_caller = state(4), with_byte(state(4), FLAGS_AT, 0x27)
+    assert list(parse_balanced(answers(by_the_replica, by_the_replica))) == []
+    assert list(parse_balanced(answers(by_the_replica, by_the_caller, state(7)))) == ["10.9.0.2"]
+
+
+def test_connections_of_several_shapes_count_like_those_of_one() -> None:
+    long = state(3) + attr(20, b"timestamp")
+    unlike = state(3)[: STATUS_AT - 4] + attr(18, bytes(2)) + state(3)[STATUS_AT - 4 : -8]
+    assert len(unlike) == len(CONNECTION)
+    found = answers(state(3), state(7), long, state(7, long), CONNECTION[:100], unlike)
+    assert list(parse_balanced(found)) == ["10.9.0.2"] * 3
+    assert list(parse_balanced(answers(state(3), state(3), state(7)))) == ["10.9.0.2"] * 2
+    assert list(parse_balanced(b"")) == []
 
 
 def test_a_connection_whose_target_nobody_changed_does_not_count() -> None:
     status = int.from_bytes(CONNECTION[STATUS_AT : STATUS_AT + 4], "big") & ~(1 << 5)
-    opened = with_byte(CONNECTION, STATE_AT, 3)
-    assert parse_balanced(opened[:STATUS_AT] + struct.pack(">I", status) + opened[STATUS_AT + 4 :]) == ""
+    opened = state(3)
+    assert list(parse_balanced(answers(opened[:STATUS_AT] + struct.pack(">I", status) + opened[STATUS_AT + 4 :]))) == []
 
 
 def with_byte(data: bytes, at: int, value: int) -> bytes:
