@@ -55,7 +55,7 @@ def test_machines_on_their_way_count_as_there() -> None:
 def test_never_more_than_max_and_it_says_so() -> None:
     world = loaded(World(group(max=2), nodes=1), 40).run(20)
     assert len(world.names()) == 2
-    assert world.step.notes["burst"][0] == "28 replicas of web wait: the group has 2 of at most 2 machines"
+    assert world.step.notes["burst"][0] == "28 replicas of web wait: the group has 2 machines of at most 2"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,30 @@ def test_never_more_than_max_and_it_says_so() -> None:
 def test_what_not_even_an_empty_machine_would_take_adds_nothing(changes: dict[str, Any], why: str) -> None:
     world = loaded(World(group(), nodes=1), 6, **changes).run(5)
     assert world.names() == []
-    assert world.step.notes["burst"][0].endswith(f"of web: would not fit an empty machine either: {why}")
+    assert world.step.notes["burst"][0].endswith(f"of web would not fit an empty machine either: {why}")
+
+
+def test_one_replica_that_waits_is_told_by_its_name() -> None:
+    world = loaded(World(group(max=1), nodes=1), 9).run(20)
+    world.cluster.service("box", scale=1, cpus=1.0, single=True)
+    world.cluster.service("big", scale=1, cpus=6.0)
+    world.run(3)
+    assert "burst adds burst-1: web.9 had no room" not in world.said
+    assert set(world.step.notes["burst"][:3]) == {
+        "web.9 waits: the group has 1 machine of at most 1",
+        "box waits: the group has 1 machine of at most 1",
+        "big.1 would not fit an empty machine either: not enough cpus",
+    }
+    world = loaded(World(group(), nodes=1), 5).run(1)
+    assert world.said == ["burst adds burst-1: web.5 had no room"]
+    view = replace(World(group()).cluster.view(), groups={"burst": NodeGroupDoc("id", group())})
+    told = explain_group(view, world.cluster.settings, "burst", 0)
+    assert told.sentence == "burst: 0 machines of 0 to 4; it has made no machine yet"
+
+
+def test_that_there_is_no_other_node_is_said() -> None:
+    world = loaded(World(group(min=1), nodes=0), 1).run(200)
+    assert world.step.notes["burst"] == ("burst-1 stays: web would not fit elsewhere: there is no other node",)
 
 
 def test_a_volumes_place_adds_nothing() -> None:
@@ -169,7 +192,7 @@ def test_what_would_not_fit_elsewhere_stays() -> None:
     world.cluster.service("big", scale=1, cpus=6.0)
     world.run(200)
     assert world.names("burst", "ready") == ["burst-1"]
-    why = "burst-1 stays: big would not fit elsewhere: 1 node: it is to leave; 1 node: not enough cpus"
+    why = "burst-1 stays: big would not fit elsewhere: 1 node: not enough cpus"
     assert world.step.notes["burst"] == (why,)
 
 
@@ -196,7 +219,29 @@ def test_a_job_is_not_run_again_for_it() -> None:
     world.run(10)
     loaded(world, 1).run(200)
     assert world.names("burst", "ready") == ["burst-1"]
-    assert "job job" in world.step.notes["burst"][0]
+    assert world.step.notes["burst"] == ("burst-1 stays: job job runs there",)
+    world.cluster.finish("job")
+    world.cluster.agents()
+    world.run(300)
+    assert world.names("burst", "ready") == ["burst-1"]
+    why = "job job has ended there 5 min ago, and elsewhere it would run again: `shoal service rm job` lets it go"
+    assert world.step.notes["burst"] == (f"burst-1 stays: {why}",)
+    del world.cluster.docs["services"]["job"]
+    world.run(100)
+    assert world.names() == []
+
+
+def test_a_job_of_every_node_keeps_its_machine_until_it_has_ended() -> None:
+    world = loaded(World(group(), nodes=1), 5).run(10)
+    world.cluster.service("job", cpus=0.0, mode="global-job")
+    loaded(world, 1).run(100)
+    assert world.names("burst", "ready") == ["burst-1"]
+    assert world.step.notes["burst"] == ("burst-1 stays: job job runs there",)
+    world.cluster.finish("job")
+    world.cluster.agents()
+    world.run(100)
+    assert world.names() == []
+    assert [row.name for row in world.cluster.docs["assignments"]["n1"].services] == ["job", "web"], "and nowhere else"
 
 
 def test_nothing_is_removed_while_many_nodes_are_not_ready() -> None:
@@ -494,7 +539,7 @@ def test_a_service_without_room_is_told_what_node_groups_do_for_it() -> None:
 
     loaded(world, 12).run(2)
     assert lines()[0].startswith("node group burst: burst-1 (id-burst-1) is joining since ")
-    assert lines()[1] == "node group burst: 4 replicas of web wait: the group has 1 of at most 1 machines"
+    assert lines()[1] == "node group burst: 4 replicas of web wait: the group has 1 machine of at most 1"
     assert lines("other") == ()
     failing = World(group(), nodes=1)
     failing.clouds["burst"].lies = {"create"}

@@ -29,7 +29,7 @@ def notes(view: View, settings: Settings, name: str, now_ms: int) -> tuple[str, 
 def explain_group(view: View, settings: Settings, name: str, now_ms: int) -> Explanation:
     """Raises NotFound."""
     group, document = group_of(view, name)
-    spec, last = group.spec, document.history[-1].sentence if document.history else "nothing was decided yet"
+    spec, last = group.spec, document.history[-1].sentence if document.history else "it has made no machine yet"
     bounds = f"{spec.min} to {spec.max}{f', {spec.buffer} spare' if spec.buffer else ''}"
     lines = ["it is being removed: its machines leave, then it goes"] if group.removing else []
     left_s = (document.back_off_until_ms - now_ms) / 1000

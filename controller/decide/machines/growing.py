@@ -120,9 +120,9 @@ def _waste(rows: Sequence[Asking], facts: NodeFacts, count: int, before: Fit, af
 
 
 def _who(rows: Sequence[Asking], before: Fit, after: Fit) -> str:
-    """`3 replicas of shop_web wait for room`."""
-    more = {row.name: after.placed[row.name] - before.placed[row.name] for row in rows}
-    return f"{listed([f'{counted(number)} of {name}' for name, number in more.items() if number > 0])} had no room"
+    """`3 replicas of shop_web had no room`."""
+    more = [(row, after.placed[row.name] - before.placed[row.name]) for row in rows]
+    return f"{listed([_those(row, number) for row, number in more if number > 0])} had no room"
 
 
 def _to_least(batch: Batch, crew: Crew) -> None:
@@ -164,11 +164,14 @@ def _explain(batch: Batch, crews: Sequence[Crew], cluster: Cluster, fit: Fit) ->
         for crew in crews if missing else ():
             why = refusal(batch, row, crew)
             if why:
-                said = f"{counted(missing)} of {row.name}: would not fit an empty machine either: {why}"
-                crew.refused.append((row.name, said))
+                crew.refused.append((row.name, f"{_those(row, missing)} would not fit an empty machine either: {why}"))
             elif not crew.room:
-                said = f"{counted(missing)} of {row.name} wait{'s' * (missing == 1)}: {_full(crew)}"
-                crew.refused.append((row.name, said))
+                crew.refused.append((row.name, f"{_those(row, missing)} {'waits' if missing == 1 else 'wait'}: {_full(crew)}"))
+
+
+def _those(row: Asking, count: int) -> str:
+    """`3 replicas of shop_web`; where only one asks, its name."""
+    return row.work.replica(row.group.slots[0]) if len(row.group.slots) == 1 else f"{counted(count)} of {row.name}"
 
 
 def _full(crew: Crew) -> str:
@@ -179,4 +182,4 @@ def _full(crew: Crew) -> str:
         return f"after {counted(crew.failures, 'failure')} the next machine is made in {left:.0f} s"
     going = len(crew.machines) - crew.staying
     more = f" ({going} of them going)" if going else ""
-    return f"the group has {len(crew.machines)} of at most {crew.limit} machines{more}"
+    return f"the group has {counted(len(crew.machines), 'machine')} of at most {crew.limit}{more}"

@@ -18,9 +18,10 @@ from dataclasses import replace
 from typing import Final
 
 from controller.decide.machines.types import GROUP_LABEL, Crew, Listed, MachineFacts, Outcome
+from controller.decide.standing import has_ended
 from controller.decide.types import View
 from controller.decide.wording import listed as some
-from model.documents import Machine, NodeDoc
+from model.documents import AssignedService, Machine, NodeDoc, ServiceDoc
 from model.states import ASSIGNED, PREPARING, RUNNING, STARTING
 
 LIVE: Final = frozenset({ASSIGNED, PREPARING, STARTING, RUNNING})
@@ -69,12 +70,29 @@ def drained_by(view: View, machine: Machine) -> str:
     return node.availability if node is not None and node.availability != "active" else ""
 
 
+def ended_ms(view: View, node: str, doc: ServiceDoc, entry: AssignedService) -> int | None:
+    """Since when all that a service has there has ended for good; None: it has not."""
+    status = view.statuses.get(node)
+    known = {(row.slot, row.created_ms): row for row in (status.replicas if status else ()) if row.service_id == doc.id}
+    rows = [known.get((replica.slot, replica.created_ms)) for replica in entry.replicas]
+    if not all(has_ended(row, doc.spec.container.restart) for row in rows):
+        return None
+    return max((row.since_ms for row in rows if row is not None), default=None)
+
+
+def is_spent(view: View, node: str, doc: ServiceDoc, entry: AssignedService) -> bool:
+    """Whether it is a job of every node that has ended there: that it leaves means nothing for the other nodes."""
+    return doc.spec.mode == "global-job" and ended_ms(view, node, doc, entry) is not None
+
+
 def is_empty(view: View, node: str) -> bool:
     """Whether nothing runs or is about to run there. What a stopped service left is nothing."""
     assigned, status = view.assignments.get(node), view.statuses.get(node)
     for entry in assigned.services if assigned else ():
         service = view.services.get(entry.name)
-        if service is not None and service.id == entry.service_id and not service.stopped:
+        if service is None or service.id != entry.service_id or service.stopped:
+            continue
+        if not is_spent(view, node, service, entry):
             return False
     return not any(row.state in LIVE for row in (status.replicas if status else ()))
 

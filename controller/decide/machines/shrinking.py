@@ -6,7 +6,7 @@ Rules:
 - None leaves within `after_add_s` of an addition to any group, while more than `unready_max` of all nodes are not ready, or
   below `min` and `buffer`. Empty ones may go together, of the others one at a time.
 - The holder of a local volume stays unless the group says `remove_volumes`; so does who runs a job, keeps the record of one
-  that has ended (elsewhere it would run again), or keeps a stopped single container.
+  that has ended (elsewhere it would run again; not so a job of every node), or keeps a stopped single container.
 - What a group has beyond its `max`, and everything of one that is being removed, need not have been idle: it has to fit
   elsewhere.
 """
@@ -20,8 +20,9 @@ from typing import Final
 
 from controller.decide.batch import Batch
 from controller.decide.machines.growing import is_spare
-from controller.decide.machines.lives import drain, drained_by, holds, node_state
+from controller.decide.machines.lives import drain, drained_by, ended_ms, holds, is_spent, node_state
 from controller.decide.machines.types import Crew
+from controller.decide.scaled import lasting
 from controller.decide.wording import counted
 from controller.decide.work import demands
 from model.documents import AssignedService, Machine, ServiceDoc
@@ -29,6 +30,9 @@ from scheduler import Group, explain_in, fill_in
 
 WATCHED_MAX: Final = 50
 """So many machines of all groups are watched for idleness at once: each is a question to the scheduler."""
+
+
+_LEAVES: Final = "it is to leave"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +105,13 @@ def _unwanted(crew: Crew) -> bool:
 
 def _entries(batch: Batch, node: str) -> list[tuple[ServiceDoc, AssignedService]]:
     """What would have to move."""
-    assigned = batch.view.assignments.get(node)
+    assigned, view = batch.view.assignments.get(node), batch.view
     found = []
     for entry in assigned.services if assigned else ():
-        doc = batch.view.services.get(entry.name)
-        if doc is not None and doc.id == entry.service_id and doc.spec.mode != "global":
-            found.append((doc, entry))
+        doc = view.services.get(entry.name)
+        if doc is None or doc.id != entry.service_id or doc.spec.mode == "global" or is_spent(view, node, doc, entry):
+            continue
+        found.append((doc, entry))
     return found
 
 
@@ -124,7 +129,11 @@ def _bound(batch: Batch, node: str, doc: ServiceDoc, entry: AssignedService) -> 
     """Why this cannot be moved at all."""
     name = doc.spec.name
     if doc.spec.mode.endswith("job"):
-        return f"job {name} has replicas there, running or ended: elsewhere they would run again"
+        since_ms = ended_ms(batch.view, node, doc, entry)
+        if since_ms is None:
+            return f"job {name} runs there"
+        ago = lasting(batch.now_ms - since_ms)
+        return f"job {name} has ended there {ago} ago, and elsewhere it would run again: `shoal service rm {name}` lets it go"
     if doc.stopped and doc.spec.single:
         return f"the stopped container {name} is there"
     return f"{name} is bound to it" if doc.spec.placement.node == node else ""
@@ -144,16 +153,21 @@ def _fits_elsewhere(
         filled = fill_in(pool, groups)
         for group, (_, short) in zip(groups, filled, strict=True):
             if short is not None:
-                return f"{group.service} would not fit elsewhere: {explain_in(pool, short).reason}", frozenset()
+                return f"{group.service} would not fit elsewhere: {_of_others(explain_in(pool, short).reason)}", frozenset()
     finally:
         pool.restore()
     return "", frozenset(name for pairs, _ in filled for _, name in pairs)
 
 
+def _of_others(reason: str) -> str:
+    """Without the machine itself, which everybody knows is to leave."""
+    return "; ".join(part for part in reason.split("; ") if part != f"1 node: {_LEAVES}") or "there is no other node"
+
+
 def _moving(batch: Batch, node: str, doc: ServiceDoc, entry: AssignedService) -> Group:
     group = demands(batch, doc).group
     there = Counter({name: row.count for name, row in batch.index.placed.get(doc.spec.name, {}).items() if name != node})
-    shun = (*group.shun, ("it is to leave", frozenset({node})))
+    shun = (*group.shun, (_LEAVES, frozenset({node})))
     return replace(group, slots=[row.slot for row in entry.replicas], existing=dict(there), shun=shun)
 
 
