@@ -43,7 +43,7 @@ class _Known(NamedTuple):
 
     doc: ServiceDoc
     volumes: tuple[str, ...]
-    stamps: tuple[int, int, int]
+    stamps: tuple[int, int, int, int]
     calm: Calm | None
 
 
@@ -57,7 +57,9 @@ class Calms:
         self._nodes: Mapping[str, NodeDoc] = {}
         self._health: Mapping[str, NodeHealthDoc] = {}
         self._statuses: Mapping[str, StatusDoc] = {}
-        self._world = 0
+        self._places = 0
+        """Grows when there are other nodes, or others of them are down or drained."""
+        self._facts = 0
         """Grows when any node is another one for the scheduler."""
         self._told: dict[str, int] = {}
         """By service id; grows when what is odd of it has changed."""
@@ -74,7 +76,7 @@ class Calms:
         """None: it is not, or not known to be. `volumes`: its local ones. `entries`: by node; `stamp` is another one when they
         are others. `leaves`: whether the service's replicas have to leave a node that is not drained; None: nowhere."""
         self._refresh(view)
-        stamps = (stamp, self._world, self._told.get(doc.id, 0))
+        stamps = (stamp, self._places, self._told.get(doc.id, 0), self._facts if leaves is not None else 0)
         known, name = self._known.get(doc.spec.name), doc.spec.name
         if known is None or known.doc is not doc or known.stamps != stamps or known.volumes != volumes:
             if len(self._known) > 2 * len(view.services) + 64:
@@ -120,16 +122,15 @@ class Calms:
     def _refresh(self, view: View) -> None:
         nodes, health = view.nodes, view.health
         if nodes is not self._nodes:
-            before = self._nodes
-            if len(nodes) != len(before) or any(before.get(name) is not doc for name, doc in nodes.items()):
-                self._world += 1
-                self._drained = frozenset(name for name, doc in nodes.items() if doc.availability == "drain")
-            self._nodes = nodes
+            drained = frozenset(name for name, doc in nodes.items() if doc.availability == "drain")
+            self._places += drained != self._drained or nodes.keys() != self._nodes.keys()
+            self._facts += 1
+            self._nodes, self._drained = nodes, drained
         if health is not self._health:
-            if _states(self._health) != _states(health):
-                self._world += 1
-                self._down = frozenset(name for name, doc in health.items() if doc.state == "down")
-            self._health = health
+            down = frozenset(name for name, doc in health.items() if doc.state == "down")
+            self._places += down != self._down
+            self._facts += 1
+            self._health, self._down = health, down
         if view.statuses is not self._statuses:
             self._take_statuses(view.statuses)
 
@@ -139,10 +140,10 @@ class Calms:
             old = before.get(node)
             if old is not doc:
                 if old is None or (old.info is not doc.info and old.info != doc.info):
-                    self._world += 1
+                    self._facts += 1
                 self._swap(node, _odd(doc.replicas))
         for node in before.keys() - statuses.keys():
-            self._world += 1
+            self._facts += 1
             self._swap(node, _NOTHING)
         self._statuses = statuses
 
@@ -170,10 +171,6 @@ def _counted(doc: ServiceDoc, entries: Iterable[tuple[str, AssignedService]]) ->
             count += len(run) - 2
             slots.update((node,) if everywhere else run[2:])
     return (slots, newest_ms) if count == len(slots) else None
-
-
-def _states(health: Mapping[str, NodeHealthDoc]) -> dict[str, str]:
-    return {name: doc.state for name, doc in health.items()}
 
 
 def _odd(rows: tuple[ReplicaStatus, ...]) -> _Odd:
