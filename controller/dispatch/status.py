@@ -8,20 +8,29 @@ node may say: a broken agent must not fill the store.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import fields, replace
+from operator import attrgetter
 from sys import intern
-from typing import Final
+from typing import Any, Final
 
 from model import codec, states
 from model.documents import NodeInfo, ReplicaStatus, StatusDoc
+from model.spec import Pairs
 from protos import node_pb2 as pb
 
 ReplicaKey = tuple[str, int, int]
+KEY_OF: Final = attrgetter("service_id", "slot", "created_ms")
 REPLICAS_MAX: Final = 5_000
 VOLUMES_MAX: Final = 5_000
 PORTS_MAX: Final = 4_096
 TEXT_MAX: Final = 1_000
 SHORT_MAX: Final = 256
+ADDRESSES_MAX: Final = 64
+SHARED_MAX: Final = 16_384
+_SET: Final[list[Any]] = [vars(ReplicaStatus)[field.name].__set__ for field in fields(ReplicaStatus)]
+_NEW: Final = object.__new__
+_SHARED: Final[dict[object, Any]] = {}
 
 
 class NodeStatus:
@@ -29,9 +38,8 @@ class NodeStatus:
 
     def __init__(self, document: StatusDoc) -> None:
         self._node = document.node
-        self._replicas: dict[ReplicaKey, ReplicaStatus] = {
-            (row.service_id, row.slot, row.created_ms): row for row in document.replicas
-        }
+        self._replicas = document.replicas
+        """Sorted by key. Nothing else is kept of them: there may be a million."""
         self._volumes = document.volumes
         self._info = document.info
         self._generation = document.generation
@@ -53,15 +61,17 @@ class NodeStatus:
 
     def merge(self, status: pb.Status) -> None:
         """Raises ValueError when there is too much of it."""
-        rows = {} if status.whole else dict(self._replicas)
+        known: dict[ReplicaKey, ReplicaStatus] = {KEY_OF(row): row for row in self._replicas}
+        rows = {} if status.whole else dict(known)
         for gone in status.gone:
             rows.pop((gone.service_id, gone.slot, gone.created_ms), None)
-        for replica in status.replicas:
-            key = (replica.key.service_id, replica.key.slot, replica.key.created_ms)
-            rows[key] = read_replica(replica)
+        for fresh in map(read_replica, status.replicas):
+            key = KEY_OF(fresh)
+            old = known.get(key)
+            rows[key] = old if old is not None and old == fresh else fresh
         if len(rows) > REPLICAS_MAX or len(status.volumes) > VOLUMES_MAX:
             raise ValueError(f"a status of more than {REPLICAS_MAX} replicas or {VOLUMES_MAX} volumes")
-        self._replicas = rows
+        self._replicas = tuple([rows[key] for key in sorted(rows)])
         if status.whole or status.volumes_changed:
             self._volumes = tuple(sorted(name[:SHORT_MAX] for name in status.volumes))
         if status.info:
@@ -71,32 +81,48 @@ class NodeStatus:
     def document(self, before: StatusDoc | None, now_ms: int) -> StatusDoc | None:
         """The document to write; None when it says nothing new: another generation alone is acknowledged a thousand times a
         deployment, and is written with what follows."""
-        rows = tuple(self._replicas[key] for key in sorted(self._replicas))
-        new = StatusDoc(self._node, self._info, self._generation, now_ms, rows, self._volumes)
+        new = StatusDoc(self._node, self._info, self._generation, now_ms, self._replicas, self._volumes)
         if before is not None and replace(new, reported_ms=before.reported_ms, generation=before.generation) == before:
             return None
         return new
 
 
 def read_replica(message: pb.Replica) -> ReplicaStatus:
-    """Names that a hundred thousand rows share are kept once."""
-    key, state, health = message.key, message.state, message.health
-    return ReplicaStatus(
-        service_id=intern(key.service_id[:SHORT_MAX]),
-        slot=key.slot,
-        version=message.version,
-        created_ms=key.created_ms,
-        state=intern(state) if state in states.RANK else states.PREPARING,
-        since_ms=message.since_ms,
-        container_id=message.container_id[:SHORT_MAX],
-        restarts=message.restarts,
-        exit_code=message.exit_code if message.HasField("exit_code") else None,
-        message=message.message[:TEXT_MAX].split("\n")[0],
-        addresses=_pairs([(intern(row.network[:SHORT_MAX]), row.address[:SHORT_MAX]) for row in message.addresses[:64]]),
-        health=intern(health[:SHORT_MAX]),
-        ports=_pairs([(row.target[:SHORT_MAX], row.published[:SHORT_MAX]) for row in message.ports[:PORTS_MAX]]),
+    """Names, ages and addresses that a hundred thousand rows share are kept once. The record's own `__init__` would take a
+    third of the time: a whole cluster tells a million rows."""
+    key, state, text = message.key, message.state, message.message
+    addresses, ports = message.addresses, message.ports
+    values = (
+        intern(key.service_id[:SHORT_MAX]),
+        key.slot,
+        message.version,
+        _shared(key.created_ms),
+        intern(state) if state in states.RANK else states.PREPARING,
+        message.since_ms,
+        message.container_id[:SHORT_MAX],
+        message.restarts,
+        message.exit_code if message.HasField("exit_code") else None,
+        text[:TEXT_MAX].split("\n")[0] if text else "",
+        _pairs((intern(row.network[:SHORT_MAX]), row.address[:SHORT_MAX]) for row in addresses[:ADDRESSES_MAX])
+        if addresses
+        else (),
+        intern(message.health[:SHORT_MAX]),
+        _pairs((row.target[:SHORT_MAX], row.published[:SHORT_MAX]) for row in ports[:PORTS_MAX]) if ports else (),
     )
+    record = _NEW(ReplicaStatus)
+    for put, value in zip(_SET, values, strict=True):
+        put(record, value)
+    return record
 
 
-def _pairs(rows: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted(rows)) if len(rows) > 1 else tuple(rows)
+def _pairs(rows: Iterable[tuple[str, str]]) -> Pairs:
+    """Containers of different nodes have the same addresses on their bridges."""
+    found: Pairs = _shared(tuple(sorted(rows)))
+    return found
+
+
+def _shared(value: Any) -> Any:
+    """One object for all that are equal."""
+    if len(_SHARED) >= SHARED_MAX:
+        _SHARED.clear()
+    return _SHARED.setdefault(value, value)

@@ -1,4 +1,4 @@
-"""Writes what nodes say: one document a node, many nodes a transaction, at most every 50 ms.
+"""Writes what nodes say: one document a node, many nodes a transaction, at most every 50 ms; less often the more there is.
 
 Rules: only the leader's key guards these writes: the leader is their one writer, on behalf of the nodes. What failed or is
 unknown is simply written again: a status is whole.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from controller.dispatch.status import NodeStatus
 from controller.loops.picture import Picture
@@ -23,6 +24,10 @@ from model.store_port import Op, Put
 log = logging.getLogger(__name__)
 
 RETRY_S = 0.2
+SHARE: Final = 3
+"""Of so many parts of the leader's time one at most is for writing statuses: while many nodes talk each is written once for
+more of what it says."""
+PAUSE_S_MAX: Final = 5.0
 DOCUMENT_BYTES_MAX = 1_400_000
 """Below what the store takes in one transaction: one node that talks too much must not hold up what the others say."""
 
@@ -53,7 +58,7 @@ class StatusWriter:
                 log.warning("status of %d nodes not written: %s", len(nodes), error)
                 self.queue.add(nodes)
                 await asyncio.sleep(RETRY_S)
-            self.queue.passed(self._clock.monotonic() - started)
+            self.queue.passed((self._clock.monotonic() - started) * (SHARE - 1), at_most_s=PAUSE_S_MAX)
 
     def _puts(self, nodes: tuple[str, ...], known: dict[str, StatusDoc]) -> Iterator[Op]:
         """Each made when it is asked for; its document goes to `known`."""

@@ -6,8 +6,9 @@ back as work: a decision has already seen what it wrote (`own`), except deletes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any, Final
 
 from controller.loops.picture import Change, Snapshot
@@ -17,6 +18,9 @@ EVERYTHING: Final = "*"
 """The key that stands for all services; no service can be called so."""
 EVERY_SERVICE: Final[frozenset[str]] = frozenset({"nodes", "health"})
 
+_DECISIVE: Final = attrgetter(
+    "service_id", "slot", "created_ms", "state", "health", "restarts", "since_ms", "exit_code", "message"
+)
 PLANNED: Final[frozenset[str]] = frozenset({"assignments", "netplans", "svcplans", "places"})
 
 
@@ -58,17 +62,20 @@ def _of_status(change: Change, snapshot: Snapshot) -> list[str]:
     old, new = change.old or StatusDoc(change.name), change.new or StatusDoc(change.name)
     if old.info != new.info or old.volumes != new.volumes:
         return [EVERYTHING]
-    before, after = _by_service(old), _by_service(new)
-    ids = [sid for sid in {**before, **after} if before.get(sid) != after.get(sid)]
+    same = {*map(id, old.replicas)} & {*map(id, new.replicas)}
+    before, after = _decisive(old, same), _decisive(new, same)
+    ids = dict.fromkeys(row[0] for row in (*before, *after) if (row in before) != (row in after))
+    if not ids:
+        return []
     names = _names(change.name, snapshot)
     return [names[sid] for sid in ids if sid in names]
 
 
-def _by_service(status: StatusDoc) -> dict[str, list[Any]]:
-    rows: dict[str, list[Any]] = {}
-    for replica in status.replicas:
-        rows.setdefault(replica.service_id, []).append(replica)
-    return rows
+def _decisive(status: StatusDoc, without: Collection[int]) -> dict[tuple[Any, ...], None]:
+    """What decisions read of replicas: ids, addresses and ports move nothing. `without`: ids of records that stay as they are,
+    most of them as a rule."""
+    rows = (row for row in status.replicas if id(row) not in without)
+    return dict.fromkeys(map(_DECISIVE, rows))
 
 
 def _names(node: str, snapshot: Snapshot) -> Mapping[str, str]:

@@ -56,7 +56,7 @@ class DirtyQueue:
         self._event.clear()
         return keys
 
-    def passed(self, took_s: float, *, at_least_s: float = PAUSE_S) -> None:
+    def passed(self, took_s: float, *, at_most_s: float = PAUSE_S_MAX) -> None:
         """A pass of `took_s` seconds has ended; nothing is handed out for the pause that follows."""
-        pause_s = min(PAUSE_S_MAX, max(at_least_s, took_s))
+        pause_s = min(at_most_s, max(PAUSE_S, took_s))
         self._not_before = asyncio.get_running_loop().time() + pause_s

@@ -56,7 +56,7 @@ async def test_the_first_key_comes_at_once_and_twice_is_once() -> None:
 
 async def test_after_a_pass_keys_gather() -> None:
     queue = DirtyQueue()
-    queue.passed(0.0, at_least_s=0.05)
+    queue.passed(0.05)
     queue.add(["a"])
     taking = asyncio.create_task(queue.take())
     await asyncio.sleep(0)
