@@ -7,7 +7,7 @@ in the pseudo network `ingress` too: the addresses its replicas have on its firs
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from controller.decide.attached import attachments_of, is_planned
@@ -65,15 +65,15 @@ class Running(NamedTuple):
     replicas: tuple[ReplicaStatus, ...]
 
 
-def reachable(snapshot: Snapshot, node: str) -> dict[str, tuple[ReplicaStatus, ...]]:
-    """Replicas of the node that may be called, by service id."""
+def reachable(snapshot: Snapshot, node: str, told: Container[str]) -> dict[str, tuple[ReplicaStatus, ...]]:
+    """Replicas of the node that may be called, by service id; of services in `told` only."""
     status: StatusDoc | None = snapshot.of("status").get(node)
     assignment: AssignmentDoc | None = snapshot.of("assignments").get(node)
     if status is None or assignment is None or not status.replicas or is_down(snapshot.of("health").get(node)):
         return {}
     found: dict[str, list[ReplicaStatus]] = {}
     for item in status.replicas:
-        if item.state in REACHABLE and item.addresses:
+        if item.service_id in told and item.state in REACHABLE and item.addresses:
             found.setdefault(item.service_id, []).append(item)
     if not found:
         return {}

@@ -7,14 +7,14 @@ session remembers the newest number it was told of each network. Numbers grow fr
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Final
 
 from controller.dispatch.endpoint_rows import Facts, Row, Running, facts_of, is_down, is_told, reachable
 from controller.loops.picture import Change, Snapshot
-from model.documents import ReplicaStatus, ServiceDoc
+from model.documents import AssignmentDoc, ReplicaStatus, ServiceDoc
 from protos import node_pb2 as pb
 
 TOMBSTONES_MAX: Final = 1_000
@@ -55,6 +55,8 @@ class EndpointBook:
         """Service id -> name."""
         self._on: dict[str, tuple[str, ...]] = {}
         """Service id -> networks."""
+        self._told: set[str] = set()
+        """Ids of services that anybody is told of: nothing is kept of the others, however many replicas they have."""
         self._lost: dict[str, int] = {}
         self.number = 0
         """That of the newest change."""
@@ -65,6 +67,8 @@ class EndpointBook:
         self.number = self._first = max(self.number, epoch << EPOCH_SHIFT)
         for table in (self._networks, self._on_node, self._underlays, self._nodes, self._names, self._on, self._lost):
             table.clear()
+        self._told.clear()
+        self._learn(snapshot, snapshot.of("services"))
         for name in snapshot.of("netplans"):
             self._set_prefix(snapshot, name)
         for node in snapshot.of("status"):
@@ -74,9 +78,12 @@ class EndpointBook:
 
     def take(self, changes: Iterable[Change], snapshot: Snapshot) -> list[str]:
         """The networks whose endpoints differ now."""
+        changes = list(changes)
         ids: dict[str, None] = {}
         names: dict[str, ServiceDoc | None] = {}
         touched: list[str] = []
+        for node in self._learn(snapshot, [change.name for change in changes if change.kind in ("services", "svcplans")]):
+            ids.update(self._set_node(snapshot, node))
         for change in changes:
             if change.kind in ("status", "assignments", "health"):
                 if change.kind != "health" or is_down(change.old) != is_down(change.new):
@@ -94,6 +101,7 @@ class EndpointBook:
             document: ServiceDoc | None = snapshot.of("services").get(name)
             if old is not None and (document is None or document.id != old.id):
                 self._names.pop(old.id, None)
+                self._told.discard(old.id)
                 touched += self._drop(old.id, ())
             if document is not None:
                 touched += self._set_service(snapshot, document)
@@ -139,6 +147,23 @@ class EndpointBook:
 
     # ---- keeping up
 
+    def _learn(self, snapshot: Snapshot, names: Iterable[str]) -> list[str]:
+        """Which services of these names are told; the nodes that have replicas of one that was not."""
+        fresh: set[str] = set()
+        for name in names:
+            document: ServiceDoc | None = snapshot.of("services").get(name)
+            if document is None:
+                continue
+            if not is_told(snapshot, document):
+                self._told.discard(document.id)
+            elif document.id not in self._told:
+                fresh.add(document.id)
+        if not fresh:
+            return []
+        self._told |= fresh
+        rows: Mapping[str, AssignmentDoc] = snapshot.of("assignments")
+        return [node for node, row in rows.items() if any(entry.service_id in fresh for entry in row.services)]
+
     def _set_prefix(self, snapshot: Snapshot, network: str) -> list[str]:
         plan = snapshot.of("netplans").get(network)
         entry = self._networks.setdefault(network, _Network())
@@ -155,7 +180,7 @@ class EndpointBook:
     def _set_node(self, snapshot: Snapshot, node: str) -> dict[str, None]:
         """Take the node's rows anew; the ids of the services for which they differ."""
         before = self._on_node.get(node, {})
-        after = reachable(snapshot, node)
+        after = reachable(snapshot, node, self._told)
         status = snapshot.of("status").get(node)
         underlay = status.info.underlay if status is not None else ""
         moved, self._underlays[node] = self._underlays.get(node, "") != underlay, underlay

@@ -203,6 +203,28 @@ def test_published_ports_are_told_to_everybody_with_the_nodes_address() -> None:
     assert published(cluster).services[0].endpoints[0].underlay == "192.0.2.1"
 
 
+def test_who_is_told_of_late_and_again_is_told_with_what_runs_then() -> None:
+    spec = service().spec
+    bare = replace(service(), spec=replace(spec, container=replace(spec.container, networks=())))
+    row = replace(status(), addresses=(("bridge", "172.17.0.2/16"),))
+    cluster = Cluster()
+    cluster.put("services", "shop_web", bare)
+    cluster.run("n1", row)
+    cluster.run("n2", row)
+    assert published(cluster).services == []
+    for nodes in (["n1", "n2"], ["n1", "n3"]):
+        assert cluster.put("svcplans", "shop_web", plan(Port(80, 8080))) == [INGRESS]
+        (told,) = published(cluster).services
+        assert [(endpoint.node, endpoint.address) for endpoint in told.endpoints] == [(node, "172.17.0.2") for node in nodes]
+        again = EndpointBook()
+        again.reload(cluster.snapshot())
+        assert again.message(INGRESS, None)[0].services == published(cluster).services  # type: ignore[union-attr]
+        assert cluster.put("svcplans", "shop_web", None) == [INGRESS]
+        assert published(cluster).services == []
+        cluster.run("n2")
+        cluster.run("n3", row)
+
+
 def test_published_ports_go_by_the_first_network_that_has_a_way_out() -> None:
     inside, bridge = Attachment("inside"), Attachment("bridge")
     spec = service().spec
