@@ -14,6 +14,7 @@ import logging
 import select
 import socket
 import ssl
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -26,7 +27,9 @@ log = logging.getLogger(__name__)
 HANDSHAKE_S: Final = 5.0
 PAUSE_S: Final = 1.0
 ACCEPTED_AT_ONCE: Final = 16
-TURNS_AT_ONCE: Final = 32
+TURNS_AT_ONCE: Final = 256
+TURNS_S: Final = 0.01
+"""CPU seconds after which the others have to wait for the next round: a heartbeat takes 50 us, a step of a handshake 0.7 ms."""
 SHAKING_MAX: Final = 256
 """Of a thousand that come at once the first ones are done while the last ones wait, where they cost nothing: all of them at the
 same time would take so long that each begins again."""
@@ -107,6 +110,7 @@ class Links:
         self._epoll.close()
 
     def _turn(self) -> None:
+        end = time.thread_time() + TURNS_S
         for number, events in self._epoll.poll(0, TURNS_AT_ONCE):
             link = self._links.get(number)
             if link is None:
@@ -118,6 +122,8 @@ class Links:
                 link.writable()
             if events & ~select.EPOLLOUT:
                 link.readable()
+            if time.thread_time() > end:
+                return  # the kernel names the others again in the next round
 
 
 class Link:

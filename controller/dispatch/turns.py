@@ -10,7 +10,7 @@ import asyncio
 from types import TracebackType
 from typing import Final
 
-AT_ONCE: Final = 16
+AT_ONCE: Final = 4
 
 
 class Turns:
