@@ -41,6 +41,7 @@ from model import codec
 from model.documents import AssignmentDoc, LeaderDoc, key, prefix
 
 STACK: Final = "/v1/stacks/bench"
+LAST_WORDS: Final = 4_000
 SUMMED: Final = (
     "sessions", "settled", "replicas", "running", "added", "removed", "opened", "bytes_in", "bytes_out", "messages_in",
     "messages_out", "cpu_s",
@@ -137,7 +138,9 @@ class Bench:
         began = time.monotonic()
         act()
         asked = time.monotonic() - began
-        leader = self.controllers[0]  # it may be another one now
+        if self.controllers[0] is not leader:
+            leader = self.controllers[0]
+            self._turn_profile(leader)
 
         def probe() -> Answer | None:
             leader.check()
@@ -273,6 +276,11 @@ class Bench:
         self.figures["failover_attempts"] = row["opened"] - opened
         self._say(f"  {self.figures['failover_moved']} moved, {self.figures['failover_attempts']:,} sessions tried")
 
+    def last_words(self) -> None:
+        """Of the controllers, when a step does not end."""
+        for controller in self.controllers:
+            self._say(f"{controller.log.parent.name} said last:\n{controller.log.read_text()[-LAST_WORDS:]}")
+
     async def _assigned(self) -> dict[str, object]:
         """What the store says every node has to run."""
         store = EtcdStore(self.etcd.process.target)
@@ -294,13 +302,17 @@ async def run(size: Size, say: Callable[[str], None], profile: Path | None = Non
         bench = Bench(size, path, say, profile)
         try:
             with ExitStack() as stack:
-                await bench.start(stack)
-                bench.idle()
-                for name in ("deploy", "report", "scale", "update", "lose"):
-                    if not only or name in only:
-                        getattr(bench, name)()
-                if not only or "failover" in only:
-                    await bench.failover()
+                try:
+                    await bench.start(stack)
+                    bench.idle()
+                    for name in ("deploy", "report", "scale", "update", "lose"):
+                        if not only or name in only:
+                            getattr(bench, name)()
+                    if not only or "failover" in only:
+                        await bench.failover()
+                except TimeoutError:
+                    bench.last_words()
+                    raise
         finally:
             await bench.etcd.process.stop()
         return bench.figures

@@ -29,6 +29,7 @@ from protos import node_pb2 as pb
 START_S: Final = 0.04
 """The CPU one started container costs a node of one core."""
 COALESCE_S: Final = 0.05
+BEAT_STEP_S: Final = 0.05
 OPENING_MAX: Final = 48
 """Sessions that a process begins at the same time at first; after a change of leader they come as they come."""
 PATH: Final = "/shoal.node.v1.Dispatch/Session"
@@ -93,6 +94,8 @@ class LightAgent:
         """Of the leader that has welcomed it last; `_open`: of the one it has a session with."""
         self._open = 0
         self._settled = False
+        self.counted = False
+        """As settled, since the counts were reset."""
         self._line: Line | None = None
         self._heard_s = 0.0
         self._unheard = 0
@@ -164,6 +167,9 @@ class LightAgent:
 
     def _closed(self) -> None:
         epoch, self._open = self._open, 0
+        if self.counted:
+            self.counted = False
+            self._fleet.stats.settled -= 1
         if epoch:
             stats = self._fleet.stats
             stats.sessions -= 1
@@ -194,7 +200,7 @@ class LightAgent:
         stats.replicas += added - removed
         stats.last_ack = self._heard_s
         if not self._settled:
-            self._settled = True
+            self._settled = self.counted = True
             stats.settled += 1
             stats.last_settled = self._heard_s
         if added or removed:
@@ -262,15 +268,15 @@ async def _open_all(fleet: Fleet, agents: list[LightAgent], sessions: dict[Light
 
 
 async def _beat_all(fleet: Fleet, agents: list[LightAgent]) -> None:
-    """Spread evenly over the interval."""
-    at = 0.0
+    """Spread evenly over the interval. By the clock: a process that is slow must not make its agents silent."""
+    at, before_s = 0.0, time.monotonic()
     while True:
-        step_s = 0.05
-        await asyncio.sleep(step_s)
-        until = at + len(agents) * step_s / fleet.heartbeat_s
+        await asyncio.sleep(BEAT_STEP_S)
+        now_s = time.monotonic()
+        until = at + len(agents) * min(1.0, (now_s - before_s) / fleet.heartbeat_s)
         for number in range(int(at), int(until)):
             agents[number % len(agents)].beat()
-        at = until
+        at, before_s = until, now_s
 
 
 async def _serve(fleet: Fleet, agents: list[LightAgent]) -> None:
@@ -285,6 +291,8 @@ async def _serve(fleet: Fleet, agents: list[LightAgent]) -> None:
         if words[0] == "reset":
             for name in ("added", "removed", "settled", "bytes_in", "bytes_out", "messages_in", "messages_out"):
                 setattr(fleet.stats, name, 0)
+            for agent in agents:
+                agent.counted = False
         elif words[0] == "report":
             fleet.reporting = True
             for agent in agents:
