@@ -140,6 +140,11 @@ class AgentStub(object):
                 request_serializer=protos_dot_node__pb2.ImageRequest.SerializeToString,
                 response_deserializer=protos_dot_node__pb2.Progress.FromString,
                 _registered_method=True)
+        self.InspectImage = channel.unary_unary(
+                '/shoal.node.v1.Agent/InspectImage',
+                request_serializer=protos_dot_node__pb2.ImageRequest.SerializeToString,
+                response_deserializer=protos_dot_node__pb2.Json.FromString,
+                _registered_method=True)
         self.RemoveImage = channel.unary_unary(
                 '/shoal.node.v1.Agent/RemoveImage',
                 request_serializer=protos_dot_node__pb2.ImageRequest.SerializeToString,
@@ -214,6 +219,13 @@ class AgentServicer(object):
 
     def PullImage(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def InspectImage(self, request, context):
+        """Docker's inspect and history
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -293,6 +305,11 @@ def add_AgentServicer_to_server(servicer, server):
                     servicer.PullImage,
                     request_deserializer=protos_dot_node__pb2.ImageRequest.FromString,
                     response_serializer=protos_dot_node__pb2.Progress.SerializeToString,
+            ),
+            'InspectImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.InspectImage,
+                    request_deserializer=protos_dot_node__pb2.ImageRequest.FromString,
+                    response_serializer=protos_dot_node__pb2.Json.SerializeToString,
             ),
             'RemoveImage': grpc.unary_unary_rpc_method_handler(
                     servicer.RemoveImage,
@@ -493,6 +510,33 @@ class Agent(object):
             '/shoal.node.v1.Agent/PullImage',
             protos_dot_node__pb2.ImageRequest.SerializeToString,
             protos_dot_node__pb2.Progress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InspectImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal.node.v1.Agent/InspectImage',
+            protos_dot_node__pb2.ImageRequest.SerializeToString,
+            protos_dot_node__pb2.Json.FromString,
             options,
             channel_credentials,
             insecure,

@@ -70,6 +70,8 @@ class AgentStub:
     """one container, Docker's inspect shape"""
     Images: _grpc.UnaryUnaryMultiCallable[_node_pb2.Empty, _node_pb2.Json]
     PullImage: _grpc.UnaryStreamMultiCallable[_node_pb2.ImageRequest, _node_pb2.Progress]
+    InspectImage: _grpc.UnaryUnaryMultiCallable[_node_pb2.ImageRequest, _node_pb2.Json]
+    """Docker's inspect and history"""
     RemoveImage: _grpc.UnaryUnaryMultiCallable[_node_pb2.ImageRequest, _node_pb2.Json]
     LoadImage: _grpc.StreamUnaryMultiCallable[_node_pb2.Chunk, _node_pb2.Json]
     Volumes: _grpc.UnaryUnaryMultiCallable[_node_pb2.Empty, _node_pb2.Json]
@@ -91,6 +93,8 @@ class AgentAsyncStub(AgentStub):
     """one container, Docker's inspect shape"""
     Images: _aio.UnaryUnaryMultiCallable[_node_pb2.Empty, _node_pb2.Json]  # type: ignore[assignment]
     PullImage: _aio.UnaryStreamMultiCallable[_node_pb2.ImageRequest, _node_pb2.Progress]  # type: ignore[assignment]
+    InspectImage: _aio.UnaryUnaryMultiCallable[_node_pb2.ImageRequest, _node_pb2.Json]  # type: ignore[assignment]
+    """Docker's inspect and history"""
     RemoveImage: _aio.UnaryUnaryMultiCallable[_node_pb2.ImageRequest, _node_pb2.Json]  # type: ignore[assignment]
     LoadImage: _aio.StreamUnaryMultiCallable[_node_pb2.Chunk, _node_pb2.Json]  # type: ignore[assignment]
     Volumes: _aio.UnaryUnaryMultiCallable[_node_pb2.Empty, _node_pb2.Json]  # type: ignore[assignment]
@@ -145,6 +149,14 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
         request: _node_pb2.ImageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_node_pb2.Progress], _abc.AsyncIterator[_node_pb2.Progress]]: ...
+
+    @_abc_1.abstractmethod
+    def InspectImage(
+        self,
+        request: _node_pb2.ImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.Json, _abc.Awaitable[_node_pb2.Json]]:
+        """Docker's inspect and history"""
 
     @_abc_1.abstractmethod
     def RemoveImage(

@@ -1,57 +1,106 @@
 """The image part of the agent's gRPC service.
 
 Rules: an archive is spooled to a file and never held in memory; progress is passed on as it comes, the newest is enough.
+Credentials are used for the call they came with, and neither kept nor told.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.core import images_facts as facts
 from agent.core.perform import pull_policy
 from agent.core.ports import Ports
-from model.errors import BadInput
+from model.errors import BadInput, NotFound
 from protos import node_pb2 as pb
 
 if TYPE_CHECKING:
-    from agent.images.records import Image, PullProgress
-
-
-def plain_image(image: Image) -> dict[str, Any]:
-    return {
-        "id": image.id,
-        "names": list(image.names),
-        "digest": image.digest,
-        "size_bytes": image.size_bytes,
-        "created": image.created.isoformat().replace("+00:00", "Z") if image.created else "",
-    }
+    from agent.images.records import Credentials, Image, PullProgress
+    from agent.plan.records import Life
 
 
 class ImagesService:
-    def __init__(self, ports: Ports) -> None:
+    """`lives` gives the replicas of this node."""
+
+    def __init__(self, ports: Ports, lives: Callable[[], Iterable[Life]]) -> None:
         self._ports = ports
+        self._lives = lives
 
     def all(self) -> list[dict[str, Any]]:
-        return [plain_image(image) for image in self._ports.images.list()]
+        return self._plain(self._ports.images.list())
+
+    def _plain(self, images: list[Image]) -> list[dict[str, Any]]:
+        digests, users = facts.digests(self._ports.data_dir, images), facts.users(self._lives())
+        return [
+            {
+                "id": image.id,
+                "names": list(image.names),
+                "digest": image.digest,
+                "digests": digests[image.id],
+                "size_bytes": image.size_bytes,
+                "created": image.created.isoformat().replace("+00:00", "Z") if image.created else "",
+                "containers": users.get(image.id, []),
+            }
+            for image in images
+        ]
+
+    def inspect(self, request: pb.ImageRequest) -> dict[str, Any]:
+        """Docker's inspect and history of an image."""
+        from agent.images import describe
+
+        image = self._ports.images.get(request.reference)
+        if image is None:
+            raise NotFound(f"No such image: {request.reference}")
+        raw = facts.config(self._ports.data_dir, image.id)
+        digests = facts.digests(self._ports.data_dir, [image])[image.id]
+        return {
+            "inspect": describe.inspected(image, raw, digests),
+            "history": describe.history(image, raw, facts.sizes(image)),
+        }
+
+    async def remove(self, request: pb.ImageRequest) -> dict[str, Any]:
+        """What became of it: `deleted` is the image with the layers that went with it, in Docker's names, `freed_bytes` their
+        size."""
+        from agent.images import describe
+
+        images = self._ports.images
+        image = images.get(request.reference)
+        if image is None:
+            raise NotFound(f"No such image: {request.reference}")
+        chains = describe.chain_ids(describe.diff_ids(facts.config(self._ports.data_dir, image.id)))
+        sizes = dict(zip(image.layers, facts.sizes(image), strict=True))
+        await images.remove(request.reference)
+        if images.get(image.id) is not None:
+            return {"deleted": [], "freed_bytes": 0}
+        needed = {layer for other in images.list() for layer in other.layers}
+        gone = [chain for chain, layer in zip(chains, image.layers, strict=False) if layer not in needed]
+        freed = sum(size for layer, size in sizes.items() if layer not in needed)
+        return {"deleted": [image.id, *reversed(gone)], "freed_bytes": freed}
 
     async def pull(self, request: pb.ImageRequest) -> AsyncIterator[pb.Progress]:
-        """Progress while it is pulled, at last the image as JSON in `result`."""
-        import json
-
+        """Progress while it is pulled, at last the image as JSON in `result`: with its layers, top last, and whether each, and
+        the image itself, was there before."""
+        images = self._ports.images
+        before, known = images.get(request.reference), {layer for image in images.list() for layer in image.layers}
+        policy, auth = pull_policy(request.policy or "always"), _credentials(request)
         news: asyncio.Queue[PullProgress | None] = asyncio.Queue()
-        policy = pull_policy(request.policy or "always")
-        pulling = asyncio.ensure_future(self._ports.images.pull(request.reference, progress=news.put_nowait, policy=policy))
+        pulling = asyncio.ensure_future(images.pull(request.reference, auth=auth, progress=news.put_nowait, policy=policy))
         pulling.add_done_callback(lambda _: news.put_nowait(None))
         try:
             while (item := await news.get()) is not None:
                 text = f"{item.layers_done}/{item.layers_total} layers"
                 yield pb.Progress(text=text, done_bytes=item.bytes_done, total_bytes=item.bytes_total)
             image = await pulling
-            yield pb.Progress(text=f"pulled {request.reference}", result=json.dumps(plain_image(image)).encode())
+            (plain,) = self._plain([image])
+            layers = [{"id": layer.parent.name, "existed": layer in known} for layer in image.layers]
+            result = {**plain, "layers": layers, "current": before is not None and before.id == image.id}
+            yield pb.Progress(text=f"pulled {request.reference}", result=json.dumps(result).encode())
         finally:
             pulling.cancel()
 
@@ -68,4 +117,10 @@ class ImagesService:
             images = await self._ports.images.load(path)
         finally:
             path.unlink(missing_ok=True)
-        return {"images": [plain_image(image) for image in images], "names": [name for image in images for name in image.names]}
+        return {"images": self._plain(images), "names": [name for image in images for name in image.names]}
+
+
+def _credentials(request: pb.ImageRequest) -> Credentials | None:
+    from agent.images.records import Credentials
+
+    return Credentials(request.auth.username, request.auth.password) if request.HasField("auth") else None

@@ -56,7 +56,7 @@ class AgentService(node_pb2_grpc.AgentServicer):
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
         self._ports = runner.ports
-        self._images = ImagesService(runner.ports)
+        self._images = ImagesService(runner.ports, lambda: runner.core.lives.values())
 
     # containers
 
@@ -170,9 +170,11 @@ class AgentService(node_pb2_grpc.AgentServicer):
         async for progress in self._images.pull(request):
             yield progress
 
+    async def InspectImage(self, request: pb.ImageRequest, context: Context) -> pb.Json:
+        return _json(self._images.inspect(request))
+
     async def RemoveImage(self, request: pb.ImageRequest, context: Context) -> pb.Json:
-        await self._ports.images.remove(request.reference)
-        return _json({"removed": request.reference})
+        return _json(await self._images.remove(request))
 
     async def LoadImage(self, requests: AsyncIterator[pb.Chunk], context: Context) -> pb.Json:
         return _json(await self._images.load(requests))
@@ -263,8 +265,8 @@ async def _admit(context: Context) -> None:
 
 
 _METHODS = (
-    "Logs", "Exec", "Attach", "Inspect", "Images", "PullImage", "RemoveImage", "LoadImage", "Volumes", "RemoveVolume",
-    "PruneVolumes", "Stats", "Traffic",
+    "Logs", "Exec", "Attach", "Inspect", "Images", "PullImage", "InspectImage", "RemoveImage", "LoadImage",
+    "Volumes", "RemoveVolume", "PruneVolumes", "Stats", "Traffic",
 )  # fmt: skip
 
 

@@ -216,12 +216,18 @@ NETWORKS: Final = (
     ),
 )  # fmt: skip
 IMAGES: Final = (
-    Route("GET", "/v1/images", images.list_images, "The images on all nodes", answer=Objects),
+    Route(
+        "GET", "/v1/images", images.list_images, "The images on all nodes", None, Objects,
+        (Query("node", str, "only on this node"), Query("merged", bool, "a row an image, not a row an image and node", False)),
+    ),
+    Route("POST", "/v1/images/prune", images.prune, "Removes images nobody uses", PruneBody, Object),
     Route("POST", "/v1/images/pull", images.pull, "Brings an image to nodes", PullBody, stream=NDJSON),
     Route(
         "POST", "/v1/images/load", images.load, "Loads an archive into nodes", None, Objects,
         (Query("node", str, "only into this node"),), takes="application/x-tar",
     ),
+    Route("GET", "/v1/images/{reference:path}/json", images.inspect, "One image, Docker's inspect", answer=Object),
+    Route("GET", "/v1/images/{reference:path}/history", images.history, "How it was made, newest first", answer=Objects),
     Route("DELETE", "/v1/images/{reference:path}", images.remove, "Removes an image from all nodes", None, Objects, FORCE),
 )  # fmt: skip
 

@@ -143,6 +143,9 @@ async def test_images(tmp_path: Path, keys: Keys) -> None:
         assert json.loads((await stub.Images(pb.Empty())).json)[0]["names"] == ["web:1"]
         progress = [item async for item in stub.PullImage(pb.ImageRequest(reference="db:1"))]
         assert json.loads(progress[-1].result)["names"] == ["db:1"]
+        assert (progress[-1].text, json.loads(progress[-1].result)["current"]) == ("pulled db:1", False)
+        found = json.loads((await stub.InspectImage(pb.ImageRequest(reference="db:1"))).json)
+        assert (found["inspect"]["RepoTags"], found["inspect"]["Config"]["Cmd"], found["history"]) == (["db:1"], ["serve"], [])
         with pytest.raises(aio.AioRpcError, match="is in no registry"):
             await stub.PullImage(pb.ImageRequest(reference="missing:1")).read()
         loaded = await stub.LoadImage(iter([pb.Chunk(data=b"arch"), pb.Chunk(data=b"ive")]))

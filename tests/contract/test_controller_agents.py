@@ -83,8 +83,12 @@ class PlayedAgent(rpc.AgentServicer):
         return pb.Json(json=json.dumps({"Id": "abc", "slot": request.key.slot}).encode())
 
     async def Images(self, request: pb.Empty, context: Any) -> pb.Json:
-        image = {"id": "sha256:1", "names": ["busybox"], "digest": "", "size_bytes": 5, "created": ""}
-        return pb.Json(json=json.dumps([image]).encode())
+        used = [{"id": "c" * 64, "name": "web.1", "running": True}]
+        images = [
+            {"id": "sha256:1", "names": ["localhost:5000/a/b:1"], "size_bytes": 5, "created": "2026"},
+            {"id": "sha256:2", "names": ["busybox:latest"], "size_bytes": 5, "created": "2025", "containers": used},
+        ]
+        return pb.Json(json=json.dumps(images).encode())
 
     async def PullImage(self, request: pb.ImageRequest, context: Any) -> AsyncIterator[pb.Progress]:
         yield pb.Progress(text="1/2 layers", done_bytes=1, total_bytes=2)
@@ -92,11 +96,14 @@ class PlayedAgent(rpc.AgentServicer):
             await context.abort(grpc.StatusCode.NOT_FOUND, "image gone: the registry does not have it")
         yield pb.Progress(text="pulled", result=b'{"id":"sha256:1"}')
 
+    async def InspectImage(self, request: pb.ImageRequest, context: Any) -> pb.Json:
+        self.asked.append(request)
+        rows = [{"Id": request.reference, "CreatedBy": "CMD"}, {"Id": "<missing>", "CreatedBy": "ADD"}]
+        return pb.Json(json=json.dumps({"inspect": {"Id": request.reference}, "history": rows}).encode())
+
     async def RemoveImage(self, request: pb.ImageRequest, context: Any) -> pb.Json:
         self.asked.append(request)
-        if request.reference == "localhost:5000/a/none:1":
-            await context.abort(grpc.StatusCode.NOT_FOUND, "no such image")
-        return pb.Json(json=b"{}")
+        return pb.Json(json=json.dumps({"deleted": ["sha256:1", "sha256:2"], "freed_bytes": 5}).encode())
 
     async def LoadImage(self, requests: AsyncIterator[pb.Chunk], context: Any) -> pb.Json:
         async for chunk in requests:
@@ -228,8 +235,14 @@ async def _refused(controller: ControllerProcess) -> None:
 
 
 async def _images(operator: Client, agent: PlayedAgent) -> None:
-    (row,) = await asyncio.to_thread(operator.ok, "GET", "/v1/images")
-    assert (row["node"], row["names"]) == ("n1", ["busybox"])
+    rows = await asyncio.to_thread(operator.ok, "GET", "/v1/images")
+    assert [(row["node"], row["names"]) for row in rows] == [("n1", ["localhost:5000/a/b:1"]), ("n1", ["busybox:latest"])]
+    (_, row) = await asyncio.to_thread(operator.ok, "GET", "/v1/images?merged=true&node=n1")
+    assert (row["names"], row["nodes"]) == ({"busybox:latest": ["n1"]}, ["n1"])
+    found = await asyncio.to_thread(operator.ok, "GET", "/v1/images/localhost:5000/a/b:1/json")
+    assert found == {"Id": "sha256:1", "RepoTags": ["localhost:5000/a/b:1"], "Nodes": ["n1"]}
+    rows = await asyncio.to_thread(operator.ok, "GET", "/v1/images/2/history")
+    assert [(row["Id"], row.get("Tags")) for row in rows] == [("sha256:2", ["busybox:latest"]), ("<missing>", None)]
     _, text = await asyncio.to_thread(operator.request, "POST", "/v1/images/pull", {"reference": "busybox"})
     assert [json.loads(line)["text"] for line in text.splitlines()] == ["1/2 layers", "pulled"]
     _, text = await asyncio.to_thread(operator.request, "POST", "/v1/images/pull", {"reference": "gone"})
@@ -237,10 +250,16 @@ async def _images(operator: Client, agent: PlayedAgent) -> None:
     archive = bytes(range(256)) * 12_000
     (loaded,) = await asyncio.to_thread(operator.ok, "POST", "/v1/images/load?node=n1", archive)
     assert (loaded, agent.archive) == ({"node": "n1", "names": ["loaded:1"]}, archive)
-    await asyncio.to_thread(operator.ok, "DELETE", "/v1/images/localhost:5000/a/b:1")
+    rows = await asyncio.to_thread(operator.ok, "DELETE", "/v1/images/localhost:5000/a/b:1")
     assert agent.asked[-1].reference == "localhost:5000/a/b:1"
-    status, _ = await asyncio.to_thread(operator.request, "DELETE", "/v1/images/localhost:5000/a/none:1")
-    assert status == 404
+    assert [row.get("Untagged") or row["Deleted"] for row in rows] == ["localhost:5000/a/b:1", "sha256:1", "sha256:2"]
+    status, answer = await asyncio.to_thread(operator.request, "DELETE", "/v1/images/localhost:5000/a/none:1")
+    assert (status, answer["error"]["message"]) == (404, "No such image: localhost:5000/a/none:1")
+    status, answer = await asyncio.to_thread(operator.request, "DELETE", "/v1/images/busybox?force=true")
+    assert (status, "is being used by running container cccccccccccc" in answer["error"]["message"]) == (409, True)
+    done = await asyncio.to_thread(operator.ok, "POST", "/v1/images/prune", {"all": True})
+    assert done["reclaimed_bytes"] == 5
+    assert agent.asked[-1].reference == "localhost:5000/a/b:1"
 
 
 async def _volumes(operator: Client, agent: PlayedAgent) -> None:

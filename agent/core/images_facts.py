@@ -1,0 +1,59 @@
+"""What the image store has written down of its images: config, sizes, digests; and who uses them.
+
+Rules: reads only. The store's files (agent/images/disk.py says which) are replaced in one step, so what is read is whole; one
+that is missing or damaged says nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model.image_ref import parse_image_ref
+
+if TYPE_CHECKING:
+    from agent.images.records import Image
+    from agent.plan.records import Life
+
+
+def digests(data_dir: Path, images: Iterable[Image]) -> dict[str, dict[str, str]]:
+    """By image id and familiar name the digest a registry has for it: of its manifest, or of the index that led there."""
+    known = _read(data_dir / "images" / "names.json")
+    return {image.id: {name: _digest(known, name) or image.digest for name in image.names} for image in images}
+
+
+def config(data_dir: Path, image_id: str) -> dict[str, Any]:
+    """The image's config as its maker wrote it; empty when it is not at hand."""
+    text = _read(data_dir / "images" / "images" / f"{image_id.removeprefix('sha256:')}.json").get("config")
+    found = json.loads(text) if isinstance(text, str) else {}
+    return found if isinstance(found, dict) else {}
+
+
+def sizes(image: Image) -> list[int]:
+    """Of its layers, bottom first."""
+    return [int(_read(layer.with_name("layer.json")).get("size_bytes", 0)) for layer in image.layers]
+
+
+def users(lives: Iterable[Life]) -> dict[str, list[dict[str, Any]]]:
+    """By image id the replicas of this node that were made of it, and whether a process of them runs."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for life in sorted(lives, key=lambda life: life.name):
+        if life.image is not None:
+            row = {"id": life.container_id, "name": life.name, "running": life.may_run()}
+            found.setdefault(life.image.id, []).append(row)
+    return found
+
+
+def _digest(known: dict[str, Any], name: str) -> str:
+    entry = known.get(parse_image_ref(name).canonical)
+    return str([*entry.get("indexes", ()), entry.get("digest", "")][0]) if isinstance(entry, dict) else ""
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,124 @@
+"""The words of `shoal image`: rows, filters, sizes, ages, what pulls and removals tell."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import pytest
+
+from cli import image_words as words
+from model.errors import BadInput
+
+NOW = dt.datetime(2026, 11, 22, 12, 0, tzinfo=dt.UTC)
+APACHE: dict[str, Any] = {
+    "id": "sha256:" + "a" * 64,
+    "names": {"linuxtips/apache:1.0": ["n1", "n2"], "localhost:5000/apache:latest": ["n1"]},
+    "digests": {"linuxtips/apache:1.0": "sha256:" + "d" * 64},
+    "nodes": ["n1", "n2"],
+    "created": "2026-11-01T12:00:00Z",
+    "size_bytes": 125_400_000,
+}
+NAMELESS = APACHE | {"id": "sha256:" + "b" * 64, "names": {}, "digests": {}}
+
+
+def listed(name: str = "", *filters: str) -> list[str]:
+    return [f"{row['repository']}:{row['tag']}" for row in words.matching(words.rows_of([APACHE, NAMELESS]), name, filters)]
+
+
+def test_an_image_is_a_row_for_each_name() -> None:
+    first, second, third = words.rows_of([APACHE, NAMELESS])
+    assert (first["repository"], first["tag"], first["nodes"]) == ("linuxtips/apache", "1.0", ["n1", "n2"])
+    assert first["digest"] == "sha256:" + "d" * 64
+    assert (second["repository"], second["tag"], second["digest"]) == ("localhost:5000/apache", "latest", "<none>")
+    assert (third["repository"], third["tag"], third["nodes"]) == ("<none>", "<none>", ["n1", "n2"])
+    (pinned,) = words.rows_of([APACHE | {"names": {"busybox@sha256:" + "e" * 64: ["n1"]}}])
+    assert (pinned["repository"], pinned["tag"], pinned["digest"]) == ("busybox", "<none>", "sha256:" + "e" * 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "filters", "found"),
+    [
+        ("", (), 3),
+        ("ps", (), 0),
+        ("linuxtips/apache", (), 1),
+        ("linuxtips/apache:1.0", (), 1),
+        ("linuxtips/apache:2", (), 0),
+        ("linuxtips/*", (), 1),
+        ("apache", (), 0),
+        ("*", (), 0),
+        ("*/apache", (), 2),
+        ("", ("dangling=true",), 1),
+        ("", ("dangling=false",), 2),
+        ("", ("reference=*/a*:latest", "reference=nothing"), 1),
+        ("", ("reference=localhost:500[0-3]/*",), 1),
+    ],
+)
+def test_names_and_filters_are_dockers(name: str, filters: tuple[str, ...], found: int) -> None:
+    assert len(listed(name, *filters)) == found
+
+
+@pytest.mark.parametrize("text", ["dangling", "dangling=perhaps", "colour=red"])
+def test_a_filter_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(BadInput, match="--filter"):
+        listed("", text)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0B"), (999, "999B"), (1_000, "1kB"), (1_234_567, "1.23MB"), (125_400_000, "125MB"), (999_900, "1000kB"),
+     (2 * 10**12, "2TB")],
+)  # fmt: skip
+def test_sizes_are_dockers(size: int, text: str) -> None:
+    assert words.docker_size(size) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "Less than a second ago"), (1, "1 second ago"), (59, "59 seconds ago"), (60, "About a minute ago"),
+        (240, "4 minutes ago"), (3_600, "About an hour ago"), (47 * 3_600, "47 hours ago"), (3 * 86_400, "3 days ago"),
+        (21 * 86_400, "3 weeks ago"), (90 * 86_400, "3 months ago"), (800 * 86_400, "2 years ago"),
+    ],
+)  # fmt: skip
+def test_ages_are_dockers(seconds: int, text: str) -> None:
+    assert words.docker_age((NOW - dt.timedelta(seconds=seconds)).isoformat(), NOW) == text
+    assert words.docker_age("", NOW) == "N/A"
+
+
+def test_created_by_is_cut_at_45_characters() -> None:
+    assert words.created_by("/bin/sh -c\tapt-get update", whole=False) == "/bin/sh -c apt-get update"
+    assert words.created_by("x" * 46, whole=False) == "x" * 44 + "…"
+    assert words.created_by("x" * 46, whole=True) == "x" * 46
+
+
+def got(*, current: bool, **layers: bool) -> dict[str, Any]:
+    rows = [{"id": name * 64, "existed": existed} for name, existed in layers.items()]
+    return {"current": current, "layers": rows, "digests": {"linuxtips/apache:1.0": "sha256:77"}, "digest": "sha256:99"}
+
+
+def test_a_pull_is_told_as_docker_tells_it() -> None:
+    assert words.pull_heading("linuxtips/apache:1.0") == ["1.0: Pulling from linuxtips/apache"]
+    assert words.pull_heading("busybox") == ["Using default tag: latest", "latest: Pulling from library/busybox"]
+    assert words.pull_heading("localhost:5000/apache") == ["Using default tag: latest", "latest: Pulling from apache"]
+    results = [got(current=False, a=True, b=False), got(current=True, a=True, b=True)]
+    assert words.pull_result("linuxtips/apache:1.0", results) == [
+        "aaaaaaaaaaaa: Already exists",
+        "bbbbbbbbbbbb: Pull complete",
+        "Digest: sha256:77",
+        "Status: Downloaded newer image for linuxtips/apache:1.0",
+        "docker.io/linuxtips/apache:1.0",
+    ]
+
+
+def test_a_pull_of_what_all_nodes_have_is_up_to_date() -> None:
+    assert words.pull_result("linuxtips/apache:1.0", [got(current=True, a=True)])[:-1] == [
+        "Digest: sha256:77",
+        "Status: Image is up to date for linuxtips/apache:1.0",
+    ]
+
+
+def test_what_is_removed_is_told_once() -> None:
+    rows = [{"Untagged": "busybox:latest", "Nodes": ["n1"]}, {"Deleted": "sha256:1", "Nodes": []}, {"Deleted": "sha256:1"}]
+    assert words.removed(rows) == ["Untagged: busybox:latest", "Deleted: sha256:1"]
+    assert words.removed(rows, lower=True) == ["untagged: busybox:latest", "deleted: sha256:1"]
