@@ -1,8 +1,10 @@
-"""What measuring costs: `python -m bench.sampling [--containers 200] [--samples 20]`. Needs root.
+"""What measuring costs: `python -m bench.sampling [--containers 200] [--samples 40]`. Needs root.
 
 Measured: CPU of one sample of a node whose containers each have a cgroup with a process in it, a link, and an endpoint that the
-load balancer counts for: reading, reckoning and encoding, with the real files and tables in a network namespace of its own. And
-the controller's side: CPU of one row taken, and of what the autoscaler reads of one service.
+load balancer counts for: reading, reckoning and encoding, with the real files and tables in a network namespace of its own;
+while nothing happens, and while every process runs and every endpoint is called between any two samples. A look at the kernel's
+table of connections, which comes on top while some are open. And the controller's side: CPU of one row taken, and of what the
+autoscaler reads of one service.
 
 Rules: CPU seconds, not wall time. What is made in cgroups goes with this process, however that ends: a second one waits for it.
 """
@@ -16,9 +18,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from signal import SIGCONT, SIGSTOP
 from typing import Any, Final, cast
 
 from agent.core.clock import RealClock
@@ -28,6 +32,8 @@ from agent.core.sampling import Sampler
 from agent.network.balancer import KernelBalancer
 from agent.network.nfnl import Conntrack
 from agent.network.nft import Nft
+from agent.plan.balance_book import COUNTERS
+from agent.plan.balance_rules import TABLE
 from agent.plan.names import EndpointName, EndpointsMessage, ServiceNames
 from agent.plan.network import LinkPlan, veth_name
 from agent.plan.records import Desired, Life, ReplicaId
@@ -44,6 +50,8 @@ NET: Final = "shop_default"
 PLAN: Final = LinkPlan(NET, "shb-1", "", "10.64.1.1/24", "shx-1", 1, subnet="10.64.0.0/12")
 SPEC: Final = ServiceSpec("shop_web", ContainerSpec("web"))
 SERVICES: Final = 20
+STEP_S: Final = 0.1
+TIMES: Final = 10
 
 
 class Runtime:
@@ -81,19 +89,35 @@ def lives(count: int) -> dict[ReplicaId, Life]:
 
 
 def links(found: dict[ReplicaId, Life]) -> None:
-    """A link for each, as the host sees them."""
-    batch = "".join(f"link add {veth_name(life.sandbox, 0)} type veth\n" for life in found.values())
+    """A link for each, whose other end is elsewhere."""
+    own = os.readlink("/proc/self/ns/net")
+    elsewhere = subprocess.Popen(["unshare", "--net", *idler(10.0)])
+    while os.readlink(f"/proc/{elsewhere.pid}/ns/net") == own:
+        time.sleep(0.01)
+    batch = "".join(
+        f"link add {veth_name(life.sandbox, 0)} type veth peer name {life.container_id} netns {elsewhere.pid}\n"
+        for life in found.values()
+    )
     subprocess.run(["ip", "-batch", "-"], input=batch, text=True, check=True)
 
 
-async def balancer(count: int) -> KernelBalancer:
-    made = KernelBalancer(Nft(), "n1", Conntrack(), RealClock(), lambda *_: None)
+def idler(seconds: float) -> list[str]:
+    """A process that runs for a moment every so often, as long as this one lives."""
+    return ["tail", f"--pid={os.getpid()}", f"--sleep-interval={seconds}", "-f", "/dev/null"]
+
+
+def address(service: int, slot: int) -> str:
+    return f"10.64.{service}.{slot}"
+
+
+async def balancer(nft: Nft, count: int) -> KernelBalancer:
+    made = KernelBalancer(nft, "n1", Conntrack(), RealClock(), lambda *_: None)
     await made.open()
     made.networks({NET: PLAN})
     services = []
     for number in range(SERVICES):
         rows = [
-            EndpointName(f"shop_s{number}.{slot}", f"10.64.{number}.{slot}", "n1", network=NET)
+            EndpointName(f"shop_s{number}.{slot}", address(number, slot), "n1", network=NET)
             for slot in range(1, count // SERVICES + 1)
         ]
         services.append(ServiceNames(str(number), f"shop_s{number}", endpoints=tuple(rows), vip=f"10.79.0.{number + 1}"))
@@ -102,49 +126,83 @@ async def balancer(count: int) -> KernelBalancer:
     return made
 
 
-async def measure(parent: str, count: int, samples: int) -> None:
+def called(nft: Nft, count: int, times: int) -> None:
+    """As if each endpoint had been called so often."""
+    addresses = [address(number, slot) for number in range(SERVICES) for slot in range(1, count // SERVICES + 1)]
+    elements = ", ".join(f"{one} counter packets {times} bytes {1000 * times}" for one in addresses)
+    for name in COUNTERS:
+        nft.run(f"flush set {TABLE} {name}; add element {TABLE} {name} {{ {elements} }}")
+
+
+async def measure(parent: str, pids: list[int], samples: int) -> None:
+    count = len(pids)
     found = lives(count)
     runtime = Runtime(parent, [life.container_id for life in found.values()])
     machine = MachineFiles(Path("/"), "", cgroup_driver())
-    balance = await balancer(count)
+    nft = Nft()
+    balance = await balancer(nft, count)
     nothing: Any = None
     ports = Ports(cast(Any, runtime), nothing, nothing, nothing, Path("/"), balance=balance, machine=machine)
-    node = Node(Core(found), ports)
-    sampler = Sampler(cast(Runner, node), RealClock())
-    costs: list[float] = []
-    parts: dict[str, float] = {}
-    before, size = cpu_s(), 0
-    async for message in sampler.every(0.1):
-        size = len(pb.FromNode(samples=message).SerializeToString())
-        assert len(message.replicas) == count, f"{len(message.replicas)} of {count} replicas were measured"
-        costs.append(cpu_s() - before)
-        if len(costs) == samples:
-            break
-        before = cpu_s()
-    ids = [life.container_id for life in found.values()]
-    parts["cgroups"] = spent(lambda: runtime.sampled(ids))
-    parts["machine and links"] = spent(machine.read)
-    begin = cpu_s()
-    for _ in range(10):
-        await balance.load()
-    parts["load balancer"] = (cpu_s() - begin) / 10
-    costs.sort()
-    figures.add(f"a sample of {count} containers, CPU", 1000 * costs[len(costs) // 2], "ms")
-    figures.add(f"a sample of {count} containers on the wire", size / 1000, "kB")
-    middle, least, most = (1000 * costs[place] for place in (len(costs) // 2, 0, -1))
-    print(f"a sample: {middle:.2f} ms CPU ({least:.2f} to {most:.2f}), {size} bytes")
-    for name, cost in parts.items():
-        figures.add(f"of it: {name}, CPU", 1000 * cost, "ms")
-        print(f"  {name}: {1000 * cost:.2f} ms")
+    sampler = Sampler(cast(Runner, Node(Core(found), ports)), RealClock())
+    for how, signal_number in (("idle", SIGSTOP), ("working", SIGCONT)):
+        for pid in pids:
+            os.kill(pid, signal_number)
+        works = signal_number == SIGCONT
+        costs, size = await cost_s(sampler, count, samples, partial(called, nft, count) if works else lambda _: None)
+        figures.add(f"a sample of {count} {how} containers, CPU", 1000 * costs[len(costs) // 2], "ms")
+        figures.add(f"a sample of {count} {how} containers on the wire", size / 1000, "kB")
+        middle, least, most = (1000 * costs[place] for place in (len(costs) // 2, 0, -1))
+        print(f"a sample, {how}: {middle:.2f} ms CPU ({least:.2f} to {most:.2f}), {size} bytes")
+    await parts(runtime, machine, balance, [life.container_id for life in found.values()])
     await balance.close(remove=True)
     machine.close()
 
 
-def spent(work: Any, times: int = 10) -> float:
-    begin = cpu_s()
+async def cost_s(sampler: Sampler, count: int, samples: int, between: Callable[[int], None]) -> tuple[list[float], int]:
+    """CPU of each sample, in order of size, and the bytes of one; `between` samples something happens."""
+    costs: list[float] = []
+    size, before = 0, 0.0
+    async for message in sampler.every(STEP_S):
+        size = len(pb.FromNode(samples=message).SerializeToString())
+        assert len(message.replicas) == count, f"{len(message.replicas)} of {count} replicas were measured"
+        costs.append(cpu_s() - before)
+        if len(costs) > samples:
+            break
+        between(len(costs))
+        before = cpu_s()
+    return sorted(costs[1:]), size
+
+
+async def parts(runtime: Runtime, machine: MachineFiles, balance: KernelBalancer, ids: list[str]) -> None:
+    """Of a sample while all work, each part by itself."""
+    table = Conntrack()
+    found = {
+        "of it: cgroups": spent(lambda: runtime.sampled(ids), rest_s=STEP_S),
+        "of it: machine and links": spent(machine.read, rest_s=STEP_S),
+        "a look at an empty table of connections": spent(lambda: table.balanced(six=True), rest_s=STEP_S),
+    }
+    table.close()
+    costs = []
+    for _ in range(TIMES):
+        await asyncio.sleep(STEP_S)
+        before = cpu_s()
+        await balance.load()
+        costs.append(cpu_s() - before)
+    found["of it: load balancer"] = sum(costs) / TIMES
+    for name, cost in found.items():
+        figures.add(f"{name}, CPU", 1000 * cost, "ms")
+        print(f"  {name}: {1000 * cost:.2f} ms")
+
+
+def spent(work: Callable[[], object], times: int = TIMES, rest_s: float = 0.0) -> float:
+    """CPU seconds of one time, on average; what comes after a rest finds caches less warm, as it does in life."""
+    total = 0.0
     for _ in range(times):
+        time.sleep(rest_s)
+        before = cpu_s()
         work()
-    return (cpu_s() - begin) / times
+        total += cpu_s() - before
+    return total / times
 
 
 def store(nodes: int = 200, replicas: int = 50, seconds: int = 60) -> None:
@@ -182,11 +240,13 @@ def store(nodes: int = 200, replicas: int = 50, seconds: int = 60) -> None:
     print(f"controller: {row_us:.2f} us a row; a sensor of one service: {series_ms:.3f} ms")
 
 
-def make_cgroups(parent: str, count: int) -> None:
+def make_cgroups(parent: str, count: int) -> list[int]:
+    """Process ids, one in each."""
     driver = cgroup_driver()
     driver.prepare(parent)
     top = Path("/sys/fs/cgroup")
     roots = [top] if driver.version == 2 else [tree for tree in top.iterdir() if (tree / parent).is_dir()]
+    pids = []
     for number in range(count):
         folders = [root / parent / f"c{number}" for root in roots]
         for folder in folders:
@@ -194,15 +254,16 @@ def make_cgroups(parent: str, count: int) -> None:
             for name in ("cpuset.cpus", "cpuset.mems"):
                 if driver.version == 1 and (folder / name).exists():
                     (folder / name).write_text((folder.parent / name).read_text())
-        process = subprocess.Popen(["sleep", "1000"], stdin=subprocess.DEVNULL)
+        pids.append(subprocess.Popen(idler(STEP_S / 2), stdin=subprocess.DEVNULL).pid)
         for folder in folders:
-            (folder / "cgroup.procs").write_text(str(process.pid))
+            (folder / "cgroup.procs").write_text(str(pids[-1]))
+    return pids
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--containers", type=int, default=200)
-    parser.add_argument("--samples", type=int, default=20)
+    parser.add_argument("--samples", type=int, default=40)
     parser.add_argument("--clean", default="", help=argparse.SUPPRESS)
     words = parser.parse_args()
     if words.clean:
@@ -216,9 +277,9 @@ def main() -> None:
     try:
         if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET) != 0:
             sys.exit("a network namespace of its own is needed: run it as root")
-        make_cgroups(parent, words.containers)
+        pids = make_cgroups(parent, words.containers)
         links(lives(words.containers))
-        asyncio.run(measure(parent, words.containers, words.samples))
+        asyncio.run(measure(parent, pids, words.samples))
         store()
     finally:
         assert cleaner.stdin is not None

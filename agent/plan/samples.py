@@ -21,8 +21,15 @@ V1_SAMPLED: Final = (
 V2_SAMPLED: Final = (
     ("", "cpu.stat"), ("", "memory.current"), ("", "memory.stat"), ("", "pids.current"), ("", "io.stat"),
 )  # fmt: skip
-_QUICK: Final = {1: (0, 2, 5), 2: (0, 1, 4)}
-"""Those with what is used of CPU, memory and disks."""
+CPU: Final = 0
+"""The place of the file with the time of CPU that was used, in both."""
+_MORE: Final = {1: (1, 2, 3, 4, 5), 2: (1, 2, 3, 4)}
+_RAN: Final = {1: (2, 5), 2: (1, 4)}
+"""What may change from one second to the next: memory and disks."""
+_STOOD: Final[Mapping[int, tuple[int, ...]]] = {1: (), 2: (4,)}
+"""The same while no process ran: v2 also counts what the kernel writes later."""
+_V1_LIMITED: Final = (1, *_RAN[1])
+"""v1 tells of throttling apart, where there is a limit."""
 CLOCK_SET_S: Final = 1.0
 """The clock may differ by so much from the time that has passed between two readings; more, and it was set."""
 _LINK_WORDS: Final = 17
@@ -89,36 +96,40 @@ class CgroupCounters:
 
     def __init__(self, version: int) -> None:
         self._version = version
-        self._parsers, self._joined = (_V1_PARSERS, _joined_v1) if version == 1 else (_V2_PARSERS, _joined_v2)
+        self._parsers = _V1_PARSERS if version == 1 else _V2_PARSERS
+        self._joined: Callable[..., Counters] = _joined_v1 if version == 1 else _joined_v2
         self._texts = [b""] * len(self._parsers)
         self._values = [parse(b"") for parse in self._parsers]
-        self._found = self._joined(self._values)
+        self._found = self._joined(*self._values)
 
-    def take(self, texts: Iterable[tuple[int, bytes]]) -> Counters:
-        """`texts`: (place in V1_SAMPLED or V2_SAMPLED, contents)."""
-        known, news = self._texts, False
+    def due(self, cpu: bytes, *, every: bool) -> tuple[int, ...]:
+        """Places of the files to read when that of CPU, which is read each time, says `cpu`. `every`: all of them."""
+        before = self._texts[CPU]
+        if every or not before:
+            return _MORE[self._version]
+        if cpu == before:
+            return _STOOD[self._version]
+        return _V1_LIMITED if self._version == 1 and self._found.periods > 0 else _RAN[self._version]
+
+    def take(self, cpu: bytes, texts: Iterable[tuple[int, bytes]]) -> Counters:
+        """`texts`: (place, contents)."""
+        known, values, parsers, news = self._texts, self._values, self._parsers, cpu != self._texts[CPU]
+        if news:
+            known[CPU], values[CPU] = cpu, parsers[CPU](cpu)
         for place, text in texts:
             if text != known[place]:
-                known[place], news = text, True
-                self._values[place] = self._parsers[place](text)
+                known[place], values[place], news = text, parsers[place](text), True
         if news:
-            self._found = self._joined(self._values)
+            self._found = self._joined(*values)
         return self._found
 
-    def quick(self) -> tuple[int, ...]:
-        """Places of the files that change from one second to the next; v1 tells of throttling apart, where there is a limit."""
-        limited = self._version == 1 and self._found.periods > 0
-        return (*_QUICK[self._version], 1) if limited else _QUICK[self._version]
+
+def _joined_v1(cpu_s: float, periods: tuple[int, int], memory: int, cache: int, pids: int, io: tuple[int, int]) -> Counters:
+    return Counters(cpu_s, *periods, memory - cache if memory > cache else 0, pids, *io)
 
 
-def _joined_v1(values: Sequence[Any]) -> Counters:
-    cpu_s, (periods, throttled), memory, cache, pids, (read, written) = values
-    return Counters(cpu_s, periods, throttled, max(0, memory - cache), pids, read, written)
-
-
-def _joined_v2(values: Sequence[Any]) -> Counters:
-    (cpu_s, periods, throttled), memory, cache, pids, (read, written) = values
-    return Counters(cpu_s, periods, throttled, max(0, memory - cache), pids, read, written)
+def _joined_v2(cpu: tuple[float, int, int], memory: int, cache: int, pids: int, io: tuple[int, int]) -> Counters:
+    return Counters(*cpu, memory - cache if memory > cache else 0, pids, *io)
 
 
 def _number(text: bytes) -> int:
@@ -137,9 +148,8 @@ def _named(text: bytes, name: bytes) -> int:
     return _number(text[at + len(name) : end if end >= 0 else None])
 
 
-def _sums(io: bytes, *patterns: re.Pattern[bytes]) -> tuple[int, ...]:
-    found = io if len(io) > len(b"Total 0\n") else b""
-    return tuple(sum(map(int, pattern.findall(found))) for pattern in patterns)
+def _sums(io: bytes, read: re.Pattern[bytes], written: re.Pattern[bytes]) -> tuple[int, int]:
+    return sum(map(int, read.findall(io))), sum(map(int, written.findall(io)))
 
 
 def _periods(cpu_stat: bytes) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 
 from agent.plan.cgroups import V1_FILES, V2_FILES, usage_v1, usage_v2
 from agent.plan.container import Usage
-from agent.plan.samples import V1_SAMPLED, V2_SAMPLED, CgroupCounters, Counters
+from agent.plan.samples import CPU, V1_SAMPLED, V2_SAMPLED, CgroupCounters, Counters
 from agent.runtime.high import moved
 from model.errors import RuntimeFailed
 
@@ -60,8 +60,7 @@ class UsageFiles:
             with contextlib.suppress(OSError):
                 self._fds[name] = _open(path)
         names = [name for _, name in (V1_SAMPLED if version == 1 else V2_SAMPLED)]
-        self._all = tuple((place, self._fds[name]) for place, name in enumerate(names) if name in self._fds)
-        self._quick: tuple[tuple[int, int], ...] = ()
+        self._sampled = {place: self._fds[name] for place, name in enumerate(names) if name in self._fds}
         self._counters = CgroupCounters(version)
         self._turn = next(_turns)
 
@@ -79,21 +78,19 @@ class UsageFiles:
         """Fewer files, and of each only what counts: 5 to 10 us. What changes slowly, or hardly matters, is read every fifth
         time: memory.stat alone costs more than all others together. None when the cgroup is gone."""
         self._turn += 1
-        every = not self._quick or self._turn % _ALL_EVERY == 0
+        fds = self._sampled
         try:
-            texts = [(place, os.pread(fd, _READ_BYTES, 0)) for place, fd in (self._all if every else self._quick)]
+            cpu = os.pread(fds[CPU], _READ_BYTES, 0) if CPU in fds else b""
+            places = self._counters.due(cpu, every=self._turn % _ALL_EVERY == 0)
+            texts = [(place, os.pread(fds[place], _READ_BYTES, 0)) for place in places if place in fds]
         except OSError:
             return None
-        found = self._counters.take(texts)
-        if every:
-            quick = self._counters.quick()
-            self._quick = tuple(file for file in self._all if file[0] in quick)
-        return found if texts else None
+        return self._counters.take(cpu, texts) if fds else None
 
     def close(self) -> None:
         for fd in self._fds.values():
             os.close(fd)
-        self._fds, self._all, self._quick = {}, (), ()
+        self._fds, self._sampled = {}, {}
 
 
 class CgroupV1:

@@ -28,8 +28,8 @@ V2 = (
 )
 
 
-def counters(version: int, *texts: bytes) -> Counters:
-    return CgroupCounters(version).take(enumerate(texts))
+def counters(version: int, cpu: bytes, *others: bytes) -> Counters:
+    return CgroupCounters(version).take(cpu, enumerate(others, 1))
 
 
 def test_both_kinds_of_cgroups_say_the_same() -> None:
@@ -40,26 +40,33 @@ def test_both_kinds_of_cgroups_say_the_same() -> None:
 
 def test_files_that_are_not_there_count_as_nothing() -> None:
     assert counters(1, b"5\n", b"", b"", b"", b"", b"Total 0\n") == Counters(5e-9, 0, 0, 0, 0, 0, 0)
-    assert counters(2) == Counters(0.0, 0, 0, 0, 0, 0, 0)
+    assert counters(2, b"") == Counters(0.0, 0, 0, 0, 0, 0, 0)
+
+
+def read(version: int, cpu: bytes, *others: bytes) -> CgroupCounters:
+    found = CgroupCounters(version)
+    found.take(cpu, enumerate(others, 1))
+    return found
 
 
 @pytest.mark.parametrize(("version", "texts"), [(1, V1), (2, V2)])
-def test_of_some_files_again_the_others_are_remembered(version: int, texts: tuple[bytes, ...]) -> None:
-    found = CgroupCounters(version)
-    found.take(enumerate(texts))
-    memory, io = found.quick()[1:3]
-    assert found.take([(memory, b"6000000\n"), (io, b"")]) == Counters(12.5, 40, 10, 5_000_000, 17, 0, 0)
+def test_of_files_that_are_not_read_again_what_they_said_holds(version: int, texts: tuple[bytes, ...]) -> None:
+    found = read(version, *texts)
+    memory, io = {1: (2, 5), 2: (1, 4)}[version]
+    assert found.take(texts[0], [(memory, b"6000000\n"), (io, b"")]) == Counters(12.5, 40, 10, 5_000_000, 17, 0, 0)
+    assert found.take(texts[0], []) == Counters(12.5, 40, 10, 5_000_000, 17, 0, 0)
 
 
-def test_files_that_are_read_every_time() -> None:
-    def quick(version: int, *texts: bytes) -> tuple[int, ...]:
-        found = CgroupCounters(version)
-        found.take(enumerate(texts))
-        return found.quick()
-
-    assert quick(2, *V2) == (0, 1, 4)
-    assert quick(1, *V1) == (0, 2, 5, 1), "it has a limit of CPU"
-    assert quick(1, b"", b"nr_periods 0\n") == (0, 2, 5)
+def test_which_files_are_read_again() -> None:
+    ran = b"13500000000\n"
+    assert CgroupCounters(1).due(ran, every=False) == (1, 2, 3, 4, 5), "nothing is known yet"
+    assert read(1, b"12500000000\n").due(ran, every=False) == (2, 5), "memory and disks"
+    assert read(1, *V1).due(ran, every=False) == (1, 2, 5), "it has a limit of CPU"
+    assert read(1, *V1).due(V1[0], every=False) == (), "no process of it ran"
+    assert read(1, *V1).due(V1[0], every=True) == (1, 2, 3, 4, 5)
+    assert read(2, *V2).due(b"usage_usec 13500000\n", every=False) == (1, 4)
+    assert read(2, *V2).due(V2[0], every=False) == (4,), "the kernel may write to disk later"
+    assert read(2, *V2).due(V2[0], every=True) == (1, 2, 3, 4)
 
 
 def test_what_was_used_between_two_readings() -> None:
