@@ -10,19 +10,18 @@ from __future__ import annotations
 import json
 import tarfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from agent.images.disk import iter_file
 from agent.images.manifest import (
     Descriptor,
-    Manifest,
+    Documents,
     ParsedConfig,
     check_digest,
     parse_config,
     parse_index_or_manifest,
-    sha256_digest,
 )
 from agent.images.records import Limits
 from model.errors import BadInput, ImageError
@@ -50,13 +49,14 @@ class FilePart:
 
 @dataclass(frozen=True, slots=True)
 class ArchivedImage:
-    """One image of an archive. `names` are canonical references; `layers` are bottom first and may be compressed."""
+    """One image of an archive. `names` are canonical references; `layers` are bottom first and may be compressed; `documents`
+    is None in what `docker save` writes."""
 
     names: tuple[str, ...]
-    digest: str
     config_raw: bytes
     config: ParsedConfig
     layers: tuple[FilePart, ...]
+    documents: Documents | None = None
 
 
 def read_archive(path: Path, platform: str, limits: Limits) -> list[ArchivedImage]:
@@ -120,7 +120,7 @@ def _docker_images(parts: Mapping[str, FilePart], what: str, limits: Limits) -> 
         config = parse_config(config_raw, what)
         layers = tuple(_part(parts, str(name), what) for name in layer_names)
         names = _names([str(tag) for tag in entry.get("RepoTags") or []])
-        images.append(_checked(ArchivedImage(names, sha256_digest(config_raw), config_raw, config, layers), what))
+        images.append(_checked(ArchivedImage(names, config_raw, config, layers), what))
     return images
 
 
@@ -133,33 +133,36 @@ def _oci_images(parts: Mapping[str, FilePart], what: str, platform: str, limits:
         annotations = entry.get("annotations") or {}
         texts = [annotations[key] for key in _NAME_ANNOTATIONS if isinstance(annotations.get(key), str)][:1]
         image = _oci_image(parts, digest, _names([t for t in texts if ":" in t or "/" in t]), what, platform, limits)
-        before = images.get(image.digest)
+        key = image.documents.manifest.digest if image.documents else ""
+        before = images.get(key)
         names = image.names if before is None else tuple(dict.fromkeys(before.names + image.names))
-        images[image.digest] = ArchivedImage(names, image.digest, image.config_raw, image.config, image.layers)
+        images[key] = replace(image, names=names)
     return list(images.values())
 
 
 def _oci_image(
     parts: Mapping[str, FilePart], digest: str, names: tuple[str, ...], what: str, platform: str, limits: Limits
 ) -> ArchivedImage:
+    indexes: tuple[bytes, ...] = ()
     for _ in range(_INDEX_DEPTH_MAX):
         raw = _blob(parts, digest, what).bytes(limits.manifest_bytes, what)
         check_digest(raw, digest, what)
         parsed = parse_index_or_manifest(raw, what, platform, limits)
         if isinstance(parsed, Descriptor):
-            digest = parsed.digest
+            digest, indexes = parsed.digest, (*indexes, raw)
             continue
-        return _oci_manifest(parts, parsed, names, what, limits)
+        return _oci_manifest(parts, Documents(parsed, raw, indexes), names, what, limits)
     raise ImageError(f"{what}: index within index within index")
 
 
 def _oci_manifest(
-    parts: Mapping[str, FilePart], manifest: Manifest, names: tuple[str, ...], what: str, limits: Limits
+    parts: Mapping[str, FilePart], documents: Documents, names: tuple[str, ...], what: str, limits: Limits
 ) -> ArchivedImage:
+    manifest = documents.manifest
     config_raw = _blob(parts, manifest.config.digest, what).bytes(limits.config_bytes, what)
     check_digest(config_raw, manifest.config.digest, what)
     layers = tuple(_blob(parts, layer.digest, what) for layer in manifest.layers)
-    return _checked(ArchivedImage(names, manifest.digest, config_raw, parse_config(config_raw, what), layers), what)
+    return _checked(ArchivedImage(names, config_raw, parse_config(config_raw, what), layers, documents), what)
 
 
 def _checked(image: ArchivedImage, what: str) -> ArchivedImage:

@@ -1,15 +1,18 @@
 """The image store's directory: what stands where, and how it stays whole across crashes.
 
     lock                    held by the one agent that uses the store
-    names.json              canonical reference -> image id and manifest digest
+    names.json              canonical reference -> image id, manifest digest, digests of the indexes that led to it
     images/<hex>.json       one image: its config as it came, its layers' diff ids, bottom first
     layers/<hex>/fs         one unpacked layer, by diff id; never changed once it stands here
     layers/<hex>/layer.json its size, and the boot in which it was written
+    blobs/sha256/<hex>      manifests, indexes and compressed layers as they came; read-only once they are on the disk
     tmp/                    what is being written or deleted; emptied at start
 
 Rules: synchronous. A thing appears under its final name by one rename, complete, and disappears by a rename into tmp/. A
 layer whose pages may not have reached the disk when the machine died (another boot, not marked synced) is dropped at
-start, and so is what cannot be read and an image that lacks a layer: they are pulled again. `sync` follows each pull.
+start, and so is what cannot be read and an image that lacks a layer: they are pulled again. A blob's name says what it must
+hold, so one that may not have reached the disk is compared with it at start. `sync` follows each pull. An image whose blobs
+are not there (older stores kept none) runs; only giving it away needs them.
 """
 
 from __future__ import annotations
@@ -17,8 +20,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
@@ -29,6 +34,8 @@ from agent.images.trees import remove_tree
 from model.errors import ImageError
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_HEX = re.compile(r"[0-9a-f]{64}")
+_BLOB_NEW, _BLOB_SYNCED = 0o600, 0o400
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -51,8 +58,17 @@ class ImageRecord:
 
 @dataclass(frozen=True, slots=True)
 class NameRecord:
+    """`digest` is the manifest's; `indexes` those that led to it, outermost first."""
+
     id: str
     digest: str
+    indexes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRecord:
+    size_bytes: int
+    synced: bool
 
 
 class StoreDisk:
@@ -61,7 +77,7 @@ class StoreDisk:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._tmp = root / "tmp"
-        for directory in (root, root / "images", root / "layers", self._tmp):
+        for directory in (root, root / "images", root / "layers", root / "blobs", root / "blobs" / "sha256", self._tmp):
             directory.mkdir(parents=True, exist_ok=True)
             directory.chmod(0o700)
         self._lock_fd = self._take_lock()
@@ -116,6 +132,35 @@ class StoreDisk:
         self._write(self.layer_path(diff_id).with_name("layer.json"), json.dumps(asdict(marked)))
         return marked
 
+    # blobs
+
+    def blob_path(self, digest: str) -> Path:
+        return self.root / "blobs" / "sha256" / _hex(digest)
+
+    def load_blobs(self) -> dict[str, BlobRecord]:
+        """Every whole blob by digest; the others are removed."""
+        found: dict[str, BlobRecord] = {}
+        for file in sorted((self.root / "blobs" / "sha256").iterdir()):
+            info = file.lstat()
+            synced = info.st_mode & 0o777 == _BLOB_SYNCED
+            if not _HEX.fullmatch(file.name) or not (synced or _hash(file) == file.name):
+                file.unlink()
+            else:
+                found[f"sha256:{file.name}"] = BlobRecord(info.st_size, synced)
+        return found
+
+    def commit_blob(self, file: Path, digest: str) -> BlobRecord:
+        """Take in a file of tmp/ whose content has this digest."""
+        file.chmod(_BLOB_NEW)
+        record = BlobRecord(file.stat().st_size, synced=False)
+        file.rename(self.blob_path(digest))
+        return record
+
+    def mark_blob_synced(self, digest: str, record: BlobRecord) -> BlobRecord:
+        """Note that `sync` ran after this blob was written."""
+        self.blob_path(digest).chmod(_BLOB_SYNCED)
+        return BlobRecord(record.size_bytes, synced=True)
+
     # images and names
 
     def load_images(self, layers: Collection[str]) -> dict[str, ImageRecord]:
@@ -131,7 +176,7 @@ class StoreDisk:
 
     def load_names(self, images: Collection[str]) -> dict[str, NameRecord]:
         doc = _read_json(self.root / "names.json") or {}
-        names = {name: NameRecord(entry["id"], entry["digest"]) for name, entry in doc.items()}
+        names = {name: NameRecord(e["id"], e["digest"], tuple(e.get("indexes", ()))) for name, e in doc.items()}
         return {name: record for name, record in names.items() if record.id in images}
 
     def write_image(self, record: ImageRecord) -> None:
@@ -152,7 +197,7 @@ class StoreDisk:
         return Path(path)
 
     def set_aside(self, path: Path) -> Path:
-        """Take a directory out of its final name at once; `delete` what is returned later."""
+        """Take a file or directory out of its final name at once; `delete` what is returned later."""
         aside = Path(tempfile.mkdtemp(prefix="gone-", dir=self._tmp))
         path.rename(aside / "it")
         return aside
@@ -192,6 +237,11 @@ class StoreDisk:
 
 def _hex(digest: str) -> str:
     return digest.removeprefix("sha256:")
+
+
+def _hash(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _read_layer(directory: Path) -> LayerRecord | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
-from model.errors import DiskFull, ImageError
+from model.errors import BadInput, DiskFull, ImageError
+from model.image_ref import ImageRef, parse_image_ref
 
 
 class ImageNotFound(ImageError):
@@ -54,3 +55,20 @@ def unauthorized(endpoint: str, what: str, *, given: bool, detail: str = "") -> 
         else "nodes have no credentials: is the name right? else name a mirror that asks for none, or use `shoal image load`"
     )
     return RegistryRefused(" ".join(f"registry {endpoint} refuses {what}: unauthorized ({detail}{hint})".split()))
+
+
+def denied(endpoint: str, what: str, wish: str, said: str) -> RegistryRefused:
+    """A registry knows who asks and says no."""
+    return RegistryRefused(f"registry {endpoint} refuses {what}: denied{said}: these credentials may not {wish}")
+
+
+def not_to_push(ref: ImageRef) -> ImageNotFound:
+    return ImageNotFound(f"image {ref.familiar} is not on this node: give one that is this name with `shoal image tag`")
+
+
+def new_name(text: str) -> ImageRef:
+    """A name an image may be given; raises BadInput."""
+    ref = parse_image_ref(text)
+    if ref.digest is not None:
+        raise BadInput(f"image name {text[:120]!r} has a digest: a new name has a tag or none")
+    return ref

@@ -1,7 +1,8 @@
 """The unpacked layers of the store: which are there, which are coming, which may go.
 
-Rules: for one event loop. A layer is fetched and unpacked once however many images want it. It is deleted only when no
-image needs it, no pull has pinned it and no container root has it mounted.
+Rules: for one event loop. A layer is fetched and unpacked once however many images want it, and what it came in is kept on the
+way. A blob that is kept unpacks to its layer: one that comes later (another compression of a layer that is there) is read to
+its end once. A layer is deleted only when no image needs it, no pull has pinned it and no container root has it mounted.
 """
 
 from __future__ import annotations
@@ -10,28 +11,40 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from agent.images.disk import LayerRecord, StoreDisk
+from agent.images.blobs import Blobs, BlobWriter
+from agent.images.disk import BlobRecord, LayerRecord, StoreDisk
 from agent.images.errors import disk_error
 from agent.images.flights import Flights
-from agent.images.layers import unpack_layer
+from agent.images.layers import check_layer, unpack_layer
+from agent.images.manifest import Descriptor
 from agent.images.records import Limits
 from agent.images.threads import Threads
 from model.errors import ImageError
 
-LayerSource = Callable[[], Iterable[bytes]]
+
+@dataclass(frozen=True, slots=True)
+class LayerSource:
+    """`pieces` gives a layer's bytes, compressed or not, and is called in a worker thread. `blob`: what they must be; None: any
+    kept blob of the layer will do."""
+
+    pieces: Callable[[], Iterable[bytes]]
+    blob: Descriptor | None
 
 
 class LayerPool:
-    def __init__(self, disk: StoreDisk, limits: Limits, parallel: int, threads: Threads) -> None:
+    def __init__(self, disk: StoreDisk, blobs: Blobs, limits: Limits, parallel: int, threads: Threads) -> None:
         self._disk = disk
+        self._blobs = blobs
         self._limits = limits
         self._threads = threads
         self._slots = asyncio.Semaphore(parallel)
         self._records = disk.load_layers()
         self._flights: Flights[None] = Flights()
+        self._kept: dict[str, Descriptor] = {}
         self._pins: Counter[str] = Counter()
         self._sync_wanted = False
 
@@ -60,15 +73,26 @@ class LayerPool:
             self._pins.subtract(diff_ids)
             self._pins = +self._pins
 
-    async def ensure(self, diff_id: str, source: LayerSource, what: str) -> None:
-        """Have the layer on disk. `source` gives its bytes, compressed or not, and is called in a worker thread."""
-        if diff_id in self._records:
-            return
-        if diff_id in self._flights:  # another image brings it; should that fail, ours may still be good
-            with contextlib.suppress(ImageError):
-                await self._flights.join(diff_id, partial(self._unpack, diff_id, source, what))
-        while diff_id not in self._records:
-            await self._flights.join(diff_id, partial(self._unpack, diff_id, source, what))
+    def note(self, diff_ids: Iterable[str], blobs: Iterable[Descriptor]) -> None:
+        """What these layers are kept as."""
+        self._kept.update(zip(diff_ids, blobs, strict=False))
+
+    def has(self, diff_id: str, blob: Descriptor) -> bool:
+        return diff_id in self._records and blob.digest in self._blobs
+
+    def kept_of_pinned(self) -> set[str]:
+        """The blobs of layers that something under way needs, also those whose digest was not known when it began."""
+        return {blob.digest for diff_id, blob in self._kept.items() if self._pins[diff_id]}
+
+    async def ensure(self, diff_id: str, source: LayerSource, what: str) -> Descriptor:
+        """Have the layer and its blob on disk; the blob."""
+        while True:
+            blob = source.blob or self._kept.get(diff_id)
+            if blob is not None and self.has(diff_id, blob):
+                return blob
+            others = diff_id in self._flights  # another image brings it; should that fail, ours may still be good
+            with contextlib.suppress(ImageError) if others else contextlib.nullcontext():
+                await self._flights.join(diff_id, partial(self._bring, diff_id, source, what))
 
     async def drop_except(self, needed: Collection[str]) -> int:
         """Delete the layers that nobody needs; the bytes freed."""
@@ -90,29 +114,50 @@ class LayerPool:
     async def close(self) -> None:
         await self._flights.drain()
 
-    async def _unpack(self, diff_id: str, source: LayerSource, what: str) -> None:
+    async def _bring(self, diff_id: str, source: LayerSource, what: str) -> None:
         async with self._slots:
-            directory = self._disk.new_layer_directory()
             try:
-                record = await self._threads.run(self._unpack_now, directory, diff_id, source, what)
+                if diff_id in self._records:
+                    blob, record = await self._threads.run(self._keep_now, diff_id, source, what)
+                else:
+                    blob, record = await self._unpack(diff_id, source, what)
             except OSError as error:
                 raise disk_error(error, what, self._disk.root) from error
-            finally:
-                if directory.exists():
-                    await self._threads.run(self._disk.delete, directory)
-            self._records[diff_id] = record
+            self._blobs.take(blob.digest, record)
+            self._kept[diff_id] = blob
 
-    def _unpack_now(self, directory: Path, diff_id: str, source: LayerSource, what: str) -> LayerRecord:
-        unpacked = unpack_layer(source(), directory / "fs", diff_id, what, self._limits)
-        return self._disk.commit_layer(directory, diff_id, unpacked.size_bytes)
+    async def _unpack(self, diff_id: str, source: LayerSource, what: str) -> tuple[Descriptor, BlobRecord]:
+        directory = self._disk.new_layer_directory()
+        try:
+            layer, blob, record = await self._threads.run(self._unpack_now, directory, diff_id, source, what)
+        finally:
+            if directory.exists():
+                await self._threads.run(self._disk.delete, directory)
+        self._records[diff_id] = layer
+        return blob, record
+
+    def _unpack_now(
+        self, directory: Path, diff_id: str, source: LayerSource, what: str
+    ) -> tuple[LayerRecord, Descriptor, BlobRecord]:
+        with BlobWriter(self._disk, source.blob, what) as writer:
+            unpacked = unpack_layer(writer.copy(source.pieces()), directory / "fs", diff_id, what, self._limits)
+            kept = writer.commit()
+        return self._disk.commit_layer(directory, diff_id, unpacked.size_bytes), *kept
+
+    def _keep_now(self, diff_id: str, source: LayerSource, what: str) -> tuple[Descriptor, BlobRecord]:
+        with BlobWriter(self._disk, source.blob, what) as writer:
+            check_layer(writer.copy(source.pieces()), diff_id, what, self._limits)
+            return writer.commit()
 
     async def _sync(self) -> None:
         while self._sync_wanted:
             self._sync_wanted = False
             new = {diff_id: record for diff_id, record in self._records.items() if not record.synced}
-            if not new:
+            blobs = self._blobs.unsynced()
+            if not (new or blobs):
                 continue
             await self._threads.run(self._disk.sync)
+            self._blobs.mark_synced(blobs)
             for diff_id, record in new.items():  # deleted, or deleted and pulled again meanwhile: not this one
                 if self._records.get(diff_id) is record:
                     self._records[diff_id] = self._disk.mark_synced(diff_id, record)

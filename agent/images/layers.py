@@ -63,10 +63,20 @@ def unpack_layer(pieces: Iterable[bytes], directory: Path, diff_id: str | None, 
                     pipe.close()
     if child.returncode != 0 or not out:  # who reaps children in this process may take the code: the line must be there
         raise _failure(child.returncode, err, what, directory)
-    if diff_id is not None and found != diff_id:
-        raise ImageError(f"{what}: unpacked content does not match the image's config (diff_id): it is refused")
+    if diff_id is not None:
+        _check_diff_id(found, diff_id, what)
     entries, size, skipped = (int(word) for word in out.split())
     return Unpacked(found, entries, size, skipped)
+
+
+def check_layer(pieces: Iterable[bytes], diff_id: str, what: str, limits: Limits) -> None:
+    """Read a layer to its end without unpacking it; raises ImageError when it is not the one of that diff_id."""
+    digest, total = hashlib.sha256(), 0
+    for piece in decompress(pieces, what):
+        digest.update(piece)
+        total += len(piece)
+        _check_total(total, what, limits)
+    _check_diff_id(f"sha256:{digest.hexdigest()}", diff_id, what)
 
 
 def decompress(pieces: Iterable[bytes], what: str) -> Iterator[bytes]:
@@ -91,12 +101,10 @@ def _feed(child: subprocess.Popen[bytes], pieces: Iterable[bytes], what: str, li
     """Send the plain archive to the child, return its digest. A child that gave up early is not an error here."""
     assert child.stdin is not None
     digest, total = hashlib.sha256(), 0
-    total_max = limits.unpacked_bytes + limits.entries * 2048  # headers and padding come on top of the files
     for piece in decompress(pieces, what):
         digest.update(piece)
         total += len(piece)
-        if total > total_max:
-            raise ImageError(f"{what}: unpacks to more than {limits.unpacked_bytes} bytes: it is refused")
+        _check_total(total, what, limits)
         try:
             child.stdin.write(piece)
         except BrokenPipeError:
@@ -105,6 +113,16 @@ def _feed(child: subprocess.Popen[bytes], pieces: Iterable[bytes], what: str, li
         child.stdin.close()
     child.stdin = None
     return f"sha256:{digest.hexdigest()}"
+
+
+def _check_total(total: int, what: str, limits: Limits) -> None:
+    if total > limits.unpacked_bytes + limits.entries * 2048:  # headers and padding come on top of the files
+        raise ImageError(f"{what}: unpacks to more than {limits.unpacked_bytes} bytes: it is refused")
+
+
+def _check_diff_id(found: str, diff_id: str, what: str) -> None:
+    if found != diff_id:
+        raise ImageError(f"{what}: unpacked content does not match the image's config (diff_id): it is refused")
 
 
 def _gunzip(head: bytes, source: Iterator[bytes], what: str) -> Iterator[bytes]:

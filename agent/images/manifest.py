@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -22,9 +22,15 @@ DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
 ACCEPT = ", ".join((OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX))
 Compression = Literal["none", "gzip", "zstd"]
+_MANIFESTS, _INDEXES = (OCI_MANIFEST, DOCKER_MANIFEST), (OCI_INDEX, DOCKER_INDEX)
+_UNSPOKEN = ("", "application/json", "application/octet-stream", "text/plain")
+"""What a server says that does not know what it serves; the document itself tells then."""
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_S_MAX = 1 << 40
 _NS_PER_S = 1_000_000_000
 
 
@@ -40,8 +46,18 @@ class Descriptor:
 @dataclass(frozen=True, slots=True)
 class Manifest:
     digest: str
+    media_type: str
     config: Descriptor
     layers: tuple[Descriptor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """A manifest as it came, `raw`, and the indexes it was found by, outermost first: what its digests stand for."""
+
+    manifest: Manifest
+    raw: bytes
+    indexes: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +81,44 @@ def check_digest(data: bytes, digest: str, what: str) -> None:
         raise ImageError(f"{what}: content does not match its digest (wanted {digest[:19]}, got {found[:19]}): it is refused")
 
 
-def parse_index_or_manifest(raw: bytes, what: str, platform: str, limits: Limits) -> Manifest | Descriptor:
-    """A Manifest, or for an index the Descriptor of its manifest for `platform`."""
+def parse_index_or_manifest(
+    raw: bytes, what: str, platform: str, limits: Limits, content_type: str = ""
+) -> Manifest | Descriptor:
+    """A Manifest, or for an index the Descriptor of its manifest for `platform`. `content_type`: what the server called it."""
+    said = content_type.partition(";")[0].strip().lower()
+    if said not in (*_MANIFESTS, *_INDEXES, *_UNSPOKEN):
+        schema1 = " (manifest schema 1 is not supported, only version 2)" if "manifest.v1+" in said else ""
+        raise ImageError(f"{what}: the registry answers with {said[:80]!r} where a manifest is expected{schema1}")
     doc = _object(raw, what)
     if doc.get("schemaVersion") != 2:
-        raise ImageError(f"{what}: manifest schema {doc.get('schemaVersion')!r} is not supported, only version 2")
-    if "manifests" in doc:
-        return _choose(doc["manifests"], what, platform)
-    return _manifest(doc, sha256_digest(raw), what, limits)
+        raise ImageError(f"{what}: manifest schema {str(doc.get('schemaVersion'))[:20]!r} is not supported, only version 2")
+    is_index = "manifests" in doc
+    if is_index and ("layers" in doc or "config" in doc):
+        raise ImageError(f"{what}: it is an index and a manifest at once")
+    kinds = _INDEXES if is_index else _MANIFESTS
+    spoken = doc.get("mediaType") or (said if said in kinds else kinds[0])
+    if spoken not in kinds or (said not in _UNSPOKEN and said != spoken):
+        raise ImageError(f"{what}: its media types contradict each other ({str(spoken)[:80]!r}, {said[:80]!r})")
+    return _choose(doc["manifests"], what, platform) if is_index else _manifest(doc, sha256_digest(raw), spoken, what, limits)
+
+
+def made_manifest(config: bytes, layers: Sequence[Descriptor]) -> Documents:
+    """The manifest of an image that came without one; the same on every node."""
+    own = Descriptor(OCI_CONFIG, sha256_digest(config), len(config))
+    doc = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": _plain(own), "layers": [_plain(layer) for layer in layers]}
+    raw = json.dumps(doc, separators=(",", ":")).encode()
+    return Documents(Manifest(sha256_digest(raw), OCI_MANIFEST, own, tuple(layers)), raw)
+
+
+def _plain(part: Descriptor) -> dict[str, str | int]:
+    return {"mediaType": part.media_type, "digest": part.digest, "size": part.size_bytes}
 
 
 def parse_config(raw: bytes, what: str) -> ParsedConfig:
+    try:
+        raw.decode()  # it is kept as text
+    except UnicodeDecodeError:
+        raise ImageError(f"{what}: its config is not UTF-8") from None
     doc = _object(raw, what)
     rootfs = doc.get("rootfs")
     diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
@@ -102,7 +145,7 @@ def layer_compression(head: bytes) -> Compression:
     return "none"
 
 
-def _manifest(doc: Mapping[str, Any], digest: str, what: str, limits: Limits) -> Manifest:
+def _manifest(doc: Mapping[str, Any], digest: str, media_type: str, what: str, limits: Limits) -> Manifest:
     layers = doc.get("layers")
     if not isinstance(layers, list):
         raise ImageError(f"{what}: manifest has no list of layers")
@@ -111,7 +154,7 @@ def _manifest(doc: Mapping[str, Any], digest: str, what: str, limits: Limits) ->
     config = _descriptor(doc.get("config"), what, limits.config_bytes)
     if not config.media_type.endswith((".image.config.v1+json", ".container.image.v1+json", "octet-stream")):
         raise ImageError(f"{what}: it is an artifact ({config.media_type or 'unknown type'}), not a container image")
-    return Manifest(digest, config, tuple(_descriptor(layer, what, limits.blob_bytes) for layer in layers))
+    return Manifest(digest, media_type, config, tuple(_descriptor(layer, what, limits.blob_bytes) for layer in layers))
 
 
 def _descriptor(value: object, what: str, size_max: int) -> Descriptor:
@@ -130,23 +173,34 @@ def _descriptor(value: object, what: str, size_max: int) -> Descriptor:
 def _choose(entries: object, what: str, platform: str) -> Descriptor:
     if not isinstance(entries, list):
         raise ImageError(f"{what}: index has no list of manifests")
-    wanted, offered = platform.split("/"), []
+    system, architecture, *rest = platform.split("/")
+    offered = []
     best: tuple[int, object] | None = None
     for entry in entries:
         raw = entry.get("platform") if isinstance(entry, dict) else None
         spoken = raw if isinstance(raw, dict) else {}
-        have = [str(spoken.get("os", "")), str(spoken.get("architecture", "")), str(spoken.get("variant", ""))]
+        have = [str(spoken.get(key) or "")[:40] for key in ("os", "architecture", "variant")]
         if raw is None and len(entries) == 1:
             best = (0, entry)
         offered.append("/".join(part for part in have if part) or "unknown")
-        if have[:2] != wanted[:2]:
+        if have[:2] != [system, architecture]:
             continue
-        rank = 0 if have[2:] == [*wanted[2:], ""][:1] else 1
-        if best is None or rank < best[0]:
+        rank = _variant_rank(architecture, "".join(rest), have[2])
+        if rank is not None and (best is None or rank < best[0]):
             best = (rank, entry)
     if best is None:
         raise ImageError(f"{what}: no image for {platform} (offered: {', '.join(sorted(set(offered))[:12]) or 'none'})")
     return _descriptor(best[1], what, Limits().manifest_bytes)
+
+
+def _variant_rank(architecture: str, ours: str, theirs: str) -> int | None:
+    """How far an image's variant lies below the machine's, 0: the same; None when it needs more than the machine has."""
+    default = {"arm": 7, "arm64": 8, "amd64": 1}.get(architecture)
+    numbers = [re.fullmatch(r"v([0-9]{1,2})", text) if text else None for text in (ours, theirs)]
+    if default is None or any(text and not number for text, number in zip((ours, theirs), numbers, strict=True)):
+        return 0 if ours == theirs else 1 if not theirs else None
+    have, want = (int(number[1]) if number else default for number in numbers)
+    return have - want if want <= have else None
 
 
 def _run_config(run: Mapping[str, Any], what: str) -> ImageConfig:
@@ -223,7 +277,7 @@ def _healthcheck(value: object, what: str) -> Healthcheck | None:
 
 def _seconds(value: Mapping[str, Any], key: str, default: float) -> float:
     ns = value.get(key)
-    return ns / _NS_PER_S if isinstance(ns, (int, float)) and ns > 0 else default
+    return ns / _NS_PER_S if isinstance(ns, (int, float)) and 0 < ns < _S_MAX * _NS_PER_S else default
 
 
 def _time(value: object) -> datetime | None:

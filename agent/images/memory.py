@@ -13,9 +13,19 @@ from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
 
-from agent.images.errors import ImageInUse, ImageNotFound, disk_error
+from agent.images.errors import ImageInUse, ImageNotFound, disk_error, new_name, not_to_push
 from agent.images.flights import Flights
-from agent.images.records import Credentials, Image, ImageConfig, ProgressSink, PullPolicy, PullProgress
+from agent.images.records import (
+    Credentials,
+    Image,
+    ImageConfig,
+    ProgressSink,
+    PullPolicy,
+    PullProgress,
+    Pushed,
+    PushProgress,
+    PushSink,
+)
 from model.errors import BadInput, ImageError
 from model.image_ref import ImageRef, parse_image_ref
 
@@ -27,10 +37,11 @@ Registry = Callable[[ImageRef], Awaitable[ImageConfig]]
 
 class MemoryImages:
     """See agent.core.ports.Images. `archives`: what files hold that may be loaded, as references. `full`: the disk has no
-    space."""
+    space. `pushed`: image ids by canonical reference."""
 
     def __init__(self, registry: Registry, archives: Mapping[Path, tuple[str, ...]] | None = None) -> None:
         self.full = False
+        self.pushed: dict[str, str] = {}
         self._registry = registry
         self._archives = dict(archives or {})
         self._images: dict[str, Image] = {}
@@ -113,6 +124,26 @@ class MemoryImages:
             del self._images[image_id]
         else:
             self._rename(image_id)
+
+    async def push(self, ref: str, *, auth: Credentials | None = None, progress: PushSink | None = None) -> Pushed:
+        parsed = parse_image_ref(ref)
+        image_id = self._names.get(parsed.canonical)
+        if image_id is None:
+            raise not_to_push(parsed)
+        self.pushed[parsed.canonical] = image_id
+        if progress is not None:
+            progress(PushProgress(parsed.familiar, ()))
+        return Pushed(self._images[image_id].digest, 0, ())
+
+    async def tag(self, ref: str, name: str) -> Image:
+        parsed, image_id = new_name(name), self._find(ref)
+        if image_id is None:
+            raise ImageNotFound(f"image {ref} is not on this node")
+        before = self._names.get(parsed.canonical)
+        self._names[parsed.canonical] = image_id
+        for changed in (before or image_id, image_id):
+            self._rename(changed)
+        return self._images[image_id]
 
     def hold(self, image_id: str, owner: str) -> None:
         self._holds[owner] = image_id

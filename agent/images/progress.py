@@ -1,4 +1,4 @@
-"""Counting a pull's bytes in several threads, telling about it on the event loop, not too often."""
+"""Counting the bytes of pulls and pushes in several threads, telling about them on the event loop, not too often."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 
-from agent.images.records import ProgressSink, PullProgress
+from agent.images.records import LayerPush, ProgressSink, PullProgress, PushProgress, PushSink, PushState
 
 _EVERY_S = 0.1
 
@@ -47,4 +47,31 @@ class ProgressMeter:
                 return
             self._told_at = now
             report = PullProgress(self._ref, self._layers_done, self._layers_total, self._bytes_done, self._bytes_total)
+        self._loop.call_soon_threadsafe(self._sink, report)
+
+
+class PushMeter:
+    """What each layer of a push has come to, from several threads; `sink` is called on the loop."""
+
+    def __init__(self, ref: str, layers: Iterable[tuple[str, int]], sink: PushSink | None) -> None:
+        self._ref = ref
+        self._sink = sink
+        self._lock = threading.Lock()
+        self._loop = asyncio.get_running_loop()
+        self._layers = {digest: LayerPush(digest, "waiting", 0, size) for digest, size in layers}
+        self._told_at = 0.0
+
+    def tell(self, digest: str, state: PushState, bytes_done: int | None = None) -> None:
+        """`bytes_done` None: all of it."""
+        with self._lock:
+            known = self._layers.get(digest)
+            if known is None or self._sink is None:
+                return
+            done = known.bytes_total if bytes_done is None else bytes_done
+            self._layers[digest] = LayerPush(digest, state, done, known.bytes_total)
+            now = time.monotonic()
+            if bytes_done and now - self._told_at < _EVERY_S:
+                return
+            self._told_at = now
+            report = PushProgress(self._ref, tuple(self._layers.values()))
         self._loop.call_soon_threadsafe(self._sink, report)

@@ -82,13 +82,15 @@ class RegistryConfig:
     mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     insecure: frozenset[str] = frozenset()
     ca_files: Mapping[str, Path] = field(default_factory=dict)
+    token_servers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By endpoint the hosts (`host[:port]`) of another domain that may be told its credentials."""
     platform: str = field(default_factory=lambda: host_image_platform())
     timeout_s: float = 30.0
     attempts: int = 5
     backoff_s: float = 0.25
     """Wait after the first failed attempt; doubles each time, 5 s at most."""
     parallel: int = 3
-    """Layers fetched and unpacked at a time, over all pulls of the node."""
+    """Layers fetched and unpacked at a time, over all pulls of the node; layers sent at a time, over all pushes."""
     limits: Limits = Limits()
 
 
@@ -103,6 +105,54 @@ class PullProgress:
     bytes_total: int
 
 
+PushState = Literal["waiting", "pushing", "pushed", "exists", "mounted"]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPush:
+    """How far one layer is; bytes are compressed ones."""
+
+    digest: str
+    state: PushState
+    bytes_done: int
+    bytes_total: int
+
+
+@dataclass(frozen=True, slots=True)
+class PushProgress:
+    """How far a push is; `layers` bottom first. What the registry had already counts as done."""
+
+    ref: str
+    layers: tuple[LayerPush, ...]
+
+    @property
+    def layers_done(self) -> int:
+        return sum(1 for layer in self.layers if layer.state not in ("waiting", "pushing"))
+
+    @property
+    def layers_total(self) -> int:
+        return len(self.layers)
+
+    @property
+    def bytes_done(self) -> int:
+        return sum(layer.bytes_done for layer in self.layers)
+
+    @property
+    def bytes_total(self) -> int:
+        return sum(layer.bytes_total for layer in self.layers)
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """What a registry has now. `digest` is the manifest's, `size_bytes` the sum of config and layers as they are kept there;
+    `layers` are (digest, `pushed`, `exists` or `mounted`), bottom first."""
+
+    digest: str
+    size_bytes: int
+    layers: tuple[tuple[str, PushState], ...]
+
+
+PushSink = Callable[[PushProgress], None]
 ProgressSink = Callable[[PullProgress], None]
 
 

@@ -1,36 +1,50 @@
-"""The node's image store: pulls once, unpacks once, shares.
+"""The node's image store: pulls once, unpacks once, shares, and gives away what it took in, with the same digests.
 
 Rules: asynchronous, for ONE event loop; files are touched in worker threads or in short calls. Two pulls of the same
 reference are one; a layer wanted by two images is fetched and unpacked once. Layers are kept by diff id: each is
 unpacked on its own, so equal content is one directory whatever lies below it. What a container uses is held (`hold`),
-or seen mounted, and never deleted.
+or seen mounted, and never deleted; nor is what a pull or push under way needs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import builtins
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from agent.images.archive import ArchivedImage, read_archive
+from agent.images.blobs import Blobs
+from agent.images.calls import own_endpoint
+from agent.images.catalog import Catalog, canonical, layer_pairs
 from agent.images.disk import ImageRecord, NameRecord, StoreDisk
-from agent.images.errors import ImageInUse, ImageNotFound
+from agent.images.errors import ImageInUse, ImageNotFound, disk_error, new_name
 from agent.images.flights import Flights
 from agent.images.layer_pool import LayerPool, LayerSource
-from agent.images.manifest import Manifest, ParsedConfig, parse_config, sha256_digest
+from agent.images.manifest import Descriptor, Documents, ParsedConfig, made_manifest, parse_config, sha256_digest
 from agent.images.overlay import mounted_lower_directories
-from agent.images.progress import ProgressMeter
-from agent.images.records import Credentials, Image, ProgressSink, PullPolicy, PullProgress, RegistryConfig
-from agent.images.registry import RegistryClient
+from agent.images.progress import ProgressMeter, PushMeter
+from agent.images.push import Push, file_content
+from agent.images.records import (
+    Credentials,
+    Image,
+    ProgressSink,
+    PullPolicy,
+    PullProgress,
+    Pushed,
+    PushSink,
+    PushState,
+    RegistryConfig,
+)
+from agent.images.registry import RegistryClient, Resolved
 from agent.images.spool import is_readable_in_place, spool_archive
 from agent.images.threads import Threads
-from model.errors import BadInput, ImageError
+from model.errors import ImageError
 from model.image_ref import ImageRef, parse_image_ref
 
-_SHORT_ID_CHARS_MIN = 12
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +62,18 @@ class ImageStore:
         self._config = config
         self._disk = StoreDisk(root)
         self._client = RegistryClient(config)
-        self._threads = Threads(config.parallel + 4)
-        self._layers = LayerPool(self._disk, config.limits, config.parallel, self._threads)
-        self._records = self._disk.load_images(self._layers.known())
-        self._names = self._disk.load_names(self._records.keys())
-        self._configs: dict[str, ParsedConfig] = {}
+        self._threads = Threads(2 * config.parallel + 4)
+        self._blobs = Blobs(self._disk, self._threads)
+        self._layers = LayerPool(self._disk, self._blobs, config.limits, config.parallel, self._threads)
+        self._catalog = Catalog(self._disk, self._layers, self._blobs, config.limits)
+        self._pushing = asyncio.Semaphore(config.parallel)
         self._pulls: Flights[str] = Flights()
         self._sinks: dict[str, list[ProgressSink]] = {}
         self._holds: dict[str, str] = {}
 
     async def close(self) -> None:
-        """End running pulls, bring what is there to the disk, give the lock back."""
-        self._client.stop.set()
+        """End running pulls and pushes, bring what is there to the disk, give the lock back."""
+        self._client.calls.stop.set()
         await self._pulls.drain()
         await self._layers.close()
         self._client.close()
@@ -68,11 +82,11 @@ class ImageStore:
 
     def get(self, ref: str) -> Image | None:
         """By reference, by id (`sha256:...`), or by the first 12 digits or more of the id."""
-        image_id = self._find(ref)
-        return self._image(image_id) if image_id is not None else None
+        image_id = self._catalog.find(ref)
+        return self._catalog.image(image_id) if image_id is not None else None
 
     def list(self) -> list[Image]:
-        return [self._image(image_id) for image_id in sorted(self._records)]
+        return [self._catalog.image(image_id) for image_id in sorted(self._catalog.records)]
 
     async def pull(
         self,
@@ -87,16 +101,16 @@ class ImageStore:
         Raises ImageError (ImageNotFound, RegistryRefused, RegistryUnavailable), DiskFull, BadInput for a bad `ref`.
         """
         parsed = parse_image_ref(ref)
-        present = self._names.get(parsed.canonical)
+        present = self._catalog.names.get(parsed.canonical)
         if policy != "always" and present is not None:
-            return self._image(present.id)
+            return self._catalog.image(present.id)
         if policy == "never":
             raise ImageNotFound(f"image {parsed.familiar} is not on this node, and its pull policy is 'never'")
         sinks = self._sinks.setdefault(parsed.canonical, [])
         if progress is not None:
             sinks.append(progress)
         try:
-            return self._image(await self._pulls.join(parsed.canonical, lambda: self._pull(parsed, auth, sinks)))
+            return self._catalog.image(await self._pulls.join(parsed.canonical, lambda: self._pull(parsed, auth, sinks)))
         finally:
             if progress is not None:
                 sinks.remove(progress)
@@ -110,29 +124,74 @@ class ImageStore:
         path = Path(source)
         return await self._load_path(path) if is_readable_in_place(path) else await self._load_spooled(path)
 
+    async def push(self, ref: str, *, auth: Credentials | None = None, progress: PushSink | None = None) -> Pushed:
+        """Have the image of that name in the registry the name says (never a mirror), with the digests it has here.
+
+        `progress` is called on the event loop. Raises ImageError (ImageNotFound, RegistryRefused, RegistryUnavailable).
+        """
+        parsed = parse_image_ref(ref)
+        named = self._catalog.to_push(parsed)
+        documents = self._catalog.documents(named, f"image {parsed.familiar}")
+        manifest, record = documents.manifest, self._catalog.records[named.id]
+        push = Push(self._client.calls, self._client.calls.access(own_endpoint(parsed), parsed, auth, pushes=True))
+        parts = list(dict.fromkeys((*manifest.layers, manifest.config)))
+        elsewhere = self._catalog.repositories(parsed.registry)
+        meter = PushMeter(parsed.familiar, [(layer.digest, layer.size_bytes) for layer in manifest.layers], progress)
+
+        async def one(part: Descriptor) -> tuple[str, PushState]:
+            config = record.config.encode()
+            own = part.digest == manifest.config.digest
+            content = (lambda at, size: config[at : at + size]) if own else file_content(self._blobs.path(part.digest))
+            sources = [name for name in elsewhere.get(part.digest, ()) if name != parsed.repository]
+            async with self._pushing:
+                meter.tell(part.digest, "pushing", 0)
+                state = await self._threads.run(
+                    push.blob, part, content, sources, lambda done: meter.tell(part.digest, "pushing", done)
+                )
+            meter.tell(part.digest, state)
+            return part.digest, state
+
+        with self._layers.pin(record.layers), self._blobs.pin([part.digest for part in parts] + [manifest.digest]):
+            try:
+                states = dict(await _all_of([one(part) for part in parts]))
+                await self._threads.run(push.manifest, documents)
+            except BaseException:
+                push.cancelled.set()
+                raise
+        layers = tuple((layer.digest, states[layer.digest]) for layer in manifest.layers)
+        return Pushed(manifest.digest, sum(part.size_bytes for part in (manifest.config, *manifest.layers)), layers)
+
+    async def tag(self, ref: str, name: str) -> Image:
+        """Give an image, named by a reference or its id, one more name; what had that name before loses it."""
+        parsed, named = new_name(name), self._catalog.named(ref)
+        self._catalog.name([parsed.canonical], named)
+        self._layers.start_sync()
+        return self._catalog.image(named.id)
+
     async def remove(self, ref: str) -> None:
         """Take the name away; with its last name the image goes, and the layers nobody else needs.
 
         Given an id, all names go. Raises ImageNotFound, ImageInUse.
         """
-        image_id = self._find(ref)
+        image_id = self._catalog.find(ref)
         if image_id is None:
             raise ImageNotFound(f"image {ref} is not on this node")
-        names = {name for name, record in self._names.items() if record.id == image_id}
-        canonical = _canonical(ref)
-        gone = {canonical} if canonical in names else names
+        names = {name for name, record in self._catalog.names.items() if record.id == image_id}
+        by_name = canonical(ref)
+        gone = {by_name} if by_name in names else names
         is_last = gone >= names
-        if is_last and (image_id in self._used() or self._layers.is_pinned(self._records[image_id].layers)):
+        if is_last and self._layers.is_pinned(self._catalog.records[image_id].layers):
+            raise ImageInUse(f"image {ref} is used on this node: a pull or push of it, or of its layers, is under way")
+        if is_last and image_id in self._used():
             raise ImageInUse(f"image {ref} is used on this node: remove the containers that use it first")
-        self._set_names({name: record for name, record in self._names.items() if name not in gone})
-        if is_last:
-            await self._drop([image_id])
+        self._catalog.set_names({name: record for name, record in self._catalog.names.items() if name not in gone})
+        await self._drop([image_id] if is_last else [])
 
     async def prune(self) -> Pruned:
-        """Delete every image no container uses, and every layer no image needs."""
-        used = self._used()
-        unused = [i for i, r in self._records.items() if i not in used and not self._layers.is_pinned(r.layers)]
-        self._set_names({name: record for name, record in self._names.items() if record.id not in unused})
+        """Delete every image no container uses, and every layer and blob no image needs."""
+        used, records = self._used(), self._catalog.records
+        unused = [i for i, r in records.items() if i not in used and not self._layers.is_pinned(r.layers)]
+        self._catalog.set_names({name: record for name, record in self._catalog.names.items() if record.id not in unused})
         return Pruned(tuple(unused), await self._drop(unused))
 
     def hold(self, image_id: str, owner: str) -> None:
@@ -143,30 +202,36 @@ class ImageStore:
         self._holds.pop(owner, None)
 
     async def _pull(self, ref: ImageRef, auth: Credentials | None, sinks: Iterable[ProgressSink]) -> str:
-        endpoint, manifest, _ = await self._threads.run(self._client.resolve, ref, auth)
-        known = self._records.get(manifest.config.digest)
+        found = await self._threads.run(self._client.resolve, ref, auth)
+        manifest, what = found.manifest, f"image {ref.familiar}"
+        known = self._catalog.records.get(manifest.config.digest)
         if known is not None:
-            self._set_names(self._names | {ref.canonical: NameRecord(known.id, manifest.digest)})
-            return known.id
-        raw = await self._threads.run(self._client.blob_bytes, endpoint, ref, manifest.config, auth)
-        config = parse_config(raw, f"image {ref.familiar}")
-        self._check(ref, manifest, config)
-        numbers = {diff_id: number for number, diff_id in enumerate(config.diff_ids)}
-        missing = [number for diff_id, number in numbers.items() if diff_id not in self._layers]
-        meter = ProgressMeter(ref.familiar, lambda report: _tell(sinks, report))
-        bytes_total = sum(manifest.layers[number].size_bytes for number in missing)
-        meter.start(asyncio.get_running_loop(), len(numbers), len(numbers) - len(missing), bytes_total)
+            raw = known.config.encode()
+        else:
+            raw = await self._threads.run(self._client.blob_bytes, found.endpoint, ref, manifest.config, auth)
+        config = parse_config(raw, what)
+        self._check(what, found.documents, config)
+        sources = self._sources(ref, found, config, auth, sinks)
+        return await self._assemble(raw, config, found.documents, sources, (ref.canonical,), what)
 
-        def source(number: int) -> LayerSource:
+    def _sources(
+        self, ref: ImageRef, found: Resolved, config: ParsedConfig, auth: Credentials | None, sinks: Iterable[ProgressSink]
+    ) -> builtins.list[tuple[str, LayerSource]]:
+        """Where the layers come from, and a meter that counts what is fetched."""
+        pairs = layer_pairs(config, found.manifest)
+        missing = [blob for diff_id, blob in pairs if not self._layers.has(diff_id, blob)]
+        meter = ProgressMeter(ref.familiar, lambda report: _tell(sinks, report))
+        bytes_total = sum(blob.size_bytes for blob in missing)
+        meter.start(asyncio.get_running_loop(), len(pairs), len(pairs) - len(missing), bytes_total)
+
+        def source(blob: Descriptor) -> LayerSource:
             def pieces() -> Iterator[bytes]:
-                yield from meter.count(self._client.blob(endpoint, ref, manifest.layers[number], auth))
+                yield from meter.count(self._client.blob(found.endpoint, ref, blob, auth))
                 meter.layer_done()
 
-            return pieces
+            return LayerSource(pieces, blob)
 
-        sources = {diff_id: source(number) for diff_id, number in numbers.items()}
-        record = ImageRecord(manifest.config.digest, manifest.digest, raw.decode(), config.diff_ids)
-        return await self._assemble(record, config, sources, (ref.canonical,), f"image {ref.familiar}")
+        return [(diff_id, source(blob)) for diff_id, blob in pairs]
 
     async def _load_spooled(self, source: IO[bytes] | Path) -> builtins.list[Image]:
         spool = self._disk.spool_file()
@@ -178,99 +243,75 @@ class ImageStore:
 
     async def _load_path(self, path: Path) -> builtins.list[Image]:
         archived = await self._threads.run(read_archive, path, self._config.platform, self._config.limits)
-        return [self._image(await self._load_one(image)) for image in archived]
+        return [self._catalog.image(await self._load_one(image)) for image in archived]
 
     async def _load_one(self, image: ArchivedImage) -> str:
-        sources: dict[str, LayerSource] = {d: part.pieces for d, part in zip(image.config.diff_ids, image.layers, strict=True)}
-        image_id = sha256_digest(image.config_raw)
-        record = ImageRecord(image_id, image.digest, image.config_raw.decode(), image.config.diff_ids)
-        return await self._assemble(record, image.config, sources, image.names, "image archive")
+        blobs: Iterable[Descriptor | None] = image.documents.manifest.layers if image.documents else [None] * len(image.layers)
+        parts = zip(image.config.diff_ids, image.layers, blobs, strict=True)
+        sources = [(diff_id, LayerSource(part.pieces, blob)) for diff_id, part, blob in parts]
+        return await self._assemble(
+            image.config_raw, image.config, image.documents, sources, image.names, "image archive"
+        )
 
     async def _assemble(
         self,
-        record: ImageRecord,
+        raw: bytes,
         config: ParsedConfig,
-        sources: Mapping[str, LayerSource],
+        documents: Documents | None,
+        sources: Sequence[tuple[str, LayerSource]],
         names: Iterable[str],
         what: str,
     ) -> str:
         """Have all layers, then the image, then its names: in this order, so that each is whole when it is seen."""
-        with self._layers.pin(sources.keys()):
-            await _all_of([self._layers.ensure(diff_id, source, what) for diff_id, source in sources.items()])
-            self._disk.write_image(record)
-            self._records[record.id] = record
-            self._configs[record.id] = config
-        self._set_names(self._names | {name: NameRecord(record.id, record.digest) for name in names})
+        indexes = documents.indexes if documents else ()
+        wanted = [source.blob.digest for _, source in sources if source.blob is not None]
+        came_in = [sha256_digest(index) for index in indexes] + ([documents.manifest.digest] if documents else [])
+        with self._layers.pin(config.diff_ids), self._blobs.pin(wanted + came_in):
+            kept = await _all_of([self._layers.ensure(diff_id, source, what) for diff_id, source in sources])
+            with self._blobs.pin([blob.digest for blob in kept]):
+                documents = documents or made_manifest(raw, kept)
+                try:
+                    for document in (*indexes, documents.raw):
+                        self._blobs.put(document)
+                    record = ImageRecord(sha256_digest(raw), documents.manifest.digest, raw.decode(), config.diff_ids)
+                    self._catalog.add(record, config)
+                    named = NameRecord(record.id, documents.manifest.digest, tuple(came_in[: len(indexes)]))
+                    self._catalog.name(names, named)
+                except OSError as error:
+                    raise disk_error(error, what, self._disk.root) from error
         self._layers.start_sync()
         return record.id
 
-    def _check(self, ref: ImageRef, manifest: Manifest, config: ParsedConfig) -> None:
-        what = f"image {ref.familiar}"
-        if len(manifest.layers) != len(config.diff_ids):
-            raise ImageError(f"{what}: {len(manifest.layers)} layers, but its config names {len(config.diff_ids)}")
+    def _check(self, what: str, documents: Documents, config: ParsedConfig) -> None:
+        if len(documents.manifest.layers) != len(config.diff_ids):
+            raise ImageError(f"{what}: {len(documents.manifest.layers)} layers, but its config names {len(config.diff_ids)}")
         have, want = config.platform.split("/")[:2], self._config.platform.split("/")[:2]
         if all(have) and have != want:
             raise ImageError(f"{what} is for {'/'.join(have)}, this node is {'/'.join(want)}")
 
-    def _image(self, image_id: str) -> Image:
-        record = self._records[image_id]
-        config = self._configs.get(image_id)
-        if config is None:
-            config = self._configs[image_id] = parse_config(record.config.encode(), f"image {image_id[:19]}")
-        names = sorted(name for name, named in self._names.items() if named.id == image_id)
-        return Image(
-            id=image_id,
-            names=tuple(parse_image_ref(name).familiar for name in names),
-            digest=self._names[names[0]].digest if names else record.digest,
-            layers=tuple(self._layers.path(diff_id) for diff_id in record.layers),
-            config=config.config,
-            size_bytes=self._layers.size_bytes(record.layers),
-            created=config.created,
-        )
-
-    def _find(self, ref: str) -> str | None:
-        named = self._names.get(_canonical(ref) or "")
-        if named is not None:
-            return named.id
-        digits = ref.removeprefix("sha256:")
-        if len(digits) < _SHORT_ID_CHARS_MIN:
-            return None
-        found = [image_id for image_id in self._records if image_id.startswith(f"sha256:{digits}")]
-        return found[0] if len(found) == 1 else None
-
     def _used(self) -> set[str]:
-        mounted = mounted_lower_directories()
-        by_mount = {i for i, r in self._records.items() if all(str(self._layers.path(d)) in mounted for d in r.layers)}
+        mounted, records = mounted_lower_directories(), self._catalog.records
+        by_mount = {i for i, r in records.items() if all(str(self._layers.path(d)) in mounted for d in r.layers)}
         return by_mount | set(self._holds.values())
 
-    def _set_names(self, names: dict[str, NameRecord]) -> None:
-        self._disk.write_names(names)
-        self._names = names
-
     async def _drop(self, image_ids: Iterable[str]) -> int:
-        for image_id in image_ids:
-            self._disk.drop_image(image_id)
-            self._records.pop(image_id, None)
-            self._configs.pop(image_id, None)
-        needed = {diff_id for record in self._records.values() for diff_id in record.layers}
-        return await self._layers.drop_except(needed)
+        """Delete these images and whatever nothing needs any more; the bytes freed."""
+        self._catalog.forget(image_ids)
+        freed = await self._layers.drop_except(self._catalog.needed_layers())
+        return freed + await self._blobs.drop_except(self._catalog.needed_blobs() | self._layers.kept_of_pinned())
 
 
-async def _all_of(work: builtins.list[Coroutine[Any, Any, None]]) -> None:
+async def _all_of(work: builtins.list[Coroutine[Any, Any, T]]) -> builtins.list[T]:
     """All to their end, then the first error: what was unpacked beside a failed layer is there at the next try."""
     results = await asyncio.gather(*work, return_exceptions=True)
+    good: builtins.list[T] = []
     for result in results:
         if isinstance(result, BaseException):
             raise result
+        good.append(result)
+    return good
 
 
 def _tell(sinks: Iterable[ProgressSink], report: PullProgress) -> None:
     for sink in tuple(sinks):
         sink(report)
-
-
-def _canonical(ref: str) -> str | None:
-    try:
-        return parse_image_ref(ref).canonical
-    except BadInput:
-        return None

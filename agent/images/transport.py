@@ -1,7 +1,8 @@
 """HTTP to registries: kept connections, TLS always, plain http only where it is allowed.
 
 Rules: synchronous, called from worker threads, safe from several at once. One call is one exchange (redirects included),
-retrying is the caller's. Credentials are never sent to another host than the one asked, nor over a redirect.
+retrying is the caller's. Credentials are never sent to another host than the one asked, nor over a redirect. No redirect leads
+from TLS to plain http, nor from another machine to this one.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from agent.images.records import RegistryConfig
 _REDIRECTS_MAX = 5
 _IDLE_MAX = 4
 _REDIRECT_CODES = frozenset({301, 302, 303, 307, 308})
+_PORTS = {"http": 80, "https": 443}
 Body = bytes | Iterable[bytes] | None
 
 
@@ -39,6 +41,14 @@ class Reply:
     def text(self, size_max: int) -> bytes:
         """The whole body, at most `size_max` + 1 bytes of it, so that the caller can see it is too long."""
         return self.response.read(size_max + 1)
+
+
+def joined(url: str, location: str) -> str:
+    """Where a `Location` leads; raises RegistryRefused."""
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        raise RegistryRefused(f"registry answers with an address that is none: {location[:120]!r}") from None
 
 
 def is_loopback(endpoint: str) -> bool:
@@ -86,7 +96,8 @@ class Transport:
             if follow and response.status in _REDIRECT_CODES and location and method in ("GET", "HEAD"):
                 response.read(64 << 10)
                 self._give(key, connection, response)
-                target = urljoin(url, location)
+                target = joined(url, location)
+                self.check_step(url, target)
                 if self._key(target) != key:
                     headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
                 url = target
@@ -117,11 +128,30 @@ class Transport:
                 return connection, connection.getresponse()
             except (OSError, http.client.HTTPException):
                 connection.close()
-                if not reused or not (body is None or isinstance(body, bytes)):
-                    raise  # a kept connection may have died of age: that is worth one fresh try
+                if not reused or method == "PATCH" or not (body is None or isinstance(body, bytes)):
+                    raise  # a kept connection may have died of age: that is worth one fresh try, but not of what appends
+
+    def check_step(self, url: str, target: str) -> None:
+        """Raise when a registry at `url` may not send this node to `target`."""
+        here, there = self._key(url), self._key(target)
+        if (here[0] == "https" and there[0] == "http") or (is_loopback(there[1]) and not is_loopback(here[1])):
+            raise RegistryRefused(f"registry {here[1]} leads to {there[0]}://{there[1]}, which is refused")
+
+    def is_same_host(self, url: str, target: str) -> bool:
+        """Whether both are one (scheme, host, port)."""
+        (scheme, here), (other, there) = self._key(url), self._key(target)
+        port = f":{_PORTS[scheme]}"
+        return scheme == other and here.lower().removesuffix(port) == there.lower().removesuffix(port)
 
     def _key(self, url: str) -> tuple[str, str]:
-        parts = urlsplit(url)
+        """(scheme, host and port); raises RegistryRefused for what is no address or may not be spoken to."""
+        try:
+            parts = urlsplit(url)
+            _ = parts.port
+        except ValueError:
+            raise RegistryRefused(f"registry answers with an address that is none: {url[:120]!r}") from None
+        if not url.isascii() or not url.isprintable() or " " in url:
+            raise RegistryRefused(f"registry answers with an address that is none: {url[:120]!r}")
         if parts.scheme == "http" and not self.allows_plain(parts.netloc):
             raise RegistryRefused(
                 f"registry {parts.netloc}: plain http is refused: use TLS, or name it in the insecure registries"

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.ports import Images
 from agent.images.errors import ImageInUse, ImageNotFound
 from agent.images.memory import MemoryImages, registry_of
 from agent.images.records import ImageConfig, PullProgress, RegistryConfig
@@ -25,9 +24,9 @@ pytestmark = pytest.mark.contract
 class Rig:
     """`put`: the registry has that image under that name from now on. `again`: as the next agent finds it."""
 
-    images: Images
+    images: MemoryImages | ImageStore
     put: Callable[[str, str], None]
-    again: Callable[[], Awaitable[Images]]
+    again: Callable[[], Awaitable[MemoryImages | ImageStore]]
 
 
 @pytest.fixture(params=["memory", pytest.param("store", marks=pytest.mark.root)])
@@ -43,7 +42,7 @@ def _memory() -> Rig:
     def put(name: str, command: str) -> None:
         has[parse_image_ref(name).canonical] = ImageConfig(cmd=(command,), stop_signal="SIGINT")
 
-    async def again() -> Images:
+    async def again() -> MemoryImages:
         memory.crash()
         return memory
 
@@ -58,7 +57,7 @@ def _on_disk(stack: AsyncExitStack, path: Path) -> Rig:
     def put(name: str, command: str) -> None:
         registry.put(name, make_image({"file": command.encode()}, Cmd=[command], StopSignal="SIGINT"))
 
-    async def again() -> Images:
+    async def again() -> ImageStore:
         await stores.pop().close()
         stores.append(ImageStore(path / "images", config=config))
         return stores[0]
@@ -115,6 +114,22 @@ async def test_what_is_held_is_not_removed(rig: Rig) -> None:
     assert rig.images.list() == []
     with pytest.raises(ImageNotFound, match="not on this node"):
         await rig.images.remove("shop/web:2")
+
+
+async def test_an_image_gets_names_and_only_what_has_the_name_is_pushed(rig: Rig) -> None:
+    for name in ("shop/web:1", "shop/web:2"):
+        rig.put(name, name)
+    one, two = [await rig.images.pull(f"shop/web:{version}") for version in "12"]
+    assert (await rig.images.tag("shop/web:1", "shop/new")).names == ("shop/new:latest", "shop/web:1")
+    assert (await rig.images.tag(two.id, "shop/new:latest")).names == ("shop/new:latest", "shop/web:2")
+    images = await rig.again()
+    assert [found.id if (found := images.get(name)) else None for name in ("shop/new", "shop/web:1")] == [two.id, one.id]
+    with pytest.raises(ImageNotFound, match=r"^image shop/other:latest is not on this node: give one that is this name"):
+        await images.push("shop/other")
+    with pytest.raises(ImageNotFound, match="not on this node"):
+        await images.tag("shop/other", "x")
+    with pytest.raises(BadInput, match="has a digest"):
+        await images.tag("shop/web:1", f"x@{one.digest}")
 
 
 async def test_what_is_no_archive_is_not_loaded(rig: Rig, tmp_path: Path) -> None:

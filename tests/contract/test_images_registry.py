@@ -56,14 +56,15 @@ async def test_what_is_pushed_can_be_pulled(registry: LabRegistry, tmp_path: Pat
     client = RegistryClient(RegistryConfig(mirrors={"docker.io": (registry.endpoint,)}, platform="linux/amd64"))
     try:
         ref = parse_image_ref("shop/web:2")
-        endpoint, manifest, raw = await asyncio.to_thread(client.resolve, ref)
+        found = await asyncio.to_thread(client.resolve, ref)
+        endpoint, manifest, raw = found.endpoint, found.manifest, found.documents.raw
         assert (endpoint, manifest.digest) == (registry.endpoint, first.digest)
         assert json.loads(raw)["schemaVersion"] == 2
         for blob in (manifest.config, *manifest.layers):
             got = await asyncio.to_thread(client.blob_bytes, endpoint, ref, blob)
             assert len(got) == blob.size_bytes
         pinned = await asyncio.to_thread(client.resolve, parse_image_ref(f"shop/web@{first.digest}"))
-        assert pinned[1] == manifest
+        assert pinned.manifest == manifest
         with pytest.raises(ImageNotFound, match=f"image shop/web:3 not found at registry {registry.endpoint}"):
             await asyncio.to_thread(client.resolve, parse_image_ref("shop/web:3"))
         with pytest.raises(ImageNotFound, match="image nobody:latest not found"):
@@ -99,9 +100,9 @@ async def test_a_broken_blob_goes_on_where_it_stopped(registry: LabRegistry, tmp
     client = RegistryClient(RegistryConfig(backoff_s=0.001, platform="linux/amd64", timeout_s=5))
     try:
         ref = parse_image_ref(f"127.0.0.1:{port}/library/x:1")
-        endpoint, manifest, _ = await asyncio.to_thread(client.resolve, ref)
-        got = await asyncio.to_thread(client.blob_bytes, endpoint, ref, manifest.layers[0])
-        assert len(got) == manifest.layers[0].size_bytes
+        layer = (await asyncio.to_thread(client.resolve, ref)).manifest.layers[0]
+        got = await asyncio.to_thread(client.blob_bytes, ref.registry, ref, layer)
+        assert len(got) == layer.size_bytes
         assert len(links) >= 7
     finally:
         client.close()

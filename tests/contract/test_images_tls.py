@@ -33,7 +33,7 @@ def registry(tmp_path: Path) -> Iterator[FakeRegistry]:
 def resolve(registry: FakeRegistry, ca_file: Path) -> str:
     client = RegistryClient(RegistryConfig(ca_files={registry.endpoint: ca_file}, platform="linux/amd64", backoff_s=0.001))
     try:
-        return client.resolve(parse_image_ref(f"{registry.endpoint}/shop/web:1"))[1].digest
+        return client.resolve(parse_image_ref(f"{registry.endpoint}/shop/web:1")).manifest.digest
     finally:
         client.close()
 

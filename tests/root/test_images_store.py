@@ -22,7 +22,7 @@ from agent.images.records import Credentials, Limits, PullProgress, RegistryConf
 from agent.images.store import ImageStore
 from agent.images.trees import remove_tree
 from model.errors import DiskFull, ImageError
-from tests.contract.images_server import FakeRegistry, MadeImage, fake_registry, make_image, make_index
+from tests.contract.images_server import FakeRegistry, MadeImage, digest_of, fake_registry, make_image, make_index
 
 pytestmark = pytest.mark.root
 BIG = os.urandom(600_000)
@@ -73,6 +73,10 @@ def web(version: str = "1") -> MadeImage:
 
 def layer_count(top: Path, name: str = "store") -> int:
     return len(list((top / name / "layers").iterdir()))
+
+
+def blobs(top: Path, name: str = "store") -> set[str]:
+    return {f"sha256:{file.name}" for file in (top / name / "blobs" / "sha256").iterdir()}
 
 
 def tmp_count(top: Path, name: str = "store") -> int:
@@ -385,11 +389,15 @@ async def test_remove_and_prune_keep_what_is_used(stores: Stores, registry: Fake
         assert (await store.prune()).images == ()
     finally:
         unmount(box[2])
+    came_in = {version: json.loads(web(version).manifest)["layers"] for version in "12"}
     pruned = await store.prune()
-    assert (pruned.images, pruned.freed_bytes) == ((two.id,), 1)
+    own = 1 + came_in["2"][1]["size"] + len(web("2").manifest)
+    assert (pruned.images, pruned.freed_bytes) == ((two.id,), own)
+    assert blobs(stores.top) == {digest_of(web("1").manifest), *(layer["digest"] for layer in came_in["1"])}
     store.release("container-1")
-    assert (await store.prune()).freed_bytes == len(BIG) + 1
-    assert (layer_count(stores.top), tmp_count(stores.top), store.list()) == (0, 0, [])
+    kept = len(BIG) + 1 + sum(layer["size"] for layer in came_in["1"]) + len(web("1").manifest)
+    assert (await store.prune()).freed_bytes == kept
+    assert (layer_count(stores.top), tmp_count(stores.top), blobs(stores.top), store.list()) == (0, 0, set(), [])
 
 
 async def test_a_name_goes_before_the_image(stores: Stores, registry: FakeRegistry) -> None:

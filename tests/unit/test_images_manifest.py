@@ -55,7 +55,7 @@ def test_a_manifest_gives_its_layers_bottom_first() -> None:
 
 @pytest.mark.parametrize(
     ("platform", "wanted"),
-    [("linux/amd64", A), ("linux/arm64", B), ("linux/arm/v7", C), ("linux/arm/v6", C)],
+    [("linux/amd64", A), ("linux/arm64", B), ("linux/arm64/v8", B), ("linux/arm/v7", C), ("linux/arm/v8", C)],
 )
 def test_an_index_gives_the_manifest_of_the_platform(platform: str, wanted: str) -> None:
     raw = index(("linux/amd64", A), ("linux/arm64", B), ("linux/arm/v7", C))
