@@ -1,7 +1,7 @@
-"""Every order of a small model's steps: depth first, each state once.
+"""Every order of a small model's steps: breadth first, each state once.
 
 Rules: generic and pure. A state says what can happen next and makes the state after it; two states with the same `key` are the
-same. The way to a violation is told as the names of the steps; the search is deterministic.
+same. The way to a violation is told as the names of the steps, as few as there can be; the search is deterministic.
 """
 
 from __future__ import annotations
@@ -32,43 +32,51 @@ class State(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """`states` different ones, `steps` between them, `rests` of them at rest. `path` leads to the violation, if any."""
+    """`states` different ones, `steps` between them, `rests` of them at rest; the farthest is `depth` steps away. `path` leads
+    to the violation, if any."""
 
     states: int
     steps: int
     rests: int
+    depth: int
     violation: str = ""
     path: tuple[str, ...] = ()
+
+
+Path = tuple[str, "Path"] | tuple[()]
+"""The last step, and how it came to that."""
 
 
 def explore(start: State, states_max: int = 1_000_000) -> Found:
     """Stops at the first violation. Raises RuntimeError when there are more than `states_max` states."""
     seen = {start.key()}
-    stack: list[tuple[State, tuple[object, ...]]] = [(start, ())]
-    steps = rests = 0
-    while stack:
-        state, path = stack.pop()
-        names = state.steps()
-        problem = state.wrong() or ("" if names else state.unfinished())
-        if problem:
-            return Found(len(seen), steps, rests, problem, _told(path))
-        rests += not names
-        for name in reversed(names):
-            steps += 1
-            following = state.after(name)
-            key = following.key()
-            if key in seen:
-                continue
-            if len(seen) >= states_max:
+    level: list[tuple[State, Path]] = [(start, ())]
+    steps = rests = depth = 0
+    while True:
+        following: list[tuple[State, Path]] = []
+        for state, path in level:
+            names = state.steps()
+            problem = state.wrong() or ("" if names else state.unfinished())
+            if problem:
+                return Found(len(seen), steps, rests, depth, problem, _told(path))
+            steps += len(names)
+            rests += not names
+            for name in names:
+                after = state.after(name)
+                key = after.key()
+                if key not in seen:
+                    seen.add(key)
+                    following.append((after, (name, path)))
+            if len(seen) > states_max:
                 raise RuntimeError(f"more than {states_max} states: the model is not small")
-            seen.add(key)
-            stack.append((following, (name, path)))
-    return Found(len(seen), steps, rests)
+        if not following:
+            return Found(len(seen), steps, rests, depth)
+        level, depth = following, depth + 1
 
 
-def _told(path: tuple[object, ...]) -> tuple[str, ...]:
+def _told(path: Path) -> tuple[str, ...]:
     names: list[str] = []
     while path:
-        name, path = path  # type: ignore[assignment]
-        names.append(str(name))
+        name, path = path
+        names.append(name)
     return tuple(reversed(names))
