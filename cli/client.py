@@ -13,6 +13,7 @@ import socket
 import ssl
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -99,9 +100,11 @@ class Client:
             self.index = int(index)
         return parse(response.status, data)
 
-    def lines(self, path: str, *, method: str = "GET", body: Any = None, **query: Any) -> Iterator[Any]:
+    def lines(
+        self, path: str, *, method: str = "GET", body: Any = None, headers: Mapping[str, str] | None = None, **query: Any
+    ) -> Iterator[Any]:
         """The objects of an NDJSON stream, as they come."""
-        response = self._send(method, path, body, query, timeout_s=None)
+        response = self._send(method, path, body, query, timeout_s=None, more=headers or {})
         if response.status >= 400:
             parse(response.status, response.read())
         try:
@@ -128,12 +131,22 @@ class Client:
             self.close()
 
     def _send(
-        self, method: str, path: str, body: Any, query: Mapping[str, Any], *, timeout_s: float | None = -1
+        self,
+        method: str,
+        path: str,
+        body: Any,
+        query: Mapping[str, Any],
+        *,
+        timeout_s: float | None = -1,
+        more: Mapping[str, str] = MappingProxyType({}),
     ) -> http.client.HTTPResponse:
+        """`more`: further headers."""
         target = path_of(path, query)
         raw = isinstance(body, (bytes, bytearray)) or hasattr(body, "read")
         data = body if raw or body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/x-tar" if raw else "application/json"} if data is not None else {}
+        headers = dict(more)
+        if data is not None:
+            headers["Content-Type"] = "application/x-tar" if raw else "application/json"
         fresh = self._connection is None
         connection = self._connect(self._answer_s if timeout_s == -1 else timeout_s)
         try:
@@ -142,7 +155,7 @@ class Client:
         except (http.client.HTTPException, OSError) as error:
             self.close()
             if not fresh and (method == "GET" or isinstance(error, http.client.RemoteDisconnected)) and not raw:
-                return self._send(method, path, body, query, timeout_s=timeout_s)
+                return self._send(method, path, body, query, timeout_s=timeout_s, more=more)
             raise Unavailable(
                 f"the controller at {connection.host} does not answer ({reason(error)}): is it running?"
             ) from error
@@ -150,7 +163,7 @@ class Client:
             return response
         if self._leader:
             raise Unavailable("the lead goes from one controller to another: try again")
-        return self._at_leader(response, lambda: self._send(method, path, body, query, timeout_s=timeout_s))
+        return self._at_leader(response, lambda: self._send(method, path, body, query, timeout_s=timeout_s, more=more))
 
     def _at_leader(
         self, told: http.client.HTTPResponse, again: Callable[[], http.client.HTTPResponse]

@@ -5,6 +5,7 @@ Rules: an image is a row however many nodes have it; `--node` narrows, NODES cou
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import json
 import sys
@@ -202,7 +203,7 @@ def pull(reference: str, quiet: bool, nodes: tuple[str, ...]) -> None:
     problems, images = dict[str, list[str]](), list[dict[str, Any]]()
     with connected() as client:
         body = {"reference": reference} | ({"nodes": list(nodes)} if nodes else {})
-        for row in client.lines("/v1/images/pull", method="POST", body=body):
+        for row in client.lines("/v1/images/pull", method="POST", body=body, headers=registry_auth(reference)):
             if row.get("error"):
                 problems.setdefault(row["error"].removeprefix(f"node {row['node']}: "), []).append(row["node"])
             elif row.get("image"):
@@ -217,6 +218,19 @@ def pull(reference: str, quiet: bool, nodes: tuple[str, ...]) -> None:
         click.echo(lines[-1] if quiet else "\n".join(lines))
     if problems:
         raise RuntimeFailed("; ".join(f"{', '.join(nodes)}: {text}" for text, nodes in problems.items()))
+
+
+def registry_auth(reference: str) -> dict[str, str]:
+    """The header with what `shoal login` keeps for the reference's registry; empty without a login."""
+    from cli.docker_config import known
+    from cli.registry import key_of
+    from model.image_ref import parse_image_ref
+
+    login = known(key_of(parse_image_ref(reference).registry))
+    if login is None:
+        return {}
+    raw = json.dumps({"username": login.username, "password": login.password}).encode()
+    return {"X-Registry-Auth": base64.urlsafe_b64encode(raw).decode()}
 
 
 @image_command.command("load", help="Load an archive (docker save or OCI layout) into the nodes; from stdin without -i.")

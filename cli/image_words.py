@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from model.errors import BadInput
-from model.image_ref import DEFAULT_REGISTRY, ImageRef, parse_image_ref
+from model.image_ref import ImageRef, parse_image_ref
 
 NONE: Final = "<none>"
 _CREATED_BY_CHARS: Final = 45
@@ -154,12 +154,3 @@ def removed(rows: Iterable[Mapping[str, Any]], *, lower: bool = False) -> list[s
     """`Untagged: busybox:latest`, `Deleted: sha256:..`; each once."""
     told = [f"{word}: {row[word]}" for row in rows for word in ("Untagged", "Deleted") if word in row]
     return [line[0].lower() + line[1:] if lower else line for line in dict.fromkeys(told)]
-
-
-def registry_of(reference: str) -> str:
-    return parse_image_ref(reference).registry
-
-
-def hub_name(registry: str) -> str:
-    """The name under which credentials are kept: Docker's own for its hub."""
-    return "https://index.docker.io/v1/" if registry == DEFAULT_REGISTRY else registry

@@ -119,6 +119,6 @@ def test_a_pull_of_what_all_nodes_have_is_up_to_date() -> None:
 
 
 def test_what_is_removed_is_told_once() -> None:
-    rows = [{"Untagged": "busybox:latest", "Nodes": ["n1"]}, {"Deleted": "sha256:1", "Nodes": []}, {"Deleted": "sha256:1"}]
+    rows: list[dict[str, Any]] = [{"Untagged": "busybox:latest", "Nodes": ["n1"]}, *[{"Deleted": "sha256:1"}] * 2]
     assert words.removed(rows) == ["Untagged: busybox:latest", "Deleted: sha256:1"]
     assert words.removed(rows, lower=True) == ["untagged: busybox:latest", "deleted: sha256:1"]
