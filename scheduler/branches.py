@@ -13,7 +13,8 @@ from itertools import zip_longest
 from model.constraints import value_of
 from scheduler.fill import Best, Field
 from scheduler.filters import BY_NAME
-from scheduler.pool import Levels, Pool
+from scheduler.levels import Levels
+from scheduler.pool import Pool
 from scheduler.types import Group, NodeFacts
 
 

@@ -2,7 +2,7 @@
 
 Rules: the answer is the same, slot by slot. Columns are worth it in a batch of very many replicas, where each service takes a
 good part of the nodes: a step over all nodes then costs less than one over the classes it touches. Only then is numpy
-imported (decision 0011). Groups that ask for more than amounts and labels always go by classes.
+imported (decision 0012). Groups that ask for more than amounts and labels always go by classes.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
-from scheduler.classes import SHARE
 from scheduler.filters import BY_NAME
 from scheduler.pool import PLENTY, Pool
+from scheduler.shelves import SHARE
 from scheduler.types import Group
 
 if TYPE_CHECKING:

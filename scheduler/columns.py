@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.bulk import NODE_BITS, SHARE_BITS
-from scheduler.classes import SHARE, State
 from scheduler.pool import PLENTY, Pool
+from scheduler.shelves import SHARE, State
 from scheduler.types import NODE_REPLICAS_MAX, Group
 
 Numbers = NDArray[np.int64]

@@ -13,8 +13,9 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Final, NamedTuple
 
-from scheduler.classes import Alike, Entry
-from scheduler.pool import Levels, Part, Pool
+from scheduler.levels import Levels
+from scheduler.pool import Part, Pool
+from scheduler.shelves import Alike, Entry
 from scheduler.types import NODE_REPLICAS_MAX, Group
 
 Best = tuple[int, ...]
@@ -55,7 +56,7 @@ class Field:
         self, pool: Pool, group: Group, levels: Levels, kinds: Collection[int], named: list[int] | None
     ) -> None:
         self.pool, self.group, self.levels, self.kinds = pool, group, levels, kinds
-        self.out = pool.shunned(group) | pool.clashing(group)
+        self.out = pool.shunned(group) | pool.ports.clashing(group.ports)
         self.named = None if named is None else [i for i in named if i not in self.out]
         self._had: dict[int, int] | None = None
         self._apart = self.out
@@ -120,7 +121,7 @@ class Field:
         """The classes of the first ranks that have `count` nodes together, and how many are missing (0 or less: none)."""
         firsts: list[Entry] = []
         left, minus_replicas, share = count, 1, 0
-        for entry in self.pool.walk(self.group, self.kinds):
+        for entry in self.pool.shelves.walk(self.group.reserve, self.kinds):
             if left <= 0 and (entry[0] != minus_replicas or entry[1] != share):
                 break
             minus_replicas, share, _, alike = entry
@@ -218,7 +219,7 @@ class Field:
             yield from sorted(self._grouped((i, 0) for i in self.named if i not in had), key=itemgetter(0, 1))
             return
         by_class: dict[Alike, set[int]] | None = None
-        for minus_replicas, share, _, alike in self.pool.walk(self.group, self.kinds):
+        for minus_replicas, share, _, alike in self.pool.shelves.walk(self.group.reserve, self.kinds):
             some: list[int] | None = None
             if not self.out and not self.levels and self._had is None:
                 pass

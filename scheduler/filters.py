@@ -24,10 +24,14 @@ class Static(NamedTuple):
 class Left(Protocol):
     """What a node, or each node of a class, has: its replicas, and what is left of its amounts."""
 
-    replicas: int
-    cpus: int
-    memory: int
-    pids: int
+    @property
+    def replicas(self) -> int: ...
+    @property
+    def cpus(self) -> int: ...
+    @property
+    def memory(self) -> int: ...
+    @property
+    def pids(self) -> int: ...
 
 
 class Dynamic(NamedTuple):
@@ -116,7 +120,7 @@ def reason(pool: Pool, i: int, group: Group, existing: int) -> str:
         return why
     if group.max_per_node and existing >= group.max_per_node:
         return f"has {existing} of at most {group.max_per_node} replicas per node"
-    port = pool.taken_port(i, group)
+    port = pool.ports.taken(i, group.ports)
     if port:
         return f"port {port} is taken on the node"
     kind = pool.stock.lacking(pool.nodes[i], group.generic)

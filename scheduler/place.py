@@ -16,7 +16,8 @@ from scheduler.bulk import runs
 from scheduler.fill import Field
 from scheduler.filters import crowded, reason, static_reason, summary
 from scheduler.fit import best_fit, on_target
-from scheduler.pool import Levels, Pool
+from scheduler.levels import Levels
+from scheduler.pool import Pool
 from scheduler.target import Weights, aim, by_size, packs
 from scheduler.types import ClusterView, Group, Pairs, Placement, Refusal
 

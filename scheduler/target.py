@@ -13,9 +13,9 @@ from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
 
-from scheduler.classes import Alike
 from scheduler.filters import BY_NAME
 from scheduler.pool import Pool
+from scheduler.shelves import Alike
 from scheduler.types import Amounts, Group
 
 Has = Alike | Amounts

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.constraints import parse_constraint
-from scheduler import Amounts, ClusterView, Group, Load, NodeFacts, Pool, PortClaim, Strategy, bulk, classes, place, place_in
+from scheduler import Amounts, ClusterView, Group, Load, NodeFacts, Pool, PortClaim, Strategy, bulk, place, place_in, shelves
 from scheduler.ports import first_taken
+from scheduler.shelves import State
 from scheduler.types import NODE_REPLICAS_MAX
 from tests.properties.scheduler_oracle import Greedy
 
@@ -162,6 +163,36 @@ def test_a_kept_account_answers_like_a_new_one(data: st.DataObject) -> None:
 
 
 @given(st.data())
+@settings(max_examples=100, deadline=None)
+def test_behind_a_pass_the_classes_are_those_before_it(data: st.DataObject) -> None:
+    """Whatever was split, lent, packed or put together in it; each stands on a shelf once."""
+    nodes = [NodeFacts(f"n{i:02}", labels={"zone": "ab"[i // 20]}, total=Amounts(12, 12)) for i in range(24)]
+    loads = {node.name: Load(data.draw(st.integers(0, 1)), data.draw(st.integers(0, 1))) for node in nodes[::3]}
+    cluster = ClusterView(nodes, loads)
+    pool = Pool(cluster, kept=True)
+    before = states_of(pool)
+    for _ in range(3):
+        pool.begin({}, {})
+        for name in data.draw(st.lists(st.sampled_from(nodes).map(lambda node: node.name), max_size=3)):
+            pool.lend(name, Load(data.draw(st.integers(0, 2)), data.draw(st.integers(0, 2))))
+        place_in(pool, data.draw(st.lists(groups(cluster), max_size=4)))
+        assert sorted(i for some in states_of(pool).values() for i in some) == list(range(len(nodes)))
+        pool.restore()
+        assert states_of(pool) == before
+
+
+def states_of(pool: Pool) -> dict[State, list[int]]:
+    """The nodes in each state; in a pass several classes may be in one."""
+    found: dict[State, list[int]] = {}
+    on_shelves = [entry[3] for entry in pool.shelves.walk(Amounts(), range(len(pool.kinds)))]
+    assert len(on_shelves) == len({id(alike) for alike in on_shelves}) == len(list(pool.classes()))
+    for alike in on_shelves:
+        assert all(pool.where[i] is alike for i in pool.all_of(alike))
+        found.setdefault(alike.state, []).extend(pool.all_of(alike))
+    return found
+
+
+@given(st.data())
 @settings(max_examples=30, deadline=None)
 def test_many_nodes_of_few_kinds_agree_with_greedy(data: st.DataObject) -> None:
     """Classes of many nodes that split and meet again."""
@@ -224,7 +255,7 @@ def test_shelves_of_many_classes_agree_with_greedy(data: st.DataObject) -> None:
     loads = {node.name: Load(data.draw(st.integers(0, 2)), data.draw(st.integers(0, 30)), i) for i, node in enumerate(nodes)}
     cluster = ClusterView(nodes, loads)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classes, "_YOUNG_MAX", data.draw(st.integers(0, 4)))
+        patch.setattr(shelves, "_YOUNG_MAX", data.draw(st.integers(0, 4)))
         pool = Pool(cluster, kept=True)
         for _ in range(3):
             wanted = [
