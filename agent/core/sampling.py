@@ -1,6 +1,6 @@
 """What the node and its replicas use, measured in steps and sent on the session.
 
-Rules: nothing is kept but the last reading; what could not be sent is lost. Reading costs about 25 us for each replica, in
+Rules: nothing is kept but the last reading; what could not be sent is lost. Reading costs about 20 us for each replica, in
 portions, so that nothing else of the agent waits long. A failing measurement ends nothing.
 """
 
@@ -128,23 +128,21 @@ class Sampler:
                 self._put_replica(found, life, plan.used(was, now, seconds), _network(life, before, after, seconds))
         traffic_s = plan.passed_s(before.traffic_at, after.traffic_at)
         if not isnan(traffic_s):
-            for (service_id, replica), (begun, bytes_in, bytes_out, still_open) in _traffic(before, after, traffic_s).items():
-                found.traffic.add(
-                    service_id=service_id, replica=replica, connections_per_s=begun, in_bytes_per_s=bytes_in,
-                    out_bytes_per_s=bytes_out, open=still_open,
-                )  # fmt: skip
+            for replica, flown in _traffic(before, after, traffic_s).items():
+                row = found.traffic.add()
+                row.service_id, row.replica = replica
+                row.connections_per_s, row.in_bytes_per_s, row.out_bytes_per_s, row.open = flown
         return found
 
     def _put_replica(self, found: pb.Samples, life: Life, used: plan.Used, network: tuple[float, float]) -> None:
         if isnan(used.cpu_cores):
             return
-        row = found.replicas.add(
-            cpu_cores=used.cpu_cores, throttled=used.throttled, memory_bytes=used.memory_bytes, pids=used.pids,
-            rx_bytes_per_s=network[0], tx_bytes_per_s=network[1], read_bytes_per_s=used.read_bytes_per_s,
-            write_bytes_per_s=used.write_bytes_per_s,
-        )  # fmt: skip
+        row, replica = found.replicas.add(), life.id  # keywords would take twice as long
         key = row.key
-        key.service_id, key.slot, key.created_ms = life.id.service_id, life.id.slot, life.id.created_ms
+        key.service_id, key.slot, key.created_ms = replica.service_id, replica.slot, replica.created_ms
+        row.cpu_cores, row.throttled, row.memory_bytes, row.pids = used.cpu_cores, used.throttled, used.memory_bytes, used.pids
+        row.rx_bytes_per_s, row.tx_bytes_per_s = network
+        row.read_bytes_per_s, row.write_bytes_per_s = used.read_bytes_per_s, used.write_bytes_per_s
         if self._scraper.asks:
             for name, value in self._scraper.values(life.id).items():
                 row.metrics.add(name=name, value=value)

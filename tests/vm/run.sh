@@ -13,7 +13,7 @@ cache=${SHOAL_VM_CACHE:-/var/cache/shoal/vm}
 init=none
 [ "${1:-}" != --systemd ] || { init=systemd; shift; }
 tests=${*:-tests/root/test_runtime_containers.py tests/root/test_runtime_recover.py tests/root/test_runtime_sessions.py
-    tests/root/test_agent_daemon.py tests/e2e/test_e2e_limits.py}
+    tests/root/test_cgroup_counters.py tests/root/test_agent_daemon.py tests/e2e/test_e2e_limits.py}
 [ "$(id -u)" = 0 ] || { echo "vm: needs root: the tests read files that only root may read" >&2; exit 1; }
 sh "$here/fetch.sh" "$cache"
 cd "$here/../.."
