@@ -29,7 +29,7 @@ _ID: Final = 3
 """Which of the columns is IMAGE ID."""
 
 
-@click.group("image", help="List, inspect, tag, pull, load and remove images.")
+@click.group("image", help="List, inspect, tag, pull, push, load and remove images.")
 def image_command() -> None:
     """The group."""
 
@@ -231,6 +231,38 @@ def registry_auth(reference: str) -> dict[str, str]:
         return {}
     raw = json.dumps({"username": login.username, "password": login.password}).encode()
     return {"X-Registry-Auth": base64.urlsafe_b64encode(raw).decode()}
+
+
+@image_command.command("push", help="Bring an image to the registry of its name, from a node that has it.")
+@click.argument("name")
+@click.option("-q", "--quiet", is_flag=True, help="tell only its name")
+def push(name: str, quiet: bool) -> None:
+    from cli.image_words import push_heading, push_result
+    from cli.wait import LiveLine
+    from model.image_ref import parse_image_ref
+
+    if parse_image_ref(name).digest is not None:
+        raise BadInput("cannot push a digest reference")
+    if not quiet:
+        click.echo("\n".join(push_heading(name)))
+    line, result = LiveLine(quiet), dict[str, Any]()
+    with connected() as client:
+        for row in client.lines(f"/v1/images/{name}/push", method="POST", headers=registry_auth(name)):
+            if row.get("error"):
+                line.done()
+                raise RuntimeFailed(row["error"].removeprefix(f"node {row['node']}: "))
+            result = row
+            line.show(f"{row['node']}: {row['text']}")
+    line.done()
+    click.echo(parse_image_ref(name).canonical if quiet else "\n".join(push_result(name, result["pushed"])))
+
+
+@image_command.command("tag", help="Give an image, named by name or id, one more name on every node that has it.")
+@click.argument("image")
+@click.argument("name")
+def tag(image: str, name: str) -> None:
+    with connected() as client:
+        client.post(f"/v1/images/{image}/tag", {"name": name})
 
 
 @image_command.command("load", help="Load an archive (docker save or OCI layout) into the nodes; from stdin without -i.")

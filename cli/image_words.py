@@ -15,6 +15,7 @@ from model.image_ref import ImageRef, parse_image_ref
 
 NONE: Final = "<none>"
 _CREATED_BY_CHARS: Final = 45
+_PUSHED: Final = {"pushed": "Pushed", "exists": "Layer already exists", "mounted": "Mounted from another repository"}
 Row = dict[str, Any]
 
 
@@ -148,6 +149,20 @@ def pull_result(reference: str, images: Sequence[Mapping[str, Any]]) -> list[str
     digest = next((image["digests"].get(ref.familiar) or image["digest"] for image in images), "")
     status = "Image is up to date" if current else "Downloaded newer image"
     return [*lines, f"Digest: {digest}", f"Status: {status} for {ref.familiar}", ref.canonical]
+
+
+def push_heading(reference: str) -> list[str]:
+    """What is told before a push."""
+    ref = parse_image_ref(reference)
+    lines = [] if reference.endswith(f":{ref.tag}") else [f"Using default tag: {ref.tag}"]
+    return [*lines, f"The push refers to repository [{ref.name}]"]
+
+
+def push_result(reference: str, pushed: Mapping[str, Any]) -> list[str]:
+    """What is told after a push, top layer first as Docker has it."""
+    ref = parse_image_ref(reference)
+    layers = [f"{short(layer['id'])}: {_PUSHED[layer['state']]}" for layer in reversed(pushed["layers"])]
+    return [*layers, f"{ref.tag}: digest: {pushed['digest']} size: {pushed['size_bytes']}"]
 
 
 def removed(rows: Iterable[Mapping[str, Any]], *, lower: bool = False) -> list[str]:

@@ -145,6 +145,16 @@ class AgentStub(object):
                 request_serializer=protos_dot_node__pb2.ImageRequest.SerializeToString,
                 response_deserializer=protos_dot_node__pb2.Json.FromString,
                 _registered_method=True)
+        self.TagImage = channel.unary_unary(
+                '/shoal.node.v1.Agent/TagImage',
+                request_serializer=protos_dot_node__pb2.TagRequest.SerializeToString,
+                response_deserializer=protos_dot_node__pb2.Json.FromString,
+                _registered_method=True)
+        self.PushImage = channel.unary_stream(
+                '/shoal.node.v1.Agent/PushImage',
+                request_serializer=protos_dot_node__pb2.ImageRequest.SerializeToString,
+                response_deserializer=protos_dot_node__pb2.Progress.FromString,
+                _registered_method=True)
         self.RemoveImage = channel.unary_unary(
                 '/shoal.node.v1.Agent/RemoveImage',
                 request_serializer=protos_dot_node__pb2.ImageRequest.SerializeToString,
@@ -230,6 +240,18 @@ class AgentServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TagImage(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PushImage(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RemoveImage(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -310,6 +332,16 @@ def add_AgentServicer_to_server(servicer, server):
                     servicer.InspectImage,
                     request_deserializer=protos_dot_node__pb2.ImageRequest.FromString,
                     response_serializer=protos_dot_node__pb2.Json.SerializeToString,
+            ),
+            'TagImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.TagImage,
+                    request_deserializer=protos_dot_node__pb2.TagRequest.FromString,
+                    response_serializer=protos_dot_node__pb2.Json.SerializeToString,
+            ),
+            'PushImage': grpc.unary_stream_rpc_method_handler(
+                    servicer.PushImage,
+                    request_deserializer=protos_dot_node__pb2.ImageRequest.FromString,
+                    response_serializer=protos_dot_node__pb2.Progress.SerializeToString,
             ),
             'RemoveImage': grpc.unary_unary_rpc_method_handler(
                     servicer.RemoveImage,
@@ -537,6 +569,60 @@ class Agent(object):
             '/shoal.node.v1.Agent/InspectImage',
             protos_dot_node__pb2.ImageRequest.SerializeToString,
             protos_dot_node__pb2.Json.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TagImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal.node.v1.Agent/TagImage',
+            protos_dot_node__pb2.TagRequest.SerializeToString,
+            protos_dot_node__pb2.Json.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PushImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/shoal.node.v1.Agent/PushImage',
+            protos_dot_node__pb2.ImageRequest.SerializeToString,
+            protos_dot_node__pb2.Progress.FromString,
             options,
             channel_credentials,
             insecure,

@@ -72,6 +72,8 @@ class AgentStub:
     PullImage: _grpc.UnaryStreamMultiCallable[_node_pb2.ImageRequest, _node_pb2.Progress]
     InspectImage: _grpc.UnaryUnaryMultiCallable[_node_pb2.ImageRequest, _node_pb2.Json]
     """Docker's inspect and history"""
+    TagImage: _grpc.UnaryUnaryMultiCallable[_node_pb2.TagRequest, _node_pb2.Json]
+    PushImage: _grpc.UnaryStreamMultiCallable[_node_pb2.ImageRequest, _node_pb2.Progress]
     RemoveImage: _grpc.UnaryUnaryMultiCallable[_node_pb2.ImageRequest, _node_pb2.Json]
     LoadImage: _grpc.StreamUnaryMultiCallable[_node_pb2.Chunk, _node_pb2.Json]
     Volumes: _grpc.UnaryUnaryMultiCallable[_node_pb2.Empty, _node_pb2.Json]
@@ -95,6 +97,8 @@ class AgentAsyncStub(AgentStub):
     PullImage: _aio.UnaryStreamMultiCallable[_node_pb2.ImageRequest, _node_pb2.Progress]  # type: ignore[assignment]
     InspectImage: _aio.UnaryUnaryMultiCallable[_node_pb2.ImageRequest, _node_pb2.Json]  # type: ignore[assignment]
     """Docker's inspect and history"""
+    TagImage: _aio.UnaryUnaryMultiCallable[_node_pb2.TagRequest, _node_pb2.Json]  # type: ignore[assignment]
+    PushImage: _aio.UnaryStreamMultiCallable[_node_pb2.ImageRequest, _node_pb2.Progress]  # type: ignore[assignment]
     RemoveImage: _aio.UnaryUnaryMultiCallable[_node_pb2.ImageRequest, _node_pb2.Json]  # type: ignore[assignment]
     LoadImage: _aio.StreamUnaryMultiCallable[_node_pb2.Chunk, _node_pb2.Json]  # type: ignore[assignment]
     Volumes: _aio.UnaryUnaryMultiCallable[_node_pb2.Empty, _node_pb2.Json]  # type: ignore[assignment]
@@ -157,6 +161,20 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.Json, _abc.Awaitable[_node_pb2.Json]]:
         """Docker's inspect and history"""
+
+    @_abc_1.abstractmethod
+    def TagImage(
+        self,
+        request: _node_pb2.TagRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.Json, _abc.Awaitable[_node_pb2.Json]]: ...
+
+    @_abc_1.abstractmethod
+    def PushImage(
+        self,
+        request: _node_pb2.ImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_node_pb2.Progress], _abc.AsyncIterator[_node_pb2.Progress]]: ...
 
     @_abc_1.abstractmethod
     def RemoveImage(

@@ -36,6 +36,14 @@ def sizes(image: Image) -> list[int]:
     return [int(_read(layer.with_name("layer.json")).get("size_bytes", 0)) for layer in image.layers]
 
 
+def manifest_bytes(data_dir: Path, digest: str) -> int:
+    """How large a kept manifest is; 0 when it is not kept."""
+    try:
+        return (data_dir / "images" / "blobs" / "sha256" / digest.removeprefix("sha256:")).stat().st_size
+    except OSError:
+        return 0
+
+
 def users(lives: Iterable[Life]) -> dict[str, list[dict[str, Any]]]:
     """By image id the replicas of this node that were made of it, and whether a process of them runs."""
     found: dict[str, list[dict[str, Any]]] = {}

@@ -21,7 +21,7 @@ from model.errors import BadInput, NotFound
 from protos import node_pb2 as pb
 
 if TYPE_CHECKING:
-    from agent.images.records import Credentials, Image, PullProgress
+    from agent.images.records import Credentials, Image, PullProgress, PushProgress
     from agent.plan.records import Life
 
 
@@ -64,6 +64,10 @@ class ImagesService:
             "history": describe.history(image, raw, facts.sizes(image)),
         }
 
+    async def tag(self, request: pb.TagRequest) -> dict[str, Any]:
+        image = await self._ports.images.tag(request.reference, request.name)
+        return {"id": image.id, "names": list(image.names)}
+
     async def remove(self, request: pb.ImageRequest) -> dict[str, Any]:
         """What became of it: `deleted` is the image with the layers that went with it, in Docker's names, `freed_bytes` their
         size."""
@@ -103,6 +107,26 @@ class ImagesService:
             yield pb.Progress(text=f"pulled {request.reference}", result=json.dumps(result).encode())
         finally:
             pulling.cancel()
+
+    async def push(self, request: pb.ImageRequest) -> AsyncIterator[pb.Progress]:
+        """Progress while it is pushed, at last in `result` what the registry has now: the manifest's digest and size, and its
+        layers."""
+        news: asyncio.Queue[PushProgress | None] = asyncio.Queue()
+        pushing = asyncio.ensure_future(
+            self._ports.images.push(request.reference, auth=_credentials(request), progress=news.put_nowait)
+        )
+        pushing.add_done_callback(lambda _: news.put_nowait(None))
+        try:
+            while (item := await news.get()) is not None:
+                text = f"{item.layers_done}/{item.layers_total} layers"
+                yield pb.Progress(text=text, done_bytes=item.bytes_done, total_bytes=item.bytes_total)
+            pushed = await pushing
+            size = facts.manifest_bytes(self._ports.data_dir, pushed.digest)
+            layers = [{"id": digest, "state": state} for digest, state in pushed.layers]
+            result = {"digest": pushed.digest, "size_bytes": size, "layers": layers}
+            yield pb.Progress(text=f"pushed {request.reference}", result=json.dumps(result).encode())
+        finally:
+            pushing.cancel()
 
     async def load(self, chunks: AsyncIterator[pb.Chunk]) -> dict[str, Any]:
         """Take in an archive that comes in chunks."""

@@ -17,7 +17,7 @@ from agent.runtime.port import ContainerRuntime
 from agent.volumes.port import Volumes
 
 if TYPE_CHECKING:
-    from agent.images.records import Credentials, Image, ProgressSink, PullPolicy
+    from agent.images.records import Credentials, Image, ProgressSink, PullPolicy, Pushed, PushSink
 
 
 class Images(Protocol):
@@ -34,7 +34,11 @@ class Images(Protocol):
         policy: PullPolicy = "missing",
     ) -> Image: ...
 
+    async def push(self, ref: str, *, auth: Credentials | None = None, progress: PushSink | None = None) -> Pushed: ...
+
     async def load(self, source: Path) -> list[Image]: ...
+
+    async def tag(self, ref: str, name: str) -> Image: ...
 
     async def remove(self, ref: str) -> None: ...
 

@@ -173,6 +173,13 @@ class AgentService(node_pb2_grpc.AgentServicer):
     async def InspectImage(self, request: pb.ImageRequest, context: Context) -> pb.Json:
         return _json(self._images.inspect(request))
 
+    async def TagImage(self, request: pb.TagRequest, context: Context) -> pb.Json:
+        return _json(await self._images.tag(request))
+
+    async def PushImage(self, request: pb.ImageRequest, context: Context) -> AsyncIterator[pb.Progress]:
+        async for progress in self._images.push(request):
+            yield progress
+
     async def RemoveImage(self, request: pb.ImageRequest, context: Context) -> pb.Json:
         return _json(await self._images.remove(request))
 
@@ -265,8 +272,8 @@ async def _admit(context: Context) -> None:
 
 
 _METHODS = (
-    "Logs", "Exec", "Attach", "Inspect", "Images", "PullImage", "InspectImage", "RemoveImage", "LoadImage",
-    "Volumes", "RemoveVolume", "PruneVolumes", "Stats", "Traffic",
+    "Logs", "Exec", "Attach", "Inspect", "Images", "PullImage", "PushImage", "InspectImage", "TagImage", "RemoveImage",
+    "LoadImage", "Volumes", "RemoveVolume", "PruneVolumes", "Stats", "Traffic",
 )  # fmt: skip
 
 

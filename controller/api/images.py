@@ -19,10 +19,11 @@ from starlette.responses import Response
 
 from controller.agents import error_of
 from controller.api.context import Api, Call
-from controller.api.images_rows import Held, Removal, find, images_of, plain, removal, untagged, unused
-from controller.api.schemas import PruneBody, PullBody
+from controller.api.images_rows import Held, Removal, find, images_of, named, plain, removal, untagged, unused
+from controller.api.schemas import PruneBody, PullBody, TagBody
 from controller.api.streams import guarded, merged, ndjson
 from model.errors import BadInput, Conflict, NotFound, ShoalError, Unavailable
+from model.image_ref import parse_image_ref
 from protos import node_pb2 as pb
 
 CHUNKS_MAX: Final = 8
@@ -84,6 +85,18 @@ async def _described(api: Api, reference: str) -> tuple[Held, Row]:
     raise failure or NotFound(f"No such image: {reference}")
 
 
+async def tag(api: Api, call: Call) -> Row:
+    """Every node that has the image gives it the name."""
+    body: TagBody = call.body
+    name = parse_image_ref(body.name)
+    if name.digest is not None:
+        raise BadInput(f"{body.name}: a tag has no digest")
+    image = await _found(api, call.path["reference"])
+    request = pb.TagRequest(reference=image.id, name=name.canonical)
+    await _all(api, image.nodes, lambda node: api.agents.call(node, "TagImage", request, CHANGE_S))
+    return {"id": image.id, "name": name.familiar, "nodes": list(image.nodes)}
+
+
 async def pull(api: Api, call: Call) -> Response:
     body: PullBody = call.body
     nodes = _chosen(api, body.nodes)
@@ -121,8 +134,12 @@ def _chosen(api: Api, names: list[str]) -> list[str]:
 async def _pull(api: Api, node: str, request: pb.ImageRequest) -> AsyncGenerator[Row, None]:
     async with aclosing(api.agents.stream(node, "PullImage", request)) as found:
         async for progress in found:
-            row = {"node": node, "text": progress.text, "done_bytes": progress.done_bytes, "total_bytes": progress.total_bytes}
+            row = _progress(node, progress)
             yield {**row, "image": json.loads(progress.result)} if progress.result else row
+
+
+def _progress(node: str, progress: pb.Progress) -> Row:
+    return {"node": node, "text": progress.text, "done_bytes": progress.done_bytes, "total_bytes": progress.total_bytes}
 
 
 async def remove(api: Api, call: Call) -> list[Row]:
@@ -179,6 +196,35 @@ async def _all(api: Api, nodes: Sequence[str], ask: Callable[[str], Awaitable[T]
     if failures and not done:
         raise failures[0]
     return done
+
+
+async def push(api: Api, call: Call) -> Response:
+    """From one node that has it under this name."""
+    reference = call.path["reference"]
+    image = named(images_of(await _rows(api)), reference)
+    name = parse_image_ref(reference).familiar
+    request = pb.ImageRequest(reference=name, auth=registry_auth(call.request.headers.get(AUTH_HEADER, "")))
+    return ndjson(_push(api, image.names.get(name, image.nodes), request))
+
+
+async def _push(api: Api, nodes: Sequence[str], request: pb.ImageRequest) -> AsyncGenerator[Row, None]:
+    """A node that cannot be reached leaves it to the next."""
+    for number, node in enumerate(nodes, 1):
+        begun = False
+        try:
+            async with aclosing(api.agents.stream(node, "PushImage", request)) as found:
+                async for progress in found:
+                    begun = True
+                    row = _progress(node, progress)
+                    yield {**row, "pushed": json.loads(progress.result)} if progress.result else row
+            return
+        except Unavailable as error:
+            if begun or number == len(nodes):
+                yield {"node": node, "text": "", "error": str(error)}
+                return
+        except ShoalError as error:
+            yield {"node": node, "text": "", "error": str(error)}
+            return
 
 
 async def load(api: Api, call: Call) -> list[Row]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from model.errors import BadInput, Conflict, NotFound
-from model.image_ref import ImageRef, parse_image_ref
+from model.image_ref import DEFAULT_TAG, ImageRef, parse_image_ref
 
 Row = dict[str, Any]
 _HEX: Final = frozenset("0123456789abcdef")
@@ -90,6 +90,14 @@ def find(images: Sequence[Held], reference: str) -> Held:
     if not found:
         raise NotFound(f"No such image: {_told(reference)}")
     return found[0]
+
+
+def named(images: Sequence[Held], reference: str) -> Held:
+    """By name only, as a push names it. Raises NotFound with Docker's words."""
+    if found := _named(images, reference):
+        return found[0]
+    told = _told(reference)
+    raise NotFound(f"An image does not exist locally with the tag: {told.removesuffix(f':{DEFAULT_TAG}')}")
 
 
 def _named(images: Sequence[Held], reference: str) -> list[Held]:

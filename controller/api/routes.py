@@ -35,6 +35,7 @@ from controller.api.schemas import (
     PruneBody,
     PullBody,
     ScaleBody,
+    TagBody,
     TokenBody,
 )
 from controller.api.streams import EVENTS, NDJSON
@@ -228,6 +229,8 @@ IMAGES: Final = (
     ),
     Route("GET", "/v1/images/{reference:path}/json", images.inspect, "One image, Docker's inspect", answer=Object),
     Route("GET", "/v1/images/{reference:path}/history", images.history, "How it was made, newest first", answer=Objects),
+    Route("POST", "/v1/images/{reference:path}/tag", images.tag, "A further name on all nodes that have it", TagBody, Object),
+    Route("POST", "/v1/images/{reference:path}/push", images.push, "Brings it to the registry of its name", stream=NDJSON),
     Route("DELETE", "/v1/images/{reference:path}", images.remove, "Removes an image from all nodes", None, Objects, FORCE),
 )  # fmt: skip
 

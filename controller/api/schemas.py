@@ -95,6 +95,10 @@ class PullBody(Body):
     nodes: list[Name] = Field(default=[], max_length=10_000)
 
 
+class TagBody(Body):
+    name: Annotated[str, Field(min_length=1, max_length=512)]
+
+
 class PruneBody(Body):
     all: bool = False
 

@@ -26,7 +26,7 @@ from agent.core.sampling import Sampler
 from agent.core.session import NodeIdentity, SessionClient
 from agent.core.tls import NodePki
 from agent.images.errors import ImageNotFound
-from agent.images.records import Image, ImageConfig
+from agent.images.records import Image, ImageConfig, Pushed
 from agent.network.balance_port import Balancer, NoBalancer
 from agent.network.memory import MemoryNetwork
 from agent.plan.container import ContainerOrder, ExecRequest, Exited, Found, LogLine, Usage
@@ -189,6 +189,12 @@ class PretendImages:
         if ref.startswith("missing"):
             raise ImageNotFound(f"image {ref} is in no registry")
         return Image(f"sha256:{ref}", (ref,), ref, (), ImageConfig(cmd=("serve",)), 1000, None)
+
+    async def push(self, ref: str, **_: Any) -> Pushed:
+        return Pushed("sha256:2", 1000, (("sha256:3", "pushed"), ("sha256:4", "exists")))
+
+    async def tag(self, ref: str, name: str) -> Image:
+        return Image(ref, (name,), ref, (), ImageConfig(), 1000, None)
 
     async def load(self, source: Path) -> Any:
         assert source.read_bytes() == b"archive"

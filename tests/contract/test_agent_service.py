@@ -146,6 +146,10 @@ async def test_images(tmp_path: Path, keys: Keys) -> None:
         assert (progress[-1].text, json.loads(progress[-1].result)["current"]) == ("pulled db:1", False)
         found = json.loads((await stub.InspectImage(pb.ImageRequest(reference="db:1"))).json)
         assert (found["inspect"]["RepoTags"], found["inspect"]["Config"]["Cmd"], found["history"]) == (["db:1"], ["serve"], [])
+        tagged = await stub.TagImage(pb.TagRequest(reference="db:1", name="localhost:5000/db:1"))
+        assert json.loads(tagged.json)["names"] == ["localhost:5000/db:1"]
+        (pushed,) = [item async for item in stub.PushImage(pb.ImageRequest(reference="localhost:5000/db:1"))]
+        assert [row["state"] for row in json.loads(pushed.result)["layers"]] == ["pushed", "exists"]
         with pytest.raises(aio.AioRpcError, match="is in no registry"):
             await stub.PullImage(pb.ImageRequest(reference="missing:1")).read()
         loaded = await stub.LoadImage(iter([pb.Chunk(data=b"arch"), pb.Chunk(data=b"ive")]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import ssl
@@ -100,6 +101,17 @@ class PlayedAgent(rpc.AgentServicer):
         self.asked.append(request)
         rows = [{"Id": request.reference, "CreatedBy": "CMD"}, {"Id": "<missing>", "CreatedBy": "ADD"}]
         return pb.Json(json=json.dumps({"inspect": {"Id": request.reference}, "history": rows}).encode())
+
+    async def TagImage(self, request: pb.TagRequest, context: Any) -> pb.Json:
+        self.asked.append(request)
+        return pb.Json(json=b"{}")
+
+    async def PushImage(self, request: pb.ImageRequest, context: Any) -> AsyncIterator[pb.Progress]:
+        self.asked.append(request)
+        yield pb.Progress(text="1/1 layers", done_bytes=1, total_bytes=1)
+        if not request.HasField("auth"):
+            await context.abort(grpc.StatusCode.UNKNOWN, "registry localhost:5000 refuses a/b: unauthorized")
+        yield pb.Progress(text="pushed", result=b'{"digest":"sha256:9"}')
 
     async def RemoveImage(self, request: pb.ImageRequest, context: Any) -> pb.Json:
         self.asked.append(request)
@@ -250,6 +262,7 @@ async def _images(operator: Client, agent: PlayedAgent) -> None:
     archive = bytes(range(256)) * 12_000
     (loaded,) = await asyncio.to_thread(operator.ok, "POST", "/v1/images/load?node=n1", archive)
     assert (loaded, agent.archive) == ({"node": "n1", "names": ["loaded:1"]}, archive)
+    await _named_and_pushed(operator, agent)
     rows = await asyncio.to_thread(operator.ok, "DELETE", "/v1/images/localhost:5000/a/b:1")
     assert agent.asked[-1].reference == "localhost:5000/a/b:1"
     assert [row.get("Untagged") or row["Deleted"] for row in rows] == ["localhost:5000/a/b:1", "sha256:1", "sha256:2"]
@@ -260,6 +273,30 @@ async def _images(operator: Client, agent: PlayedAgent) -> None:
     done = await asyncio.to_thread(operator.ok, "POST", "/v1/images/prune", {"all": True})
     assert done["reclaimed_bytes"] == 5
     assert agent.asked[-1].reference == "localhost:5000/a/b:1"
+
+
+async def _named_and_pushed(operator: Client, agent: PlayedAgent) -> None:
+    done = await asyncio.to_thread(operator.ok, "POST", "/v1/images/2/tag", {"name": "linuxtips/apache"})
+    assert done == {"id": "sha256:2", "name": "linuxtips/apache:latest", "nodes": ["n1"]}
+    assert (agent.asked[-1].reference, agent.asked[-1].name) == ("sha256:2", "docker.io/linuxtips/apache:latest")
+    status, answer = await asyncio.to_thread(operator.request, "POST", "/v1/images/busybox/tag", {"name": "Upper"})
+    assert (status, "upper-case" in answer["error"]["message"]) == (400, True)
+    _, text = await asyncio.to_thread(operator.request, "POST", "/v1/images/localhost:5000/a/b:1/push")
+    assert "unauthorized" in json.loads(text.splitlines()[-1])["error"]
+    login = base64.urlsafe_b64encode(b'{"username": "ana", "password": "right"}').decode()
+    _, text = await asyncio.to_thread(_with_login, operator, "/v1/images/localhost:5000/a/b:1/push", login)
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert (rows[0]["text"], rows[-1]["pushed"]) == ("1/1 layers", {"digest": "sha256:9"})
+    assert (agent.asked[-1].auth.username, agent.asked[-1].auth.password) == ("ana", "right")
+    status, answer = await asyncio.to_thread(operator.request, "POST", "/v1/images/2/push")
+    told = "An image does not exist locally with the tag: 2"
+    assert (status, answer["error"]["message"]) == (404, told)
+    status, answer = await asyncio.to_thread(_with_login, operator, "/v1/images/busybox/push", "c2VjcmV0")
+    assert (status, "secret" in answer["error"]["message"]) == (400, False)
+
+
+def _with_login(operator: Client, path: str, login: str) -> tuple[int, Any]:
+    return operator.request("POST", path, None, **{"X-Registry-Auth": login})
 
 
 async def _volumes(operator: Client, agent: PlayedAgent) -> None:

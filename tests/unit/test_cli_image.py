@@ -118,6 +118,19 @@ def test_a_pull_of_what_all_nodes_have_is_up_to_date() -> None:
     ]
 
 
+def test_a_push_is_told_as_docker_tells_it() -> None:
+    assert words.push_heading("linuxtips/apache:1.0") == ["The push refers to repository [docker.io/linuxtips/apache]"]
+    assert words.push_heading("localhost:5000/apache")[0] == "Using default tag: latest"
+    states = [("a", "exists"), ("b", "pushed"), ("c", "mounted")]
+    layers = [{"id": f"sha256:{name * 64}", "state": state} for name, state in states]
+    assert words.push_result("linuxtips/apache:1.0", {"layers": layers, "digest": "sha256:77", "size_bytes": 1153}) == [
+        "cccccccccccc: Mounted from another repository",
+        "bbbbbbbbbbbb: Pushed",
+        "aaaaaaaaaaaa: Layer already exists",
+        "1.0: digest: sha256:77 size: 1153",
+    ]
+
+
 def test_what_is_removed_is_told_once() -> None:
     rows: list[dict[str, Any]] = [{"Untagged": "busybox:latest", "Nodes": ["n1"]}, *[{"Deleted": "sha256:1"}] * 2]
     assert words.removed(rows) == ["Untagged: busybox:latest", "Deleted: sha256:1"]
