@@ -10,7 +10,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from math import nan
 from typing import Any, Final, NamedTuple
@@ -135,7 +135,7 @@ class LoadedBalancer(MemoryBalancer):
 
     def _told(self, row: Traffic) -> Traffic:
         count = self._counts.get((row.service, row.address), 0.0)
-        return replace(row, connections=int(count)) if count else row
+        return row._replace(connections=int(count)) if count else row
 
 
 @dataclass(slots=True)
