@@ -103,10 +103,10 @@ def _wait(registry: Registry, process: subprocess.Popen[bytes]) -> None:
     while True:
         if process.poll() is not None or time.monotonic() > end:
             raise AssertionError((registry.directory / "log").read_text())
-        context = ssl.create_default_context(cafile=str(registry.ca_file)) if registry.ca_file else None
-        kind = http.client.HTTPSConnection if context else http.client.HTTPConnection
-        more = {"context": context} if context else {}
-        connection = kind(registry.endpoint, timeout=2, **more)
+        connection = http.client.HTTPConnection(registry.endpoint, timeout=2)
+        if registry.ca_file:
+            context = ssl.create_default_context(cafile=str(registry.ca_file))
+            connection = http.client.HTTPSConnection(registry.endpoint, timeout=2, context=context)
         try:
             connection.request("GET", "/v2/")
             connection.getresponse().read()
