@@ -1,0 +1,120 @@
+"""The tutorial's way with images: list, inspect, history, tag by id, push, remove, pull again; on all nodes of the lab."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lab.cluster import Lab
+from tests.e2e.harness import LabUnderTest
+
+NAME = "linuxtips/apache"
+
+
+@pytest.fixture
+def registry(lab: LabUnderTest) -> Iterator[str]:
+    """The lab's own. No image is on a node, before and after."""
+    lab("image", "prune", "-a", "-f")
+    yield Lab(lab.name).record().registry
+    lab("image", "prune", "-a", "-f")
+
+
+def rows(lab: LabUnderTest, *words: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = lab.json("images", *words)
+    return found
+
+
+def asked(registry: str, path: str) -> Any:
+    connection = http.client.HTTPConnection(registry, timeout=10)
+    try:
+        connection.request("GET", path, headers={"Accept": "application/vnd.oci.image.manifest.v1+json"})
+        reply = connection.getresponse()
+        return json.loads(reply.read()), reply.getheader("Docker-Content-Digest")
+    finally:
+        connection.close()
+
+
+def test_the_tutorials_way_with_images(lab: LabUnderTest, registry: str) -> None:
+    assert lab("images", "ps").split() == ["REPOSITORY", "TAG", "IMAGE", "ID", "CREATED", "SIZE", "NODES"]
+    lines = lab("pull", "shoal/web:1.0").splitlines()
+    assert lines[0] == "1.0: Pulling from shoal/web"
+    assert {line.split(": ")[1] for line in lines[1:-3]} == {"Pull complete"}
+    assert lines[-2:] == ["Status: Downloaded newer image for shoal/web:1.0", "docker.io/shoal/web:1.0"]
+    again = lab("pull", "shoal/web:1.0").splitlines()
+    assert again[1:] == [lines[-3], "Status: Image is up to date for shoal/web:1.0", "docker.io/shoal/web:1.0"]
+
+    (row,) = rows(lab, "shoal/web")
+    short = lab("images", "-q", "shoal/web").strip()
+    assert (row["tag"], row["nodes"], row["id"][7:19]) == ("1.0", ["n1", "n2", "n3"], short)
+    (found,) = json.loads(lab("image", "inspect", short[:6]))
+    assert (found["Id"], found["RepoTags"], found["Nodes"]) == (row["id"], ["shoal/web:1.0"], row["nodes"])
+    entrypoint = " ".join(found["Config"]["Entrypoint"])
+    assert lab("image", "inspect", "-f", "{{.Config.Entrypoint}} {{.Os}}", short) == f"[{entrypoint}] linux\n"
+    _history(lab, found)
+    _given_away(lab, registry, short, row["id"])
+
+
+def _history(lab: LabUnderTest, found: dict[str, Any]) -> None:
+    history = json.loads(lab("history", "shoal/web:1.0", "-o", "json"))
+    assert [step["Id"] for step in history] == [found["Id"], *["<missing>"] * (len(history) - 1)]
+    assert sum(step["Size"] for step in history) == found["Size"]
+    head, first, *_ = lab("history", "shoal/web:1.0").splitlines()
+    assert head.split() == ["IMAGE", "CREATED", "CREATED", "BY", "SIZE", "COMMENT"]
+    assert first.startswith(found["Id"][7:19])
+
+
+def _given_away(lab: LabUnderTest, registry: str, short: str, image_id: str) -> None:
+    name = f"{registry}/{NAME}"
+    assert lab("tag", short, f"{name}:1.0") == lab("image", "tag", short, f"{NAME}:1.0") == ""
+    assert {(row["repository"], row["id"], len(row["nodes"])) for row in rows(lab)} == {
+        (repository, image_id, 3) for repository in (name, NAME, "shoal/web")
+    }
+    pushed = lab("push", f"{name}:1.0").splitlines()
+    assert pushed[0] == f"The push refers to repository [{name}]"
+    last = re.fullmatch(r"1\.0: digest: (sha256:[0-9a-f]{64}) size: (\d+)", pushed[-1])
+    assert last is not None, pushed
+    manifest, digest = asked(registry, f"/v2/{NAME}/manifests/1.0")
+    assert (digest, len(manifest["layers"])) == (last[1], len(pushed) - 2)
+    assert asked(registry, f"/v2/{NAME}/tags/list")[0]["tags"] == ["1.0"]
+    assert {line.split(": ")[1] for line in lab("push", f"{name}:1.0").splitlines()[1:-1]} == {"Layer already exists"}
+
+    refused = lab.call("rmi", short)
+    assert (refused.code, refused.out) == (1, "")
+    assert f"unable to delete {short} (must be forced) - image is referenced in multiple repositories" in refused.err
+    removed = lab("rmi", "-f", short).splitlines()
+    assert [line for line in removed if "@" not in line][:3] == [f"Untagged: {each}:1.0" for each in (name, NAME, "shoal/web")]
+    assert f"Deleted: {image_id}" in removed
+    assert rows(lab) == []
+    told = lab("pull", f"{name}:1.0", "--node", "n2").splitlines()
+    assert (told[0], f"Digest: {digest}" in told) == (f"1.0: Pulling from {NAME}", True)
+    assert [(row["id"], row["nodes"]) for row in rows(lab)] == [(image_id, ["n2"])]
+
+
+def test_an_image_in_use_stays(lab: LabUnderTest, registry: str) -> None:
+    options = ("--name", "user", "--node", "n1", "--init", "--stop-timeout", "1")
+    container = lab("run", "-d", *options, "busybox", "sleep", "100000")[:12]
+    lab("pull", "-q", "busybox")
+    (row,) = rows(lab, "busybox")
+    short = row["id"][7:19]
+    for words, why in (
+        (("busybox",), f'unable to remove repository reference "busybox" (must force) - container {container} is using'),
+        (("-f", short), f"unable to delete {short} (cannot be forced) - image is being used by running container {container}"),
+    ):
+        refused = lab.call("rmi", *words)
+        assert (refused.code, refused.out, why in refused.err) == (1, "", True), refused
+    assert "Total reclaimed space: 0B" in lab("image", "prune", "-a", "-f")
+    assert rows(lab, "busybox")[0]["nodes"] == ["n1", "n2", "n3"]
+    lab("rm", "-f", "user")
+    assert "Untagged: busybox:latest" in lab("rmi", "busybox").splitlines()
+
+
+def test_unknown_names_are_a_line_each(lab: LabUnderTest, registry: str) -> None:
+    found = lab.call("image", "inspect", "nothing", "other:1")
+    assert (found.code, found.out) == (1, "[]\n")
+    assert found.err == "shoal: No such image: nothing:latest\nshoal: No such image: other:1\n"
+    assert lab.call("history", "nothing").code == lab.call("tag", "nothing", "x").code == lab.call("push", "nothing").code == 1

@@ -1,0 +1,100 @@
+"""What the agent says and does of images, over the real store and a registry. Root: layers are unpacked."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.core.images_service import ImagesService
+from agent.core.ports import Ports
+from agent.images.errors import RegistryRefused
+from agent.images.trees import remove_tree
+from agent.network.memory import MemoryNetwork
+from agent.volumes.store import VolumeStore
+from protos import node_pb2 as pb
+from tests.contract.agent_support import PretendRuntime
+from tests.contract.images_server import FakeRegistry, digest_of, fake_registry, make_image
+from tests.root.test_images_store import Stores
+
+pytestmark = pytest.mark.root
+BASE, TOP = {"base": os.urandom(50_000)}, {"app": b"1"}
+APACHE = make_image(BASE, TOP, Cmd=["/app"])
+OTHER = make_image(BASE, {"other": b"2"}, Cmd=["/other"])
+CHAIN = digest_of(f"{digest_of(APACHE.tars[0])} {digest_of(APACHE.tars[1])}".encode())
+
+
+@pytest.fixture
+def registry() -> Iterator[FakeRegistry]:
+    with fake_registry() as running:
+        yield running
+
+
+@pytest.fixture
+async def service(tmp_path: Path, registry: FakeRegistry) -> AsyncIterator[ImagesService]:
+    stores = Stores(tmp_path, registry)
+    ports = Ports(PretendRuntime(), stores.new("images"), MemoryNetwork(), VolumeStore(tmp_path / "volumes", dict), tmp_path)
+    yield ImagesService(ports, tuple)
+    for store in stores.open:
+        await store.close()
+    remove_tree(tmp_path)
+
+
+async def pulled(service: ImagesService, name: str, **more: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    async for progress in service.pull(pb.ImageRequest(reference=name, **more)):
+        found = json.loads(progress.result) if progress.result else {}
+    return found
+
+
+async def test_a_pull_says_which_layers_were_there(service: ImagesService, registry: FakeRegistry) -> None:
+    registry.put("linuxtips/apache:1.0", APACHE)
+    registry.put("linuxtips/other:1.0", OTHER)
+    first = await pulled(service, "linuxtips/apache:1.0")
+    assert (first["current"], [layer["existed"] for layer in first["layers"]]) == (False, [False, False])
+    assert first["digests"] == {"linuxtips/apache:1.0": APACHE.digest}
+    second = await pulled(service, "linuxtips/other:1.0")
+    assert [layer["existed"] for layer in second["layers"]] == [True, False]
+    blobs = registry.count("/blobs/")
+    assert (await pulled(service, "linuxtips/apache:1.0"))["current"]
+    assert registry.count("/blobs/") == blobs
+
+
+async def test_credentials_of_the_call_open_a_private_registry(service: ImagesService, registry: FakeRegistry) -> None:
+    registry.put("private/apache:1.0", APACHE)
+    registry.faults.basic = "ana:right"
+    name = f"{registry.endpoint}/private/apache:1.0"
+    with pytest.raises(RegistryRefused, match="unauthorized"):
+        await pulled(service, name)
+    found = await pulled(service, name, auth=pb.RegistryAuth(username="ana", password="right"))
+    assert found["names"] == [name]
+
+
+async def test_inspect_and_history_are_of_the_images_own_words(service: ImagesService, registry: FakeRegistry) -> None:
+    registry.put("linuxtips/apache:1.0", APACHE)
+    row = await pulled(service, "linuxtips/apache:1.0")
+    found = service.inspect(pb.ImageRequest(reference=row["id"]))
+    assert found["inspect"]["Created"] == "2024-01-02T03:04:05Z"
+    assert found["inspect"]["RepoDigests"] == [f"linuxtips/apache@{APACHE.digest}"]
+    assert found["inspect"]["RootFS"]["Layers"] == [digest_of(tar) for tar in APACHE.tars]
+    top, base = found["history"]
+    assert (top["Size"] < 50_000 <= base["Size"], top["Size"] + base["Size"]) == (True, row["size_bytes"])
+
+
+async def test_a_removal_says_what_went_and_how_much(service: ImagesService, registry: FakeRegistry) -> None:
+    registry.put("linuxtips/apache:1.0", APACHE)
+    registry.put("linuxtips/other:1.0", OTHER)
+    row, other = await pulled(service, "linuxtips/apache:1.0"), await pulled(service, "linuxtips/other:1.0")
+    await service.tag(pb.TagRequest(reference=row["id"], name="mine:2"))
+    kept = await service.remove(pb.ImageRequest(reference="linuxtips/apache:1.0"))
+    assert kept == {"deleted": [], "freed_bytes": 0}
+    gone = await service.remove(pb.ImageRequest(reference="mine:2"))
+    assert gone["deleted"] == [row["id"], CHAIN]
+    assert 0 < gone["freed_bytes"] < 50_000
+    last = await service.remove(pb.ImageRequest(reference=other["id"]))
+    assert (len(last["deleted"]), last["freed_bytes"]) == (3, other["size_bytes"])
+    assert service.all() == []
