@@ -173,7 +173,7 @@ def test_fallback_after_so_many_failures() -> None:
     higher = ScalingFallback(3, 6, "higher")
     service = steady(4, fallback=higher).load(80, connections=None)
     assert service.scale == 6
-    assert service.kept.history[-1].sentence == "4 -> 6 replicas: connections fails: the fallback is 6"
+    assert service.kept.history[-1].sentence == "4 -> 6 replicas: connections are not known: the fallback is 6"
     assert service.load(600, connections=None).scale == 6
     assert steady(8, connections=390, fallback=higher).load(600, connections=None).scale == 8
     assert steady(8, connections=390, fallback=ScalingFallback(3, 6, "current")).load(600, connections=None).scale == 8

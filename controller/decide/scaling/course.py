@@ -44,7 +44,7 @@ def wish(case: Case) -> int:
         if count > best:
             best, whose = count, reading
     if whose.metric.name in case.fallen:
-        case.parts.append(f"{words.title(whose)} fails: the fallback is {best:,}")
+        case.parts.append(f"{words.named([whose])} not known: the fallback is {best:,}")
     elif whose.wanted is not None:
         case.parts.append(words.wish(whose))
     return max(best, case.facts.scale) if unknown(case) else best
