@@ -255,11 +255,13 @@ def _free(path: str) -> None:
 
 
 def _parents(path: str) -> None:
+    missing = []
     parent = path.rpartition("/")[0]
-    if not parent or os.path.isdir(parent):
-        return
-    _parents(parent)
-    os.mkdir(parent, 0o755)
+    while parent and not os.path.isdir(parent):
+        missing.append(parent)
+        parent = parent.rpartition("/")[0]
+    for directory in reversed(missing):
+        os.mkdir(directory, 0o755)
 
 
 def _remove_tree(path: str) -> None:
@@ -365,7 +367,10 @@ def main(directory: str, bytes_max: int, entries_max: int) -> int:
         return _fail(2, str(error))
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return _fail(28 if full else 1, f"{str(error.filename)[:100]!r}: {error.strerror}")
+        where = repr(error.filename[:100]) if isinstance(error.filename, str) else "a file's owner, mode or attributes"
+        return _fail(28 if full else 1, f"{where}: {error.strerror}")
+    except RecursionError:
+        return _fail(1, "its directories are nested too deeply")
     except ValueError as error:
         return _fail(1, f"it is malformed ({error})")
     os.write(1, b"%d %d %d\n" % (count, size, skipped))
