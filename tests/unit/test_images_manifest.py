@@ -11,10 +11,13 @@ from agent.images.auth import parse_challenge
 from agent.images.manifest import (
     DOCKER_MANIFEST,
     OCI_INDEX,
+    OCI_LAYER,
+    OCI_MANIFEST,
     Descriptor,
     Manifest,
     check_digest,
     layer_compression,
+    made_manifest,
     parse_config,
     parse_index_or_manifest,
     sha256_digest,
@@ -69,6 +72,50 @@ def test_an_exact_variant_wins_over_another() -> None:
     parsed = parse_index_or_manifest(raw, "image x", "linux/arm/v7", LIMITS)
     assert isinstance(parsed, Descriptor)
     assert parsed.digest == B
+
+
+@pytest.mark.parametrize(
+    ("platform", "offered", "wanted"),
+    [
+        ("linux/arm/v6", ("linux/arm/v7", "linux/arm/v5"), "linux/arm/v5"),
+        ("linux/arm/v7", ("linux/arm/v5", "linux/arm/v6", "linux/arm/v8"), "linux/arm/v6"),
+        ("linux/arm/v7", ("linux/arm/v6", "linux/arm"), "linux/arm"),
+        ("linux/arm/v6", ("linux/arm/v7", "linux/arm/v8"), None),
+        ("linux/amd64", ("linux/amd64/v3", "linux/amd64"), "linux/amd64"),
+        ("linux/amd64", ("linux/amd64/v3",), None),
+        ("linux/amd64/v3", ("linux/amd64", "linux/amd64/v2", "linux/amd64/v4"), "linux/amd64/v2"),
+        ("linux/arm64", ("linux/arm64/v8",), "linux/arm64/v8"),
+        ("linux/riscv64", ("linux/riscv64/x",), None),
+        ("linux/riscv64/x", ("linux/riscv64", "linux/riscv64/x"), "linux/riscv64/x"),
+    ],
+)
+def test_the_best_variant_that_can_run_is_taken(platform: str, offered: tuple[str, ...], wanted: str | None) -> None:
+    digests = {f"sha256:{number:064x}": text for number, text in enumerate(offered)}
+    raw = index(*[(text, digest) for digest, text in digests.items()])
+    if wanted is None:
+        with pytest.raises(ImageError, match="no image for"):
+            parse_index_or_manifest(raw, "image x", platform, LIMITS)
+        return
+    parsed = parse_index_or_manifest(raw, "image x", platform, LIMITS)
+    assert isinstance(parsed, Descriptor)
+    assert digests[parsed.digest] == wanted
+
+
+@pytest.mark.parametrize("said", ["", "application/json", "text/plain; charset=utf-8", DOCKER_MANIFEST, f"{DOCKER_MANIFEST};x"])
+def test_what_a_registry_calls_a_manifest_may_say_nothing_but_not_contradict(said: str) -> None:
+    parsed = parse_index_or_manifest(manifest(), "image x", "linux/amd64", LIMITS, said)
+    assert isinstance(parsed, Manifest)
+    assert parsed.media_type == DOCKER_MANIFEST
+    bare = parse_index_or_manifest(manifest(mediaType=None), "image x", "linux/amd64", LIMITS, said)
+    assert isinstance(bare, Manifest)
+    assert bare.media_type == (DOCKER_MANIFEST if "docker" in said else OCI_MANIFEST)
+
+
+def test_a_made_manifest_is_one() -> None:
+    layers = (Descriptor(f"{OCI_LAYER}+gzip", B, 5), Descriptor(f"{OCI_LAYER}+zstd", C, 6))
+    made = made_manifest(b"{}", layers)
+    assert parse_index_or_manifest(made.raw, "image x", "linux/amd64", LIMITS, OCI_MANIFEST) == made.manifest
+    assert made.manifest.layers == layers
 
 
 def test_a_missing_platform_names_what_is_offered() -> None:

@@ -1,0 +1,41 @@
+"""Who is told a registry's password, and what a token is asked for."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.images.auth import of_one_domain
+from agent.images.calls import Access
+from model.image_ref import parse_image_ref
+
+
+@pytest.mark.parametrize(
+    ("registry", "server", "is_one"),
+    [
+        ("registry-1.docker.io", "auth.docker.io", True),
+        ("registry.gitlab.com", "gitlab.com", True),
+        ("ghcr.io", "ghcr.io", True),
+        ("registry.example.co.uk", "auth.example.co.uk", True),
+        ("127.0.0.1:5000", "127.0.0.1:5001", True),
+        ("[::1]:5000", "[::1]:5001", True),
+        ("registry", "registry:8080", True),
+        ("registry.example.com", "example.com.evil.net", False),
+        ("registry.example.com", "evilexample.com", False),
+        ("registry.example.com", "com", False),
+        ("example.co.uk", "evil.co.uk", False),
+        ("registry", "auth", False),
+        ("10.0.0.1:5000", "10.0.0.2:5000", False),
+        ("10.1.0.1", "9.0.0.1", False),
+        ("example.com", "127.0.0.1", False),
+        ("[::1]:5000", "[::2]:5000", False),
+    ],
+)
+def test_a_token_server_must_be_of_the_registrys_domain(registry: str, server: str, is_one: bool) -> None:
+    assert of_one_domain(registry, server) is is_one
+
+
+def test_a_token_is_asked_for_what_is_needed() -> None:
+    ref = parse_image_ref("registry.example/shop/web:1")
+    assert Access("registry.example", ref, None).scope == "repository:shop/web:pull"
+    pushing = Access("registry.example", ref, None, pushes=True)
+    assert pushing.reading("shop/base").scope == "repository:shop/web:pull,push repository:shop/base:pull"
