@@ -58,7 +58,7 @@ async def test_a_node_sends_samples_as_often_as_it_is_told(tmp_path: Path, keys:
             assert sorted(row.key.slot for row in samples.replicas) == [1, 2]
             assert [row.cpu_cores for row in samples.replicas] == [pytest.approx(0.5, rel=0.2)] * 2
             assert {(row.memory_bytes, row.pids) for row in samples.replicas} == {(1000, 3)}
-        assert found[1].at_ms - found[0].at_ms == pytest.approx(found[1].interval_ms, abs=20)
+        assert found[1].at_ms - found[1].interval_ms >= found[0].at_ms - 20, "one may be lost on a busy machine, none overlap"
 
 
 async def test_a_node_that_is_told_never_sends_none(tmp_path: Path, keys: Keys) -> None:
