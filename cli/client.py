@@ -14,7 +14,7 @@ import ssl
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 from urllib.parse import quote, urlencode, urlsplit
 
 from cli.context import Context
@@ -25,6 +25,7 @@ from model.pki_names import CONTROLLER_SERVER_NAME
 CONNECT_S: Final = 5.0
 ANSWER_S: Final = 60.0
 DEFAULT_PORT: Final = 7443
+PIECE_BYTES: Final = 1 << 20
 _ELSEWHERE: Final = 307
 
 
@@ -99,6 +100,19 @@ class Client:
         if index := response.getheader("X-Shoal-Index"):
             self.index = int(index)
         return parse(response.status, data)
+
+    def download(self, path: str, file: BinaryIO, **query: Any) -> None:
+        """Write the answer's bytes to a file, as they come."""
+        response = self._send("GET", path, None, query, timeout_s=None)
+        if response.status >= 400:
+            parse(response.status, response.read())
+        try:
+            while piece := response.read(PIECE_BYTES):
+                file.write(piece)
+        except http.client.HTTPException as error:
+            raise Unavailable("the controller broke off the answer: try again") from error
+        finally:
+            self.close()
 
     def lines(
         self, path: str, *, method: str = "GET", body: Any = None, headers: Mapping[str, str] | None = None, **query: Any

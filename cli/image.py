@@ -1,21 +1,21 @@
-"""`shoal image` and its short forms (`images`, `history`, `rmi`, `pull`): Docker's verbs and words, on the whole cluster.
+"""`shoal image` and its short forms (`images`, `history`, `tag`, `rmi`): Docker's verbs and words, on the whole cluster.
 
 Rules: an image is a row however many nodes have it; `--node` narrows, NODES counts, `-o json` names them.
 """
 
 from __future__ import annotations
 
-import base64
 import datetime as dt
 import json
 import sys
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import click
 
+from cli import image_transfer
 from cli.connect import connected
 from cli.output import Column, age, field, human_bytes, listing, output_option
-from model.errors import BadInput, NotFound, RuntimeFailed, ShoalError
+from model.errors import BadInput, NotFound, ShoalError
 
 PER_NODE: Final = (
     ("NODE", field("node")),
@@ -29,9 +29,13 @@ _ID: Final = 3
 """Which of the columns is IMAGE ID."""
 
 
-@click.group("image", help="List, inspect, tag, pull, push, load and remove images.")
+@click.group("image", help="List, inspect, tag, pull, push, save, load and remove images.")
 def image_command() -> None:
     """The group."""
+
+
+for _moved in (image_transfer.pull, image_transfer.push, image_transfer.save, image_transfer.load):
+    image_command.add_command(_moved)
 
 
 @image_command.command("ls", help="List images; with a NAME (or a pattern) only those.")
@@ -86,7 +90,8 @@ def _ids(rows: list[dict[str, Any]], column: Column) -> None:
 
 def _formatted(rows: list[dict[str, Any]], columns: list[Column], form: str) -> None:
     """A line a row, with Docker's names of the fields."""
-    from cli.template import Template, as_json
+    from cli.template import Template
+    from cli.template_values import as_json
 
     names = {"REPOSITORY": "Repository", "TAG": "Tag", "DIGEST": "Digest", "IMAGE ID": "ID", "CREATED": "CreatedSince",
              "SIZE": "Size"}  # fmt: skip
@@ -101,7 +106,8 @@ def _formatted(rows: list[dict[str, Any]], columns: list[Column], form: str) -> 
 @click.argument("image", nargs=-1, required=True)
 @click.option("-f", "--format", "form", default="", metavar="TEMPLATE", help="a Go template: '{{.Config.Cmd}}'")
 def inspect_image(image: tuple[str, ...], form: str) -> None:
-    from cli.template import Template, as_json
+    from cli.template import Template
+    from cli.template_values import as_json
 
     template = Template(form) if form and form != "json" else None
     found, problems = [], []
@@ -188,87 +194,9 @@ def prune(every: bool, force: bool) -> None:
     click.echo(f"Total reclaimed space: {docker_size(done['reclaimed_bytes'])}")
 
 
-@image_command.command("pull", help="Bring an image to all nodes, or to those named.")
-@click.argument("reference")
-@click.option("-q", "--quiet", is_flag=True, help="tell only its name")
-@click.option("--node", "nodes", multiple=True, help="only to this node (may be repeated)")
-def pull(reference: str, quiet: bool, nodes: tuple[str, ...]) -> None:
-    from cli.image_words import pull_heading, pull_result
-    from cli.wait import LiveLine
-
-    heading = pull_heading(reference)
-    if not quiet:
-        click.echo("\n".join(heading))
-    line, told = LiveLine(quiet), dict[str, str]()
-    problems, images = dict[str, list[str]](), list[dict[str, Any]]()
-    with connected() as client:
-        body = {"reference": reference} | ({"nodes": list(nodes)} if nodes else {})
-        for row in client.lines("/v1/images/pull", method="POST", body=body, headers=registry_auth(reference)):
-            if row.get("error"):
-                problems.setdefault(row["error"].removeprefix(f"node {row['node']}: "), []).append(row["node"])
-            elif row.get("image"):
-                told.pop(row["node"], None)
-                images.append(row["image"])
-            else:
-                told[row["node"]] = row["text"]
-                line.show(", ".join(f"{node}: {text}" for node, text in sorted(told.items())))
-    line.done()
-    if images:
-        lines = pull_result(reference, images)
-        click.echo(lines[-1] if quiet else "\n".join(lines))
-    if problems:
-        raise RuntimeFailed("; ".join(f"{', '.join(nodes)}: {text}" for text, nodes in problems.items()))
-
-
-def registry_auth(reference: str) -> dict[str, str]:
-    """The header with what `shoal login` keeps for the reference's registry; empty without a login."""
-    from cli.docker_config import known
-    from cli.registry import key_of
-    from model.image_ref import parse_image_ref
-
-    login = known(key_of(parse_image_ref(reference).registry))
-    if login is None:
-        return {}
-    raw = json.dumps({"username": login.username, "password": login.password}).encode()
-    return {"X-Registry-Auth": base64.urlsafe_b64encode(raw).decode()}
-
-
-@image_command.command("push", help="Bring an image to the registry of its name, from a node that has it.")
-@click.argument("name")
-@click.option("-q", "--quiet", is_flag=True, help="tell only its name")
-def push(name: str, quiet: bool) -> None:
-    from cli.image_words import push_heading, push_result
-    from cli.wait import LiveLine
-    from model.image_ref import parse_image_ref
-
-    if parse_image_ref(name).digest is not None:
-        raise BadInput("cannot push a digest reference")
-    if not quiet:
-        click.echo("\n".join(push_heading(name)))
-    line, result = LiveLine(quiet), dict[str, Any]()
-    with connected() as client:
-        for row in client.lines(f"/v1/images/{name}/push", method="POST", headers=registry_auth(name)):
-            if row.get("error"):
-                line.done()
-                raise RuntimeFailed(row["error"].removeprefix(f"node {row['node']}: "))
-            result = row
-            line.show(f"{row['node']}: {row['text']}")
-    line.done()
-    click.echo(parse_image_ref(name).canonical if quiet else "\n".join(push_result(name, result["pushed"])))
-
-
 @image_command.command("tag", help="Give an image, named by name or id, one more name on every node that has it.")
 @click.argument("image")
 @click.argument("name")
 def tag(image: str, name: str) -> None:
     with connected() as client:
         client.post(f"/v1/images/{image}/tag", {"name": name})
-
-
-@image_command.command("load", help="Load an archive (docker save or OCI layout) into the nodes; from stdin without -i.")
-@click.option("-i", "--input", "source", type=click.File("rb"), default="-", help="the archive")
-@click.option("--node", default="", help="only into this node")
-def load(source: BinaryIO, node: str) -> None:
-    with connected() as client:
-        for row in client.call("POST", "/v1/images/load", source, query={"node": node or None}):
-            click.echo(f"{row['node']}: {', '.join(row['names'])}")

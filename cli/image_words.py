@@ -165,6 +165,12 @@ def push_result(reference: str, pushed: Mapping[str, Any]) -> list[str]:
     return [*layers, f"{ref.tag}: digest: {pushed['digest']} size: {pushed['size_bytes']}"]
 
 
+def loaded(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is told after a load, once for all nodes."""
+    told = [f"Loaded image: {name}" for row in rows for name in row["names"]]
+    return list(dict.fromkeys([*told, *(f"Loaded image ID: {image_id}" for row in rows for image_id in row["ids"])]))
+
+
 def removed(rows: Iterable[Mapping[str, Any]], *, lower: bool = False) -> list[str]:
     """`Untagged: busybox:latest`, `Deleted: sha256:..`; each once."""
     told = [f"{word}: {row[word]}" for row in rows for word in ("Untagged", "Deleted") if word in row]

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from cli.template_values import FUNCTIONS, Nil, printed
 from model.errors import BadInput
 
 _TOKEN: Final = re.compile(
@@ -19,16 +20,6 @@ _TOKEN: Final = re.compile(
     r"""|(?P<word>\w+)|(?P<sign>:=|[|(),=]))"""
 )
 _ACTION: Final = re.compile(r"\{\{(-\s)?(.*?)(\s-)?\}\}", re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True)
-class Nil:
-    """A list or a map that is not there; `text` is what Go prints."""
-
-    text: str
-
-    def __bool__(self) -> bool:
-        return False
 
 
 _NIL_LISTS: Final = frozenset({"Cmd", "Entrypoint", "Env", "OnBuild", "RepoTags", "RepoDigests", "Shell"})
@@ -185,9 +176,9 @@ class Template:
     def _command(self, command: list[Any], dot: Any, names: Mapping[str, Any], piped: list[Any]) -> Any:
         (kind, text), *rest = command
         if kind == "word" and text not in ("true", "false", "nil"):
-            function = _FUNCTIONS.get(text)
+            function = FUNCTIONS.get(text)
             if function is None:
-                raise self._bad(f"function {text!r} is not known (known: {', '.join(sorted(_FUNCTIONS))})")
+                raise self._bad(f"function {text!r} is not known (known: {', '.join(sorted(FUNCTIONS))})")
             arguments = [self._operand(word, dot, names) for word in rest] + piped
             try:
                 return function(*arguments)
@@ -206,7 +197,7 @@ class Template:
         if kind == "number":
             return float(text) if "." in text else int(text)
         if kind == "word":
-            return self._command([word], dot, names, []) if text in _FUNCTIONS else {"true": True, "false": False}.get(text)
+            return self._command([word], dot, names, []) if text in FUNCTIONS else {"true": True, "false": False}.get(text)
         return self._field(text, dot, names)
 
     def _string(self, text: str) -> Any:
@@ -235,25 +226,6 @@ class Template:
         return None
 
 
-def printed(value: Any) -> str:
-    """As Go's `%v`."""
-    if value is None:
-        return "<nil>"
-    if isinstance(value, Nil):
-        return value.text
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, Mapping):
-        return f"map[{' '.join(f'{key}:{printed(value[key])}' for key in sorted(value))}]"
-    if isinstance(value, (list, tuple)):
-        return f"[{' '.join(map(printed, value))}]"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def as_json(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=lambda _: None)
-
-
 def _pieces(text: str) -> Iterator[tuple[str, str]]:
     """(`text`, ..) and (`action`, ..) in turn; comments are left out, `-` takes white space away."""
     at, trim = 0, False
@@ -270,54 +242,3 @@ def _pieces(text: str) -> Iterator[tuple[str, str]]:
         raise BadInput(f"template {text[:120]!r}: an action is not closed")
     if rest:
         yield "text", rest
-
-
-def _index(value: Any, *keys: Any) -> Any:
-    for key in keys:
-        value = None if isinstance(value, Nil) else value.get(key) if isinstance(value, Mapping) else value[key]
-    return value
-
-
-def _printf(text: str, *values: Any) -> str:
-    left = list(values)
-
-    def one(found: re.Match[str]) -> str:
-        value = left.pop(0)
-        if found[2] == "q":
-            return json.dumps(printed(value), ensure_ascii=False)
-        return f"%{found[1]}s" % printed(value)
-
-    return re.sub(r"%(-?\d*(?:\.\d+)?)([vsdq])", one, text)
-
-
-def _all(*values: Any) -> Any:
-    return next((value for value in values if not value), values[-1])
-
-
-def _any(*values: Any) -> Any:
-    return next((value for value in values if value), values[-1])
-
-
-_FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
-    "json": as_json,
-    "join": lambda items, between: between.join(map(printed, items or ())),
-    "split": lambda text, between: text.split(between),
-    "upper": lambda text: str(text).upper(),
-    "lower": lambda text: str(text).lower(),
-    "title": lambda text: str(text).title(),
-    "truncate": lambda text, size: str(text)[:size],
-    "print": lambda *values: "".join(map(printed, values)),
-    "println": lambda *values: " ".join(map(printed, values)) + "\n",
-    "printf": _printf,
-    "len": lambda value: len(value or ()),
-    "index": _index,
-    "eq": lambda value, *others: any(value == other for other in others),
-    "ne": lambda value, other: value != other,
-    "lt": lambda value, other: value < other,
-    "le": lambda value, other: value <= other,
-    "gt": lambda value, other: value > other,
-    "ge": lambda value, other: value >= other,
-    "and": _all,
-    "or": _any,
-    "not": lambda value: not value,
-}

@@ -155,6 +155,11 @@ class AgentStub(object):
                 request_serializer=protos_dot_node__pb2.ImageRequest.SerializeToString,
                 response_deserializer=protos_dot_node__pb2.Progress.FromString,
                 _registered_method=True)
+        self.SaveImages = channel.unary_stream(
+                '/shoal.node.v1.Agent/SaveImages',
+                request_serializer=protos_dot_node__pb2.SaveRequest.SerializeToString,
+                response_deserializer=protos_dot_node__pb2.Chunk.FromString,
+                _registered_method=True)
         self.RemoveImage = channel.unary_unary(
                 '/shoal.node.v1.Agent/RemoveImage',
                 request_serializer=protos_dot_node__pb2.ImageRequest.SerializeToString,
@@ -252,6 +257,12 @@ class AgentServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SaveImages(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RemoveImage(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -342,6 +353,11 @@ def add_AgentServicer_to_server(servicer, server):
                     servicer.PushImage,
                     request_deserializer=protos_dot_node__pb2.ImageRequest.FromString,
                     response_serializer=protos_dot_node__pb2.Progress.SerializeToString,
+            ),
+            'SaveImages': grpc.unary_stream_rpc_method_handler(
+                    servicer.SaveImages,
+                    request_deserializer=protos_dot_node__pb2.SaveRequest.FromString,
+                    response_serializer=protos_dot_node__pb2.Chunk.SerializeToString,
             ),
             'RemoveImage': grpc.unary_unary_rpc_method_handler(
                     servicer.RemoveImage,
@@ -623,6 +639,33 @@ class Agent(object):
             '/shoal.node.v1.Agent/PushImage',
             protos_dot_node__pb2.ImageRequest.SerializeToString,
             protos_dot_node__pb2.Progress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SaveImages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/shoal.node.v1.Agent/SaveImages',
+            protos_dot_node__pb2.SaveRequest.SerializeToString,
+            protos_dot_node__pb2.Chunk.FromString,
             options,
             channel_credentials,
             insecure,

@@ -74,6 +74,7 @@ class AgentStub:
     """Docker's inspect and history"""
     TagImage: _grpc.UnaryUnaryMultiCallable[_node_pb2.TagRequest, _node_pb2.Json]
     PushImage: _grpc.UnaryStreamMultiCallable[_node_pb2.ImageRequest, _node_pb2.Progress]
+    SaveImages: _grpc.UnaryStreamMultiCallable[_node_pb2.SaveRequest, _node_pb2.Chunk]
     RemoveImage: _grpc.UnaryUnaryMultiCallable[_node_pb2.ImageRequest, _node_pb2.Json]
     LoadImage: _grpc.StreamUnaryMultiCallable[_node_pb2.Chunk, _node_pb2.Json]
     Volumes: _grpc.UnaryUnaryMultiCallable[_node_pb2.Empty, _node_pb2.Json]
@@ -99,6 +100,7 @@ class AgentAsyncStub(AgentStub):
     """Docker's inspect and history"""
     TagImage: _aio.UnaryUnaryMultiCallable[_node_pb2.TagRequest, _node_pb2.Json]  # type: ignore[assignment]
     PushImage: _aio.UnaryStreamMultiCallable[_node_pb2.ImageRequest, _node_pb2.Progress]  # type: ignore[assignment]
+    SaveImages: _aio.UnaryStreamMultiCallable[_node_pb2.SaveRequest, _node_pb2.Chunk]  # type: ignore[assignment]
     RemoveImage: _aio.UnaryUnaryMultiCallable[_node_pb2.ImageRequest, _node_pb2.Json]  # type: ignore[assignment]
     LoadImage: _aio.StreamUnaryMultiCallable[_node_pb2.Chunk, _node_pb2.Json]  # type: ignore[assignment]
     Volumes: _aio.UnaryUnaryMultiCallable[_node_pb2.Empty, _node_pb2.Json]  # type: ignore[assignment]
@@ -175,6 +177,13 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
         request: _node_pb2.ImageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_node_pb2.Progress], _abc.AsyncIterator[_node_pb2.Progress]]: ...
+
+    @_abc_1.abstractmethod
+    def SaveImages(
+        self,
+        request: _node_pb2.SaveRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_node_pb2.Chunk], _abc.AsyncIterator[_node_pb2.Chunk]]: ...
 
     @_abc_1.abstractmethod
     def RemoveImage(

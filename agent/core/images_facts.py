@@ -26,9 +26,26 @@ def digests(data_dir: Path, images: Iterable[Image]) -> dict[str, dict[str, str]
 
 def config(data_dir: Path, image_id: str) -> dict[str, Any]:
     """The image's config as its maker wrote it; empty when it is not at hand."""
-    text = _read(data_dir / "images" / "images" / f"{image_id.removeprefix('sha256:')}.json").get("config")
-    found = json.loads(text) if isinstance(text, str) else {}
+    text = config_text(data_dir, image_id)
+    found = json.loads(text) if text else {}
     return found if isinstance(found, dict) else {}
+
+
+def config_text(data_dir: Path, image_id: str) -> str:
+    """The very text whose digest is the image's id; empty when it is not at hand."""
+    return str(_record(data_dir, image_id).get("config", ""))
+
+
+def manifest_of(data_dir: Path, image_id: str, name: str = "") -> str:
+    """Digest of the manifest that an image came with, under that name where it has one; empty when it is not known."""
+    entry = _read(data_dir / "images" / "names.json").get(parse_image_ref(name).canonical) if name else None
+    if not isinstance(entry, dict) or entry.get("id") != image_id:
+        entry = _record(data_dir, image_id)
+    return str(entry.get("digest", ""))
+
+
+def blob_path(data_dir: Path, digest: str) -> Path:
+    return data_dir / "images" / "blobs" / "sha256" / digest.removeprefix("sha256:")
 
 
 def sizes(image: Image) -> list[int]:
@@ -39,7 +56,7 @@ def sizes(image: Image) -> list[int]:
 def manifest_bytes(data_dir: Path, digest: str) -> int:
     """How large a kept manifest is; 0 when it is not kept."""
     try:
-        return (data_dir / "images" / "blobs" / "sha256" / digest.removeprefix("sha256:")).stat().st_size
+        return blob_path(data_dir, digest).stat().st_size
     except OSError:
         return 0
 
@@ -52,6 +69,10 @@ def users(lives: Iterable[Life]) -> dict[str, list[dict[str, Any]]]:
             row = {"id": life.container_id, "name": life.name, "running": life.may_run()}
             found.setdefault(life.image.id, []).append(row)
     return found
+
+
+def _record(data_dir: Path, image_id: str) -> dict[str, Any]:
+    return _read(data_dir / "images" / "images" / f"{image_id.removeprefix('sha256:')}.json")
 
 
 def _digest(known: dict[str, Any], name: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.core import images_facts as facts
+from agent.core.images_save import Archive, wanted_of
 from agent.core.perform import pull_policy
 from agent.core.ports import Ports
 from model.errors import BadInput, NotFound
@@ -127,6 +128,18 @@ class ImagesService:
             yield pb.Progress(text=f"pushed {request.reference}", result=json.dumps(result).encode())
         finally:
             pushing.cancel()
+
+    async def save(self, request: pb.SaveRequest) -> AsyncIterator[pb.Chunk]:
+        """The images as one archive; what stands at the end of it was there at its beginning."""
+        known = [image.id for image in self._ports.images.list()]
+        wanted = wanted_of([(row.id, row.names) for row in request.images], known)
+        archive = await asyncio.to_thread(Archive, self._ports.data_dir, wanted)
+        try:
+            pieces = archive.pieces()
+            while piece := await asyncio.to_thread(next, pieces, b""):
+                yield pb.Chunk(data=piece)
+        finally:
+            archive.close()
 
     async def load(self, chunks: AsyncIterator[pb.Chunk]) -> dict[str, Any]:
         """Take in an archive that comes in chunks."""

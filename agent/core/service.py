@@ -180,6 +180,10 @@ class AgentService(node_pb2_grpc.AgentServicer):
         async for progress in self._images.push(request):
             yield progress
 
+    async def SaveImages(self, request: pb.SaveRequest, context: Context) -> AsyncIterator[pb.Chunk]:
+        async for chunk in self._images.save(request):
+            yield chunk
+
     async def RemoveImage(self, request: pb.ImageRequest, context: Context) -> pb.Json:
         return _json(await self._images.remove(request))
 
@@ -273,7 +277,7 @@ async def _admit(context: Context) -> None:
 
 _METHODS = (
     "Logs", "Exec", "Attach", "Inspect", "Images", "PullImage", "PushImage", "InspectImage", "TagImage", "RemoveImage",
-    "LoadImage", "Volumes", "RemoveVolume", "PruneVolumes", "Stats", "Traffic",
+    "LoadImage", "SaveImages", "Volumes", "RemoveVolume", "PruneVolumes", "Stats", "Traffic",
 )  # fmt: skip
 
 

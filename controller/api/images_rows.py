@@ -100,6 +100,29 @@ def named(images: Sequence[Held], reference: str) -> Held:
     raise NotFound(f"An image does not exist locally with the tag: {told.removesuffix(f':{DEFAULT_TAG}')}")
 
 
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A node that has all of them; each with the names it was asked by."""
+
+    node: str
+    images: tuple[tuple[Held, tuple[str, ...]], ...]
+
+
+def to_save(images: Sequence[Held], references: Sequence[str]) -> Saved:
+    """Raises NotFound, Conflict when no node has all of them."""
+    wanted: dict[str, tuple[Held, tuple[str, ...]]] = {}
+    for reference in references:
+        image = find(images, reference)
+        _, names = wanted.get(image.id, (image, ()))
+        own = _names_of(image, parse_image_ref(reference)) if _named([image], reference) else []
+        wanted[image.id] = (image, tuple(dict.fromkeys((*names, *own))))
+    found = tuple(wanted.values())
+    everywhere = [node for node in found[0][0].nodes if all(node in image.nodes for image, _ in found)]
+    if not everywhere:
+        raise Conflict(f"no node has all of {', '.join(references)}: `shoal pull` them first, or save them one by one")
+    return Saved(everywhere[0], found)
+
+
 def _named(images: Sequence[Held], reference: str) -> list[Held]:
     """Those of this name, the one that most nodes have first."""
     try:

@@ -13,6 +13,7 @@ from controller.api import (
     discovery,
     history,
     images,
+    images_transfer,
     metrics,
     networks,
     nodegroups,
@@ -222,15 +223,19 @@ IMAGES: Final = (
         (Query("node", str, "only on this node"), Query("merged", bool, "a row an image, not a row an image and node", False)),
     ),
     Route("POST", "/v1/images/prune", images.prune, "Removes images nobody uses", PruneBody, Object),
-    Route("POST", "/v1/images/pull", images.pull, "Brings an image to nodes", PullBody, stream=NDJSON),
+    Route("POST", "/v1/images/pull", images_transfer.pull, "Brings an image to nodes", PullBody, stream=NDJSON),
     Route(
-        "POST", "/v1/images/load", images.load, "Loads an archive into nodes", None, Objects,
+        "POST", "/v1/images/load", images_transfer.load, "Loads an archive into nodes", None, Objects,
         (Query("node", str, "only into this node"),), takes="application/x-tar",
+    ),
+    Route(
+        "GET", "/v1/images/save", images_transfer.save, "Images as one archive",
+        query=(Query("name", tuple[str, ...], "a name or id; may be repeated"),), stream=images_transfer.ARCHIVE,
     ),
     Route("GET", "/v1/images/{reference:path}/json", images.inspect, "One image, Docker's inspect", answer=Object),
     Route("GET", "/v1/images/{reference:path}/history", images.history, "How it was made, newest first", answer=Objects),
     Route("POST", "/v1/images/{reference:path}/tag", images.tag, "A further name on all nodes that have it", TagBody, Object),
-    Route("POST", "/v1/images/{reference:path}/push", images.push, "Brings it to the registry of its name", stream=NDJSON),
+    Route("POST", "/v1/images/{reference:path}/push", images_transfer.push, "Brings it to its registry", stream=NDJSON),
     Route("DELETE", "/v1/images/{reference:path}", images.remove, "Removes an image from all nodes", None, Objects, FORCE),
 )  # fmt: skip
 

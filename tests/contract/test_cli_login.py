@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from cli import docker_config
-from cli.image import registry_auth
+from cli.image_transfer import registry_auth
 from cli.main import main
 from tests.patience import PATIENCE
 

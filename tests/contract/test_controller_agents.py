@@ -113,6 +113,11 @@ class PlayedAgent(rpc.AgentServicer):
             await context.abort(grpc.StatusCode.UNKNOWN, "registry localhost:5000 refuses a/b: unauthorized")
         yield pb.Progress(text="pushed", result=b'{"digest":"sha256:9"}')
 
+    async def SaveImages(self, request: pb.SaveRequest, context: Any) -> AsyncIterator[pb.Chunk]:
+        self.asked.append(request)
+        yield pb.Chunk(data=b"arch")
+        yield pb.Chunk(data=b"ive")
+
     async def RemoveImage(self, request: pb.ImageRequest, context: Any) -> pb.Json:
         self.asked.append(request)
         return pb.Json(json=json.dumps({"deleted": ["sha256:1", "sha256:2"], "freed_bytes": 5}).encode())
@@ -261,7 +266,13 @@ async def _images(operator: Client, agent: PlayedAgent) -> None:
     assert "does not have it" in json.loads(text.splitlines()[-1])["error"]
     archive = bytes(range(256)) * 12_000
     (loaded,) = await asyncio.to_thread(operator.ok, "POST", "/v1/images/load?node=n1", archive)
-    assert (loaded, agent.archive) == ({"node": "n1", "names": ["loaded:1"]}, archive)
+    assert (loaded, agent.archive) == ({"node": "n1", "names": ["loaded:1"], "ids": []}, archive)
+    _, text = await asyncio.to_thread(operator.get, "/v1/images/save?name=busybox&name=localhost:5000/a/b:1")
+    assert text == "archive"
+    assert [(row.id, list(row.names)) for row in agent.asked[-1].images] == [
+        ("sha256:2", ["busybox:latest"]), ("sha256:1", ["localhost:5000/a/b:1"])
+    ]  # fmt: skip
+    assert (await asyncio.to_thread(operator.get, "/v1/images/save?name=nix"))[0] == 404
     await _named_and_pushed(operator, agent)
     rows = await asyncio.to_thread(operator.ok, "DELETE", "/v1/images/localhost:5000/a/b:1")
     assert agent.asked[-1].reference == "localhost:5000/a/b:1"

@@ -6,6 +6,7 @@ import http.client
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,7 +40,7 @@ def asked(registry: str, path: str) -> Any:
         connection.close()
 
 
-def test_the_tutorials_way_with_images(lab: LabUnderTest, registry: str) -> None:
+def test_the_tutorials_way_with_images(lab: LabUnderTest, registry: str, tmp_path: Path) -> None:
     assert lab("images", "ps").split() == ["REPOSITORY", "TAG", "IMAGE", "ID", "CREATED", "SIZE", "NODES"]
     lines = lab("pull", "shoal/web:1.0").splitlines()
     assert lines[0] == "1.0: Pulling from shoal/web"
@@ -57,6 +58,7 @@ def test_the_tutorials_way_with_images(lab: LabUnderTest, registry: str) -> None
     assert lab("image", "inspect", "-f", "{{.Config.Entrypoint}} {{.Os}}", short) == f"[{entrypoint}] linux\n"
     _history(lab, found)
     _given_away(lab, registry, short, row["id"])
+    _archived(lab, tmp_path / "apache.tar", f"{registry}/{NAME}:1.0", row["id"])
 
 
 def _history(lab: LabUnderTest, found: dict[str, Any]) -> None:
@@ -93,6 +95,17 @@ def _given_away(lab: LabUnderTest, registry: str, short: str, image_id: str) -> 
     told = lab("pull", f"{name}:1.0", "--node", "n2").splitlines()
     assert (told[0], f"Digest: {digest}" in told) == (f"1.0: Pulling from {NAME}", True)
     assert [(row["id"], row["nodes"]) for row in rows(lab)] == [(image_id, ["n2"])]
+
+
+def _archived(lab: LabUnderTest, archive: Path, name: str, image_id: str) -> None:
+    """From the one node that has it into all of them, without a registry."""
+    assert lab("save", "-o", str(archive), name) == ""
+    digests = rows(lab, "--digests")
+    lab("rmi", name)
+    assert lab("load", "-i", str(archive)) == f"Loaded image: {name}\n"
+    (row,) = rows(lab, "--digests")
+    assert (row["id"], row["nodes"]) == (image_id, ["n1", "n2", "n3"])
+    assert row["digest"] == digests[0]["digest"]
 
 
 def test_an_image_in_use_stays(lab: LabUnderTest, registry: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import tarfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from agent.images.errors import RegistryRefused
 from agent.images.trees import remove_tree
 from agent.network.memory import MemoryNetwork
 from agent.volumes.store import VolumeStore
+from model.errors import Conflict, NotFound
 from protos import node_pb2 as pb
 from tests.contract.agent_support import PretendRuntime
 from tests.contract.images_server import FakeRegistry, digest_of, fake_registry, make_image
@@ -98,3 +101,40 @@ async def test_a_removal_says_what_went_and_how_much(service: ImagesService, reg
     last = await service.remove(pb.ImageRequest(reference=other["id"]))
     assert (len(last["deleted"]), last["freed_bytes"]) == (3, other["size_bytes"])
     assert service.all() == []
+
+
+async def test_what_is_saved_loads_elsewhere_with_the_same_names_and_digests(
+    service: ImagesService, registry: FakeRegistry, tmp_path: Path
+) -> None:
+    registry.put("linuxtips/apache:1.0", APACHE)
+    registry.put("linuxtips/other:1.0", OTHER)
+    names = ("linuxtips/apache:1.0", "linuxtips/other:1.0")
+    before = [await pulled(service, name) for name in names]
+    request = pb.SaveRequest(images=[pb.ImageNames(id=row["id"], names=row["names"]) for row in before])
+    archive = b"".join([chunk.data async for chunk in service.save(request)])
+    for row in before:
+        await service.remove(pb.ImageRequest(reference=row["id"]))
+
+    async def chunks() -> AsyncIterator[pb.Chunk]:
+        yield pb.Chunk(data=archive)
+
+    assert sorted((await service.load(chunks()))["names"]) == sorted(names)
+    assert {row["id"]: row["digests"] for row in service.all()} == {row["id"]: row["digests"] for row in before}
+    with tarfile.open(fileobj=io.BytesIO(archive)) as found:
+        docker = json.loads(found.extractfile("manifest.json").read())  # type: ignore[union-attr]
+        assert [entry["RepoTags"] for entry in docker] == [[name] for name in names]
+        assert {layer for entry in docker for layer in (*entry["Layers"], entry["Config"])} <= set(found.getnames())
+
+
+async def test_an_image_whose_blobs_are_gone_is_not_saved_in_part(
+    service: ImagesService, registry: FakeRegistry, tmp_path: Path
+) -> None:
+    registry.put("linuxtips/apache:1.0", APACHE)
+    row = await pulled(service, "linuxtips/apache:1.0")
+    request = pb.SaveRequest(images=[pb.ImageNames(id=row["id"])])
+    layer = json.loads(APACHE.manifest)["layers"][1]["digest"].removeprefix("sha256:")
+    (tmp_path / "images" / "blobs" / "sha256" / layer).unlink()
+    with pytest.raises(Conflict, match="pull or load it again"):
+        await anext(service.save(request))
+    with pytest.raises(NotFound, match="No such image"):
+        await anext(service.save(pb.SaveRequest(images=[pb.ImageNames(id="sha256:none")])))

@@ -131,6 +131,11 @@ def test_a_push_is_told_as_docker_tells_it() -> None:
     ]
 
 
+def test_what_is_loaded_is_told_once_for_all_nodes() -> None:
+    loads = [{"node": node, "names": ["busybox:latest"], "ids": ["sha256:1"]} for node in ("n1", "n2")]
+    assert words.loaded(loads) == ["Loaded image: busybox:latest", "Loaded image ID: sha256:1"]
+
+
 def test_what_is_removed_is_told_once() -> None:
     rows: list[dict[str, Any]] = [{"Untagged": "busybox:latest", "Nodes": ["n1"]}, *[{"Deleted": "sha256:1"}] * 2]
     assert words.removed(rows) == ["Untagged: busybox:latest", "Deleted: sha256:1"]

@@ -90,6 +90,14 @@ def test_the_last_name_of_a_repository_takes_its_digest_along() -> None:
     assert rows.untagged(rows.removal(two, A, True)[0]) == ["x:1", "x:2", f"x@{digest}"]
 
 
+def test_what_is_saved_comes_from_a_node_that_has_all_of_it() -> None:
+    images = rows.images_of([row("n1", A, "x:1", "y:1"), row("n2", A, "x:1"), row("n2", B, "z:1")])
+    found = rows.to_save(images, ["x:1", B, "y:1", "x:1"])
+    assert (found.node, [names for _, names in found.images]) == ("n2", [("x:1", "y:1"), ()])
+    with pytest.raises(Conflict, match="no node has all of w, z:1"):
+        rows.to_save([*images, *rows.images_of([row("n3", "sha256:ee", "w:latest")])], ["w", "z:1"])
+
+
 def test_a_prune_leaves_what_is_used_and_without_all_what_has_a_name() -> None:
     images = rows.images_of([row("n1", A, "x:1"), row("n1", B), row("n1", "sha256:cc", "z:1", c=False)])
     assert [each.image.id for each in rows.unused(images, False)] == [B]
