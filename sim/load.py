@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,7 +16,7 @@ from math import nan
 from typing import Any, Final, NamedTuple
 
 from agent.core.runner import Runner
-from agent.core.sampling import Sampler
+from agent.core.sampling import Reading, Sampler
 from agent.network.balance_memory import MemoryBalancer
 from agent.network.balance_port import Traffic
 from controller.prometheus.memory import MemoryPrometheus
@@ -154,12 +154,20 @@ class Sensors:
 
 
 class SimSampler(Sampler):
-    """The agent's own; its sensors may be at fault."""
+    """The agent's own; its sensors may be at fault. What reads them may not: `failed` is told, where a real agent goes on."""
 
-    def __init__(self, runner: Runner, clock: Clock, sensors: Sensors) -> None:
+    def __init__(self, runner: Runner, clock: Clock, sensors: Sensors, failed: Callable[[BaseException], None]) -> None:
         super().__init__(runner, clock)
         self._its_clock = clock
         self._sensors = sensors
+        self._failed = failed
+
+    async def _try_read(self) -> Reading | None:
+        try:
+            return await self._read()
+        except Exception as error:
+            self._failed(error)
+            return None
 
     async def every(self, seconds: float) -> AsyncGenerator[pb.Samples, None]:
         async with aclosing(super().every(seconds)) as found:

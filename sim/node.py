@@ -73,6 +73,7 @@ class SimNode:
         self._trace.add("agent", f"node/{self.name}", "starts")
         self.process = Process(self._loop, self.name)
         self.process.crashed = lambda error: self.crashed(self.name, error)
+        sensors = self.machine.sensors if self.machine.load is not None else None
         ports, core = self.machine.agent_begins(), Core(self.name)
         reporter = _Telling(self._trace)
         self.runner = Runner(core, ports, self.machine.journal, self.clock, reporter)
@@ -86,7 +87,7 @@ class SimNode:
             self.clock,
             SimRandom(self._chance.stream(f"agent/{self.name}")),
             self._remember,
-            sampler=SimSampler(self.runner, self.clock, self.machine.sensors) if self.machine.load is not None else None,
+            sampler=SimSampler(self.runner, self.clock, sensors, self.process.crashed) if sensors is not None else None,
         )
         self.process.spawn(self._serve(self.runner, client, ports), "agent")
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from agent.core.runner import Runner
+from sim.load import LoadedBalancer
 from sim.main import main
 from sim.run import faults_of, shrink, simulate
 from sim.scenario import Scenario
@@ -77,3 +78,16 @@ def test_a_broken_agent_is_found_and_its_faults_are_made_few(
     assert "seed 3 fails" in said
     assert "the smallest faults" in said
     assert "the story of" in said
+
+
+def test_an_error_in_what_measures_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent goes on without its samples, whatever it is; the simulation does not."""
+
+    async def broken(balancer: LoadedBalancer) -> None:
+        raise TypeError("no such row")
+
+    scenario = Scenario(seed=5, nodes=4, minutes=3.0, faults=0)
+    assert scenario.loaded
+    monkeypatch.setattr(LoadedBalancer, "load", broken)
+    violations = simulate(scenario).violations
+    assert ("crashed", "TypeError: no such row") in [(violation.rule, violation.text) for violation in violations]
