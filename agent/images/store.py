@@ -76,8 +76,8 @@ class ImageStore:
         self._client.calls.stop.set()
         await self._pulls.drain()
         await self._layers.close()
-        self._client.close()
         await self._threads.close()
+        self._client.close()
         self._disk.close()
 
     def get(self, ref: str) -> Image | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import hashlib
 import io
@@ -11,14 +12,18 @@ import os
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from backports import zstd
 
 from agent.images.errors import ImageInUse
+from agent.images.records import Credentials, Pushed
+from agent.images.store import ImageStore
 from agent.images.trees import remove_tree
 from model.errors import ImageError
+from tests.contract.hostile_registry import PASSWORD, USER, Hostile, Request, hostile_registry
 from tests.contract.images_server import FakeRegistry, MadeImage, digest_of, fake_registry, make_image, make_index
 from tests.root.test_images_store import Stores, blobs, docker_archive, layer_count, oci_files, tar_files, tmp_count
 
@@ -218,14 +223,69 @@ async def test_a_pull_under_way_keeps_its_blobs(stores: Stores, registry: FakeRe
     assert blobs(stores.top) == set()
 
 
-async def test_what_is_pushed_is_not_removed(stores: Stores, registry: FakeRegistry) -> None:
-    registry.put("shop/web:1", web())
-    store = stores.new()
-    image = await store.pull("shop/web:1")
-    with store._layers.pin(store._catalog.records[image.id].layers), pytest.raises(ImageInUse, match="under way"):
-        await store.remove("shop/web:1")
-    await store.remove("shop/web:1")
+@dataclass
+class Held:
+    """A push that its registry keeps waiting in the middle of a layer, until `go`."""
+
+    store: ImageStore
+    registry: Hostile
+    ref: str
+    push: asyncio.Task[Pushed]
+    go: threading.Event
+
+    def parts(self) -> int:
+        return sum(1 for request in self.registry.requests if request.asks("PATCH", "/uploads/"))
+
+
+@pytest.fixture
+async def held(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Held]:
+    monkeypatch.setattr("agent.images.push._CHUNK_BYTES", 50_000)
+    go, asked = threading.Event(), threading.Event()
+
+    def wait(_: Hostile, request: Request) -> None:
+        if request.asks("PATCH", "/uploads/"):
+            asked.set()
+            go.wait(10)
+
+    with hostile_registry() as registry:
+        registry.lie = wait
+        store = stores.new(credentials={registry.endpoint: Credentials(USER, PASSWORD)}, parallel=1)
+        ref = f"{registry.endpoint}/shop/web:1"
+        await store.load(io.BytesIO(docker_archive(web(), ref)))
+        push = asyncio.create_task(store.push(ref))
+        try:
+            assert await asyncio.to_thread(asked.wait, 10)
+            yield Held(store, registry, ref, push, go)
+        finally:
+            go.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await push
+
+
+async def test_what_is_being_pushed_is_not_removed(held: Held, stores: Stores) -> None:
+    kept = blobs(stores.top)
+    with pytest.raises(ImageInUse, match="under way"):
+        await held.store.remove(held.ref)
+    assert (await held.store.prune()).freed_bytes == 0
+    assert blobs(stores.top) == kept
+    held.go.set()
+    pushed = await held.push
+    assert set(kept) <= {*held.registry.blobs, pushed.digest}
+    await held.store.remove(held.ref)
     assert blobs(stores.top) == set()
+
+
+async def test_a_push_nobody_waits_for_ends_and_holds_nothing(held: Held, stores: Stores) -> None:
+    held.push.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await held.push
+    await held.store.remove(held.ref)
+    assert blobs(stores.top) == set()
+    before = held.parts()
+    held.go.set()
+    await stores.close(held.store)  # waits for its threads
+    assert held.parts() == before
+    assert not held.registry.manifests
 
 
 CRASHER = """
