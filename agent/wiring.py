@@ -6,6 +6,7 @@ Rules: the only place that knows which implementation stands behind a port. One 
 from __future__ import annotations
 
 import asyncio
+import gc
 import contextlib
 import fcntl
 import logging
@@ -150,6 +151,8 @@ async def _serve(settings: Settings, identity: NodeIdentity, info: NodeInfo) -> 
         if watch:
             info = await watch.serve(settings, info, runner, stack)
         _tell_systemd("READY=1")
+        gc.collect()
+        gc.freeze()  # what the imports left lives as long as the process: every full collection would stop the loop to see so
         client = SessionClient(
             identity,
             watch.dial(dialling(pki)) if watch else dialling(pki),
