@@ -6,9 +6,9 @@ Rules: the only place that knows which implementation stands behind a port. One 
 from __future__ import annotations
 
 import asyncio
-import gc
 import contextlib
 import fcntl
+import gc
 import logging
 import os
 import signal
