@@ -25,6 +25,9 @@ PER_NODE: Final = (
     ("SIZE", lambda row: human_bytes(row["size_bytes"])),
     ("+DIGEST", field("digest")),
 )
+FIELDS: Final = {
+    "Repository": "REPOSITORY", "Tag": "TAG", "Digest": "DIGEST", "ID": "IMAGE ID", "CreatedSince": "CREATED", "Size": "SIZE",
+}  # fmt: skip
 _ID: Final = 3
 """Which of the columns is IMAGE ID."""
 
@@ -89,17 +92,13 @@ def _ids(rows: list[dict[str, Any]], column: Column) -> None:
 
 
 def _formatted(rows: list[dict[str, Any]], columns: list[Column], form: str) -> None:
-    """A line a row, with Docker's names of the fields."""
-    from cli.template import Template
-    from cli.template_values import as_json
+    """With Docker's names of the fields."""
+    from cli.template import formatted
 
-    names = {"REPOSITORY": "Repository", "TAG": "Tag", "DIGEST": "Digest", "IMAGE ID": "ID", "CREATED": "CreatedSince",
-             "SIZE": "Size"}  # fmt: skip
-    template = None if form == "json" else Template(form)
-    for row in rows:
-        found = {names[title.lstrip("+")]: cell(row) for title, cell in columns if title.lstrip("+") in names}
-        found["CreatedAt"] = row["created"]
-        click.echo(template.render(found) if template else as_json(found))
+    cells = {title.lstrip("+"): cell for title, cell in columns}
+    found = [{name: str(cells[title](row)) for name, title in FIELDS.items()} | {"CreatedAt": row["created"]} for row in rows]
+    for line in formatted(form, FIELDS | {"CreatedAt": "CREATED AT"}, found):
+        click.echo(line)
 
 
 @image_command.command("inspect", help="Everything about images, as Docker's JSON.")

@@ -10,9 +10,10 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any, Final
 
-from cli.template_values import FUNCTIONS, Nil, printed
+from cli.template_values import FUNCTIONS, Nil, as_json, printed
 from model.errors import BadInput
 
 _TOKEN: Final = re.compile(
@@ -224,6 +225,21 @@ class Template:
         if not isinstance(value, Mapping) or name not in value:
             raise self._bad(f"{text}: there is no field {name!r}")
         return None
+
+
+def formatted(form: str, titles: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Docker's `--format` of a listing: `json`, a template for each row, or `table TEMPLATE` with the heading `titles` give."""
+    if form == "json":
+        return [as_json(row) for row in rows]
+    word, _, body = form.partition(" ")
+    is_table = word == "table" and bool(body)
+    template = Template((body if is_table else form).replace("\\t", "\t").replace("\\n", "\n"))
+    lines = [template.render(row) for row in ([titles, *rows] if is_table else rows)]
+    if not is_table:
+        return lines
+    cells = [line.split("\t") for line in lines]
+    widths = [max(len(cell) for cell in column) for column in zip_longest(*cells, fillvalue="")]
+    return ["   ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=False)).rstrip() for line in cells]
 
 
 def _pieces(text: str) -> Iterator[tuple[str, str]]:

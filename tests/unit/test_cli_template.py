@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cli.template import Template
+from cli.template import Template, formatted
 from model.errors import BadInput
 
 DATA: dict[str, Any] = {
@@ -75,3 +75,16 @@ def test_what_is_not_understood_is_one_clear_line(text: str, why: str) -> None:
         Template(text).render(DATA)
     assert why in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_listing_is_formatted_as_docker_formats_it() -> None:
+    titles = {"Repository": "REPOSITORY", "Tag": "TAG"}
+    rows = [{"Repository": "busybox", "Tag": "latest"}, {"Repository": "linuxtips/apache", "Tag": "1.0"}]
+    assert formatted("{{.Repository}}:{{.Tag}}", titles, rows) == ["busybox:latest", "linuxtips/apache:1.0"]
+    assert formatted("json", titles, rows[:1]) == ['{"Repository":"busybox","Tag":"latest"}']
+    assert formatted(r"table {{.Repository}}\t{{.Tag}}", titles, rows) == [
+        "REPOSITORY         TAG",
+        "busybox            latest",
+        "linuxtips/apache   1.0",
+    ]
+    assert formatted("table {{.Tag}}", titles, []) == ["TAG"]
