@@ -12,7 +12,7 @@ import json
 import random
 import ssl
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -93,12 +93,13 @@ class Calls:
         url: str,
         headers: Mapping[str, str],
         wanted: Collection[int],
-        body: bytes | None = None,
+        body: bytes | Callable[[], Iterable[bytes]] | None = None,
     ) -> Iterator[Reply]:
         """One request, a second one when it wants to know who asks. Raises one of `BROKEN` when it may pass, or ImageError."""
         for _ in range(2):
             known = self._auth.headers(access.endpoint, access.scope, access.credentials)
-            with self.transport.exchange(method, url, {**headers, **known}, body) as reply:
+            sent = body() if callable(body) else body
+            with self.transport.exchange(method, url, {**headers, **known}, sent) as reply:
                 if reply.status in wanted:
                     yield reply
                     return

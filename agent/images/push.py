@@ -1,6 +1,7 @@
 """Pushing to an OCI registry: what it has is not sent, what it has elsewhere is mounted, what breaks goes on where it stopped.
 
 Rules: synchronous, runs in worker threads, several blobs at once. Blobs go first, the manifest last, byte for byte as it came.
+A large blob goes in parts, so that a lost connection loses one; to registries that take no second part it goes in one piece.
 A registry may lead an upload to no other host than its own: data and credentials stay with the one that was named.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,7 +25,9 @@ from model.errors import ImageError
 _CHUNK_BYTES: Final = 8 << 20
 _CHUNK_BYTES_MAX: Final = 64 << 20
 _MOUNTS_MAX: Final = 2
+_PIECE_BYTES: Final = 1 << 20
 _GONE: Final = (404, 416)
+_NO_PARTS: Final = (400, 405, 411, 413, 501, *_GONE)
 _RANGE = re.compile(r"(?:bytes=)?0-([0-9]{1,18})")
 Content = Callable[[int, int], bytes]
 """(offset, size) -> that part of a blob."""
@@ -37,6 +40,10 @@ class _Upload:
     url: str
     offset: int = 0
     chunk_bytes: int = _CHUNK_BYTES
+
+
+class _OnePiece(Exception):
+    """This registry does not take a blob in parts."""
 
 
 class Push:
@@ -101,11 +108,11 @@ class Push:
 
     def _send(self, part: Descriptor, content: Content, upload: _Upload | None, tell: Callable[[int], None]) -> PushState:
         reached = failures = 0
-        broken = False
+        broken = whole = False
         while True:
             try:
                 if broken:
-                    upload = self._asked(upload, part) if upload is not None else None
+                    upload = self._asked(upload, part) if upload is not None and not whole else None
                     if upload is None and self._has(part):
                         return "pushed"  # the answer was lost, not the blob
                     broken = False
@@ -114,10 +121,12 @@ class Push:
                     reached, failures = upload.offset, 0
                     tell(reached)
                 self._check_stop()
-                if part.size_bytes - upload.offset <= upload.chunk_bytes:
-                    self._finish(upload, part, content)
+                if whole or part.size_bytes - upload.offset <= upload.chunk_bytes:
+                    self._finish(upload, part, content, tell)
                     return "pushed"
                 upload = self._chunk(upload, content)
+            except _OnePiece:
+                upload, whole = None, True
             except BROKEN as error:
                 failures += 1
                 broken = True
@@ -136,8 +145,11 @@ class Push:
             "Content-Length": str(len(data)),
             "Content-Range": f"{upload.offset}-{end - 1}",
         }
-        with self._calls.exchange(self._access, "PATCH", upload.url, headers, (202, 204, *_GONE), data) as reply:
+        wanted = (202, 204, *(_NO_PARTS if upload.offset else _GONE))
+        with self._calls.exchange(self._access, "PATCH", upload.url, headers, wanted, data) as reply:
             reply.text(1 << 20)
+            if upload.offset and reply.status in _NO_PARTS:
+                raise _OnePiece
             if reply.status in _GONE:
                 raise Retry(f"answers {reply.status} to a part of an upload")
             has = _has_bytes(reply, end)
@@ -158,13 +170,21 @@ class Push:
                 raise self._lie(f"has {has} bytes of an upload of {part.size_bytes}")
             return self._upload_of(reply, has, upload.url)
 
-    def _finish(self, upload: _Upload, part: Descriptor, content: Content) -> None:
-        data = content(upload.offset, part.size_bytes - upload.offset)
+    def _finish(self, upload: _Upload, part: Descriptor, content: Content, tell: Callable[[int], None]) -> None:
+        """The end of a blob, and with it its digest; all of it when it goes in one piece."""
+
+        def pieces() -> Iterator[bytes]:
+            for at in range(upload.offset, part.size_bytes, _PIECE_BYTES):
+                self._check_stop()
+                yield content(at, min(_PIECE_BYTES, part.size_bytes - at))
+                tell(at)
+
+        left = part.size_bytes - upload.offset
         url = f"{upload.url}{'&' if '?' in upload.url else '?'}{urlencode({'digest': part.digest})}"
-        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(len(data))}
-        if data and upload.offset:
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(left)}
+        if left and upload.offset:
             headers["Content-Range"] = f"{upload.offset}-{part.size_bytes - 1}"
-        with self._calls.exchange(self._access, "PUT", url, headers, (201, 204, *_GONE), data) as reply:
+        with self._calls.exchange(self._access, "PUT", url, headers, (201, 204, *_GONE), pieces) as reply:
             reply.text(1 << 20)
             if reply.status in _GONE:
                 raise Retry(f"answers {reply.status} to the end of an upload")

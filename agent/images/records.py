@@ -73,9 +73,10 @@ class RegistryConfig:
     """How this node reaches registries.
 
     `mirrors` maps a registry's name in references (`docker.io`) to the endpoints (`host:port`) asked INSTEAD of it, in
-    order; name the registry itself in the list to fall back to it. Plain http is spoken with loopback hosts and with the
-    endpoints in `insecure`, with nobody else; `ca_files` names the CA of an endpoint that has one of its own (then TLS is
-    spoken with it wherever it is). `platform` is `os/architecture[/variant]`.
+    order; name the registry itself in the list to fall back to it. A push goes to the registry itself, never to a mirror.
+    Plain http is spoken with loopback hosts and with the endpoints in `insecure`, with nobody else; `ca_files` names the CA
+    of an endpoint that has one of its own (then TLS is spoken with it wherever it is). `platform` is
+    `os/architecture[/variant]`.
     """
 
     credentials: Mapping[str, Credentials] = field(default_factory=dict)

@@ -140,6 +140,16 @@ def never_enough(state: Hostile, request: Request) -> Answer:
     return Answer(401, b"{}", {"WWW-Authenticate": f'Bearer realm="http://{state.endpoint}/token"'})
 
 
+def one_request_a_token(state: Hostile, request: Request) -> Answer | None:
+    if request.path.startswith("/token"):
+        state.asked += 1
+        return Answer(200, f'{{"token": "t{state.asked}"}}'.encode())
+    if request.headers.get("authorization") != f"Bearer t{state.asked}" or not state.asked:
+        return Answer(401, b"{}", {"WWW-Authenticate": f'Bearer realm="http://{state.endpoint}/token"'})
+    state.asked += 1
+    return state.honest(request)
+
+
 def token_server_leads_away(state: Hostile, request: Request) -> Answer | None:
     if request.path.startswith("/token"):
         return Answer(307, b"", {"Location": f"http://{state.elsewhere}/token"})
@@ -262,6 +272,7 @@ PULLS: dict[str, Case] = {
     "401 for ever": Case("unauthorized", unknown('Basic realm="again"')),
     "401 without a word": Case("unauthorized", unknown("")),
     "401 with a new token each time": Case("unauthorized", never_enough),
+    "a token that lasts for one request": Case("", one_request_a_token),
     "a token server of another domain": Case(
         "token server .* is of another domain", unknown('Bearer realm="http://{other}/token",service="s"')),
     "a token server that leads away": Case("", token_server_leads_away),
@@ -396,6 +407,8 @@ PUSHES: dict[str, Case] = {
     "read-only": Case("is read-only", on("POST", "/uploads/", lambda *_: Answer(405, b"{}"))),
     "a manifest that is not wanted": Case("status 400 \\(DENIED", on("PUT", "/manifests/", lambda *_: Answer(400, REFUSAL))),
     "never at home": Case("answers 500.*\\(2 attempts\\)", on("POST", "/uploads/", lambda *_: Answer(500, b""))),
+    "a blob in one piece only": Case(
+        "", lambda s, r: Answer(400, b"{}") if r.headers.get("content-range", "0-").partition("-")[0] != "0" else None),
     "parts of a terabyte": Case(
         "", on("POST", "/uploads/", lambda s, r: Answer(202, b"", s.honest(r).headers | {"OCI-Chunk-Min-Length": "9" * 11}))),
 }  # fmt: skip

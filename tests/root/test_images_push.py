@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import os
@@ -178,3 +179,39 @@ async def test_what_cannot_be_pushed_says_why_in_one_line(store: ImageStore, tmp
         await store.push("127.0.0.1:1/web:1")
     with pytest.raises(ImageNotFound, match="is not on this node"):
         await store.push(f"{fixed.endpoint}/web:2")
+
+
+async def test_a_push_over_a_bad_line_arrives(
+    store: ImageStore, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relay in between loses the connection twice, in the middle of a part."""
+    monkeypatch.setattr("agent.images.push._CHUNK_BYTES", 100_000)
+    losses = iter([150_000, 30_000])
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host, _, port = registry.endpoint.partition(":")
+        up_reader, up_writer = await asyncio.open_connection(host, int(port))
+        answers = asyncio.ensure_future(copy(up_reader, writer, 1 << 40))
+        await copy(reader, up_writer, next(losses, 1 << 40))
+        answers.cancel()
+        for end in (writer, up_writer):
+            end.close()
+
+    async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter, left: int) -> None:
+        with contextlib.suppress(ConnectionError):
+            while left > 0 and (piece := await source.read(min(left, 65536))):
+                left -= len(piece)
+                target.write(piece)
+                await target.drain()
+
+    server = await asyncio.start_server(relay, "127.0.0.1", 0)
+    ref = f"127.0.0.1:{server.sockets[0].getsockname()[1]}/bad/line:1"
+    try:
+        image = (await store.load(io.BytesIO(docker_archive(IMAGE, ref))))[0]
+        assert (await store.push(ref)).digest == image.digest
+    finally:
+        server.close()
+    assert next(losses, None) is None
+    files = await asyncio.to_thread(registry.fetch, "bad/line:1", tmp_path / "copy")
+    assert digest_of(files["manifest.json"]) == image.digest
+    assert all(digest_of(data) == f"sha256:{name}" for name, data in files.items() if len(name) == 64)
