@@ -42,6 +42,18 @@ def test_the_right_ca_is_taken(registry: FakeRegistry, tmp_path: Path) -> None:
     assert resolve(registry, tmp_path / "ca.pem") == make_image({"f": b"x"}).digest
 
 
+def test_no_redirect_leads_from_tls_to_plain_http(registry: FakeRegistry, tmp_path: Path) -> None:
+    config = RegistryConfig(ca_files={registry.endpoint: tmp_path / "ca.pem"}, platform="linux/amd64", backoff_s=0.001)
+    client, ref = RegistryClient(config), parse_image_ref(f"{registry.endpoint}/shop/web:1")
+    with fake_registry() as plain:
+        registry.faults.redirect_blobs_to = f"http://{plain.endpoint}"
+        found = client.resolve(ref)
+        with pytest.raises(RegistryRefused, match=rf"leads to http://{plain.endpoint}, which is refused"):
+            client.blob_bytes(registry.endpoint, ref, found.manifest.config)
+        client.close()
+        assert plain.requests == []
+
+
 def test_another_ca_is_refused_at_once(registry: FakeRegistry, tmp_path: Path) -> None:
     with pytest.raises(RegistryRefused, match=r"TLS failed \(CERTIFICATE_VERIFY_FAILED\)"):
         resolve(registry, tmp_path / "other.pem")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from agent.images.auth import of_one_domain
 from agent.images.calls import Access
+from agent.images.errors import RegistryRefused
+from agent.images.records import RegistryConfig
+from agent.images.transport import Transport
 from model.image_ref import parse_image_ref
 
 
@@ -32,6 +37,27 @@ from model.image_ref import parse_image_ref
 )
 def test_a_token_server_must_be_of_the_registrys_domain(registry: str, server: str, is_one: bool) -> None:
     assert of_one_domain(registry, server) is is_one
+
+
+@pytest.mark.parametrize(
+    ("url", "target", "may"),
+    [
+        ("https://registry.example/x", "https://cdn.example/x", True),
+        ("https://registry.example/x", "http://10.0.0.1:5000/x", False),
+        ("http://10.0.0.1:5000/x", "http://10.0.0.1:5000/y", True),
+        ("http://10.0.0.1:5000/x", "https://cdn.example/x", True),
+        ("http://10.0.0.1:5000/x", "http://127.0.0.1:2375/containers/json", False),
+        ("https://registry.example/x", "https://localhost/x", False),
+        ("https://registry.example/x", "https://[::1]:8443/x", False),
+        ("http://127.0.0.1:5000/x", "http://127.0.0.1:5001/x", True),
+        ("http://127.0.0.1:5000/x", "http://elsewhere.example/x", False),
+        ("http://127.0.0.1:5000/x", "http://127.0.0.1@elsewhere.example/x", False),
+    ],
+)
+def test_where_a_registry_may_lead(url: str, target: str, may: bool) -> None:
+    transport = Transport(RegistryConfig(insecure=frozenset({"10.0.0.1:5000"})))
+    with contextlib.nullcontext() if may else pytest.raises(RegistryRefused, match="refused"):
+        transport.check_step(url, target)
 
 
 def test_a_token_is_asked_for_what_is_needed() -> None:
