@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import sys
+from collections.abc import Mapping
 from typing import Any, Final
 
 import click
@@ -27,6 +28,9 @@ PER_NODE: Final = (
 )
 FIELDS: Final = {
     "Repository": "REPOSITORY", "Tag": "TAG", "Digest": "DIGEST", "ID": "IMAGE ID", "CreatedSince": "CREATED", "Size": "SIZE",
+}  # fmt: skip
+STEP_FIELDS: Final = {
+    "ID": "IMAGE", "CreatedSince": "CREATED", "CreatedBy": "CREATED BY", "Size": "SIZE", "Comment": "COMMENT",
 }  # fmt: skip
 _ID: Final = 3
 """Which of the columns is IMAGE ID."""
@@ -62,7 +66,7 @@ def list_images(name: str, node: str, output: str, **options: Any) -> None:
         rows = matching(rows_of(client.get("/v1/images", node=node or None, merged=True)), name, options["filters"])
     columns = _columns(options["no_trunc"], options["digests"])
     if options["form"]:
-        _formatted(rows, columns, options["form"])
+        _formatted(rows, columns, options["form"], FIELDS)
     elif options["quiet"]:
         _ids(rows, columns[_ID])
     else:
@@ -91,13 +95,16 @@ def _ids(rows: list[dict[str, Any]], column: Column) -> None:
         click.echo(column[1](row))
 
 
-def _formatted(rows: list[dict[str, Any]], columns: list[Column], form: str) -> None:
-    """With Docker's names of the fields."""
+def _formatted(rows: list[dict[str, Any]], columns: list[Column], form: str, fields: Mapping[str, str]) -> None:
+    """With Docker's names of the fields, each with the heading of its column."""
+    from cli.image_words import stamp
     from cli.template import formatted
 
     cells = {title.lstrip("+"): cell for title, cell in columns}
-    found = [{name: str(cells[title](row)) for name, title in FIELDS.items()} | {"CreatedAt": row["created"]} for row in rows]
-    for line in formatted(form, FIELDS | {"CreatedAt": "CREATED AT"}, found):
+    found = [{name: str(cells[title](row)).strip() for name, title in fields.items()} for row in rows]
+    for row, plain in zip(rows, found, strict=True):
+        plain["CreatedAt"] = row["created"] if "created" in row else stamp(row["Created"])
+    for line in formatted(form, {**fields, "CreatedAt": "CREATED AT"}, found):
         click.echo(line)
 
 
@@ -130,8 +137,9 @@ def inspect_image(image: tuple[str, ...], form: str) -> None:
 @click.option("-H/ ", "--human/--no-human", default=True, help="sizes and times for people (default)")
 @click.option("--no-trunc", is_flag=True, help="cut nothing off")
 @click.option("-q", "--quiet", is_flag=True, help="ids only")
+@click.option("--format", "form", default="", metavar="TEMPLATE", help="a Go template for each row")
 @output_option
-def history(image: str, human: bool, no_trunc: bool, quiet: bool, output: str) -> None:
+def history(image: str, human: bool, no_trunc: bool, quiet: bool, form: str, output: str) -> None:
     from cli.image_words import created_by, docker_age, docker_size, short, stamp
 
     now = dt.datetime.now(dt.UTC)
@@ -144,7 +152,9 @@ def history(image: str, human: bool, no_trunc: bool, quiet: bool, output: str) -
         ("SIZE", lambda row: docker_size(row["Size"]) if human else str(row["Size"])),
         ("COMMENT", lambda row: row["Comment"] or " "),
     ]
-    if quiet:
+    if form:
+        _formatted(rows, columns, form, STEP_FIELDS)
+    elif quiet:
         _ids(rows, columns[0])
     else:
         listing(rows, columns, output)

@@ -44,6 +44,14 @@ def manifest_of(data_dir: Path, image_id: str, name: str = "") -> str:
     return str(entry.get("digest", ""))
 
 
+def layer_digests(data_dir: Path, image: Image, name: str) -> list[str]:
+    """Of its layers as the registry has them, bottom first; where that is not kept their diff ids."""
+    layers = _read(blob_path(data_dir, manifest_of(data_dir, image.id, name))).get("layers")
+    if isinstance(layers, list) and len(layers) == len(image.layers):
+        return [str(layer["digest"]) for layer in layers]
+    return [f"sha256:{layer.parent.name}" for layer in image.layers]
+
+
 def blob_path(data_dir: Path, digest: str) -> Path:
     return data_dir / "images" / "blobs" / "sha256" / digest.removeprefix("sha256:")
 

@@ -103,7 +103,8 @@ class ImagesService:
                 yield pb.Progress(text=text, done_bytes=item.bytes_done, total_bytes=item.bytes_total)
             image = await pulling
             (plain,) = self._plain([image])
-            layers = [{"id": layer.parent.name, "existed": layer in known} for layer in image.layers]
+            ids = facts.layer_digests(self._ports.data_dir, image, request.reference)
+            layers = [{"id": each, "existed": layer in known} for each, layer in zip(ids, image.layers, strict=True)]
             result = {**plain, "layers": layers, "current": before is not None and before.id == image.id}
             yield pb.Progress(text=f"pulled {request.reference}", result=json.dumps(result).encode())
         finally:

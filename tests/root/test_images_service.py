@@ -59,6 +59,7 @@ async def test_a_pull_says_which_layers_were_there(service: ImagesService, regis
     registry.put("linuxtips/other:1.0", OTHER)
     first = await pulled(service, "linuxtips/apache:1.0")
     assert (first["current"], [layer["existed"] for layer in first["layers"]]) == (False, [False, False])
+    assert [layer["id"] for layer in first["layers"]] == [part["digest"] for part in json.loads(APACHE.manifest)["layers"]]
     assert first["digests"] == {"linuxtips/apache:1.0": APACHE.digest}
     second = await pulled(service, "linuxtips/other:1.0")
     assert [layer["existed"] for layer in second["layers"]] == [True, False]
