@@ -3,8 +3,8 @@
 Rules: the account of the nodes is kept between placements, as the controller keeps it; what building it costs is shown apart,
 and `numpy_s`, to import numpy, which the first big batch of a process does. The collector of cycles runs as in the controller.
 `--json` prints one object: `placements_per_s` and `million_s` of the million case,
-`nodes_ratio` (the same work at 1,000,000 nodes and at 5,000: the worse of nodes that are much alike and of nodes that all have
-something else left), `account_s` (to build the account of 1,000,000 nodes), `single_ms` (one more replica on a full cluster,
+`nodes_ratio` (the same work at 1,000,000 nodes and at 5,000, in turns: the worse of nodes that are much alike and of nodes that
+all have something else left), `account_s` (to build the account of 1,000,000 nodes), `single_ms` (one more replica on a full cluster,
 the median), `packing_over_bound` (nodes used over the fewest that could do, less 1, best fit), `rss_mb` after the million case.
 """
 
@@ -26,7 +26,8 @@ from scheduler import MICRO, Amounts, ClusterView, Group, Load, NodeFacts, Place
 COLLECT_AFTER = (20_000, 20, 20)
 """As in controller/main.py."""
 SEED = 20
-ROUNDS = 3
+ROUNDS, TURNS = 3, 9
+SIZES = (50, 5_000, 1_000_000)
 CPUS = (0, MICRO // 20, MICRO // 10, MICRO // 5)
 MEMORY = (0, 64 << 20, 128 << 20, 256 << 20)
 ASKED: Sequence[tuple[Constraint, ...]] = (
@@ -109,8 +110,8 @@ def single(count: int = 5_000) -> float:
     return median(took)
 
 
-def used_nodes(count: int, *, alike: bool) -> tuple[float, float]:
-    """Seconds for the same work (1,000 services of about 10) on clusters of so many nodes in use, and to build the account.
+def used_nodes(count: int, *, alike: bool) -> tuple[Pool, float]:
+    """The account of a cluster of so many nodes in use, and the seconds it took to build.
     `alike`: nodes have one of three loads, as many on each size of cluster; otherwise each node has a load of its own."""
     random = Random(SEED)
     nodes = machines(count)
@@ -123,9 +124,15 @@ def used_nodes(count: int, *, alike: bool) -> tuple[float, float]:
     }
     began = time.process_time()
     pool = Pool(ClusterView(nodes, loads), kept=True)
-    built = time.process_time() - began
+    return pool, time.process_time() - began
+
+
+def in_turns(pools: Sequence[Pool]) -> list[float]:
+    """Seconds for the same work (1,000 services of about 10) on each: medians of passes in turns, so that what the machine's
+    neighbours do falls on all of them."""
     groups = mixed(1_000, 10_000, Random(SEED))
-    return median(pass_over(pool, groups)[0] for _ in range(ROUNDS)), built
+    turns = [[pass_over(pool, groups)[0] for pool in pools] for _ in range(TURNS)]
+    return [median(times) for times in zip(*turns, strict=True)]
 
 
 def packing(most_memory: int = 64) -> float:
@@ -175,13 +182,14 @@ def measured(say: bool) -> dict[str, float]:
     tell("one more replica on a full cluster of 5,000 nodes", f"{alone:.3f} ms")
     ratios, account = [], 0.0
     for alike in (True, False):
-        times: dict[int, float] = {}
-        for count in (50, 5_000, 1_000_000):
-            times[count], built = used_nodes(count, alike=alike)
-            account = max(account, built)
+        made = [used_nodes(count, alike=alike) for count in SIZES]
+        times = in_turns([pool for pool, _ in made])
+        account = max(account, *(built for _, built in made))
+        for count, took, (_, built) in zip(SIZES, times, made, strict=True):
             what = f"10,000 replicas, 1,000 services, {count:,} nodes {'in few states' if alike else 'each in its own state'}"
-            tell(what, f"{times[count]:.3f} s (account built in {built:.2f} s)")
-        ratios.append(times[1_000_000] / times[5_000])
+            tell(what, f"{took:.3f} s (account built in {built:.2f} s)")
+        ratios.append(times[-1] / times[1])
+        del made
     tell("memory at the end", f"{resident_mb():,.0f} MB")
     over = packing()
     tell("best fit, cpus and memory equally scarce: nodes over the lower bound", f"{over:.2%}")
