@@ -2,10 +2,10 @@
 
 Rules: the account of the nodes is kept between placements, as the controller keeps it; what building it costs is shown apart,
 and `numpy_s`, to import numpy, which the first big batch of a process does. The collector of cycles runs as in the controller.
-`--json` prints one object: `placements_per_s` and `million_s` of the million case,
-`nodes_ratio` (the same work at 1,000,000 nodes and at 5,000, in turns: the worse of nodes that are much alike and of nodes that
-all have something else left), `account_s` (to build the account of 1,000,000 nodes), `single_ms` (one more replica on a full cluster,
-the median), `packing_over_bound` (nodes used over the fewest that could do, less 1, best fit), `rss_mb` after the million case.
+`--json` prints one object: `placements_per_s` and `million_s` of the million case, `nodes_ratio` (the same work at 1,000,000
+nodes and at 5,000, in turns: the worse of nodes that are much alike and of nodes that all have something else left),
+`account_s` (to build the account of 1,000,000 nodes), `single_ms` (one more replica on a full cluster, the median),
+`packing_over_bound` (nodes used over the fewest that could do, less 1, best fit), `rss_mb` after the million case.
 """
 
 from __future__ import annotations
