@@ -77,7 +77,8 @@ class Dispatch:
         self._reign: Reign | None = None
         self._books = Books(picture, guarded)
         self._samples = samples
-        self._turns = Turns()
+        self._reading, self._writing = Turns(), Turns()
+        """Who is told what it must run does not wait behind all that others say: its heartbeats are answered only then."""
         self._guarding: asyncio.TimerHandle | None = None
         self._followers = Followers(clock, lambda: self._books.number, late_s)
         self.writer = StatusWriter(picture, clock, self._status_of)
@@ -207,7 +208,7 @@ class Dispatch:
         self._on_facts(session.node)
         reading = asyncio.ensure_future(self._read(session, stream))
         try:
-            await write_session(session, stream, self._welcome(), self._books, self._followers, self._turns, self.leads)
+            await write_session(session, stream, self._welcome(), self._books, self._followers, self._writing, self.leads)
         finally:
             reading.cancel()
             self._followers.gone(session)
@@ -275,7 +276,7 @@ class Dispatch:
 
     async def _take_in_turn(self, session: NodeSession, message: pb.FromNode) -> None:
         try:
-            async with self._turns:
+            async with self._reading:
                 self._take(session, message)
         except Exception as error:
             self._not_taken(session, error)
