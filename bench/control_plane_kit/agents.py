@@ -35,7 +35,7 @@ OPENING_MAX: Final = 48
 PATH: Final = "/shoal.node.v1.Dispatch/Session"
 DESIRED: Final = 0x12
 """How a ToNode with a Desired begins."""
-UNHEARD_MAX: Final = 3
+UNHEARD_MAX: Final = 8
 INFO: Final = json.dumps({"cpus": 64.0, "memory_bytes": 256 << 30, "pids": 100_000, "arch": "x86_64"}).encode()
 
 

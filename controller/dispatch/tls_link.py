@@ -14,7 +14,6 @@ import logging
 import select
 import socket
 import ssl
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -27,9 +26,9 @@ log = logging.getLogger(__name__)
 HANDSHAKE_S: Final = 5.0
 PAUSE_S: Final = 1.0
 ACCEPTED_AT_ONCE: Final = 16
-TURNS_AT_ONCE: Final = 256
-TURNS_S: Final = 0.01
-"""CPU seconds after which the others have to wait for the next round: a heartbeat takes 50 us, a step of a handshake 0.7 ms."""
+TURNS_AT_ONCE: Final = 64
+SHAKING_TURNS: Final = 16
+"""A step of a handshake takes 0.7 ms, as long as so many heartbeats."""
 SHAKING_MAX: Final = 256
 """Of a thousand that come at once the first ones are done while the last ones wait, where they cost nothing: all of them at the
 same time would take so long that each begins again."""
@@ -110,7 +109,7 @@ class Links:
         self._epoll.close()
 
     def _turn(self) -> None:
-        end = time.thread_time() + TURNS_S
+        left = TURNS_AT_ONCE
         for number, events in self._epoll.poll(0, TURNS_AT_ONCE):
             link = self._links.get(number)
             if link is None:
@@ -120,9 +119,10 @@ class Links:
                 continue
             if events & select.EPOLLOUT:
                 link.writable()
+            left -= 1 if link.shaken else SHAKING_TURNS
             if events & ~select.EPOLLOUT:
                 link.readable()
-            if time.thread_time() > end:
+            if left <= 0:
                 return  # the kernel names the others again in the next round
 
 
