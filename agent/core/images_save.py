@@ -10,14 +10,17 @@ import contextlib
 import io
 import json
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from agent.core import images_facts as facts
-from model.errors import Conflict, NotFound
+from model.errors import Conflict
 from model.image_ref import parse_image_ref
+
+if TYPE_CHECKING:
+    from agent.images.records import Details
 
 _PIECE_BYTES = 256 << 10
 _MANIFEST_BYTES_MAX = 4 << 20
@@ -25,23 +28,26 @@ _MANIFEST_BYTES_MAX = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One image and the names (as people write them) it is to have in the archive."""
+    """One image with its config's text; `came_as`: by manifest the names (as people write them) it is to have in the archive.
+    Two names of an image may have come with different compressions."""
 
     id: str
-    names: tuple[str, ...]
+    config: str
+    came_as: Mapping[str, tuple[str, ...]]
 
 
 class Archive:
-    """Open until `close`; `pieces` gives its bytes once. Raises NotFound, Conflict when an image is not whole here."""
+    """Open until `close`; `pieces` gives its bytes once. `blob_path`: where a blob is. Raises Conflict when an image is not
+    whole here."""
 
-    def __init__(self, data_dir: Path, wanted: Sequence[Wanted]) -> None:
-        self._data_dir = data_dir
+    def __init__(self, blob_path: Callable[[str], Path], wanted: Sequence[Wanted]) -> None:
+        self._blob_path = blob_path
         self._files = contextlib.ExitStack()
         self._members: dict[str, tuple[int, BinaryIO]] = {}
         try:
             index, manifest = [], []
             for image in wanted:
-                found = [self._take(image.id, digest, names) for digest, names in self._came_as(image)]
+                found = [self._take(image, digest, names) for digest, names in image.came_as.items()]
                 index += [entry for entries, _ in found for entry in entries]
                 manifest += [entry for _, entry in found]
             self._add("index.json", _plain({"schemaVersion": 2, "manifests": index}))
@@ -64,32 +70,23 @@ class Archive:
             yield b"\0" * (-size % tarfile.BLOCKSIZE)
         yield b"\0" * (2 * tarfile.BLOCKSIZE)
 
-    def _came_as(self, image: Wanted) -> list[tuple[str, tuple[str, ...]]]:
-        """By manifest the names that it is known by: two names of an image may have come with different compressions."""
-        by_digest: dict[str, tuple[str, ...]] = {}
-        for name in image.names:
-            digest = facts.manifest_of(self._data_dir, image.id, name)
-            by_digest[digest] = (*by_digest.get(digest, ()), name)
-        return list(by_digest.items()) or [(facts.manifest_of(self._data_dir, image.id), ())]
-
-    def _take(self, image_id: str, digest: str, names: tuple[str, ...]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    def _take(self, image: Wanted, digest: str, names: tuple[str, ...]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Its rows in index.json, and the one in manifest.json."""
-        raw = self._blob(image_id, digest).read(_MANIFEST_BYTES_MAX)
+        raw = self._blob(image.id, digest).read(_MANIFEST_BYTES_MAX)
         document = json.loads(raw)
-        config = facts.config_text(self._data_dir, image_id)
-        self._add(digest_path(image_id), config.encode())
+        self._add(digest_path(image.id), image.config.encode())
         self._add(digest_path(digest), raw)
         layers = [layer["digest"] for layer in document["layers"]]
         for layer in layers:
-            self._member(digest_path(layer), self._blob(image_id, layer))
+            self._member(digest_path(layer), self._blob(image.id, layer))
         about = {"mediaType": document.get("mediaType", ""), "digest": digest, "size": len(raw)}
         entries = [{**about, "annotations": _annotations(name)} for name in names] or [about]
         tags = [name for name in names if "@" not in name]
-        return entries, {"Config": digest_path(image_id), "RepoTags": tags or None, "Layers": [digest_path(d) for d in layers]}
+        return entries, {"Config": digest_path(image.id), "RepoTags": tags or None, "Layers": [digest_path(d) for d in layers]}
 
     def _blob(self, image_id: str, digest: str) -> BinaryIO:
         try:
-            return self._files.enter_context(facts.blob_path(self._data_dir, digest).open("rb"))
+            return self._files.enter_context(self._blob_path(digest).open("rb"))
         except FileNotFoundError:
             raise Conflict(
                 f"image {image_id[7:19]}: this node does not have all that it came in: pull or load it again, then save it"
@@ -103,12 +100,13 @@ class Archive:
         file.seek(0)
 
 
-def wanted_of(rows: Sequence[tuple[str, Sequence[str]]], known: Sequence[str]) -> list[Wanted]:
-    """(id, names) as they were asked for. Raises NotFound for an id that is not known."""
-    for image_id, _ in rows:
-        if image_id not in known:
-            raise NotFound(f"No such image: {image_id}")
-    return [Wanted(image_id, tuple(names)) for image_id, names in rows]
+def wanted_of(details: Details, image_id: str, names: Sequence[str]) -> Wanted:
+    """The image with the names it was asked for by; without any it goes as it came first."""
+    by_digest: dict[str, tuple[str, ...]] = {} if names else {details.manifest: ()}
+    for name in names:
+        digest = facts.manifest_of(details, name)
+        by_digest[digest] = (*by_digest.get(digest, ()), name)
+    return Wanted(image_id, details.config, by_digest)
 
 
 def digest_path(digest: str) -> str:

@@ -37,13 +37,13 @@ class ImagesService:
         return self._plain(self._ports.images.list())
 
     def _plain(self, images: list[Image]) -> list[dict[str, Any]]:
-        digests, users = facts.digests(self._ports.data_dir, images), facts.users(self._lives())
+        users = facts.users(self._lives())
         return [
             {
                 "id": image.id,
                 "names": list(image.names),
                 "digest": image.digest,
-                "digests": digests[image.id],
+                "digests": dict(self._ports.images.details(image.id).digests),
                 "size_bytes": image.size_bytes,
                 "created": image.created.isoformat().replace("+00:00", "Z") if image.created else "",
                 "containers": users.get(image.id, []),
@@ -51,18 +51,22 @@ class ImagesService:
             for image in images
         ]
 
+    def _image(self, reference: str) -> Image:
+        image = self._ports.images.get(reference)
+        if image is None:
+            raise NotFound(f"No such image: {reference}")
+        return image
+
     def inspect(self, request: pb.ImageRequest) -> dict[str, Any]:
         """Docker's inspect and history of an image."""
         from agent.images import describe
 
-        image = self._ports.images.get(request.reference)
-        if image is None:
-            raise NotFound(f"No such image: {request.reference}")
-        raw = facts.config(self._ports.data_dir, image.id)
-        digests = facts.digests(self._ports.data_dir, [image])[image.id]
+        image = self._image(request.reference)
+        details = self._ports.images.details(image.id)
+        raw = facts.config(details)
         return {
-            "inspect": describe.inspected(image, raw, digests),
-            "history": describe.history(image, raw, facts.sizes(image)),
+            "inspect": describe.inspected(image, raw, details.digests),
+            "history": describe.history(image, raw, details.sizes_bytes),
         }
 
     async def tag(self, request: pb.TagRequest) -> dict[str, Any]:
@@ -74,12 +78,10 @@ class ImagesService:
         size."""
         from agent.images import describe
 
-        images = self._ports.images
-        image = images.get(request.reference)
-        if image is None:
-            raise NotFound(f"No such image: {request.reference}")
-        chains = describe.chain_ids(describe.diff_ids(facts.config(self._ports.data_dir, image.id)))
-        sizes = dict(zip(image.layers, facts.sizes(image), strict=True))
+        images, image = self._ports.images, self._image(request.reference)
+        details = images.details(image.id)
+        chains = describe.chain_ids(describe.diff_ids(facts.config(details)))
+        sizes = dict(zip(image.layers, details.sizes_bytes, strict=True))
         await images.remove(request.reference)
         if images.get(image.id) is not None:
             return {"deleted": [], "freed_bytes": 0}
@@ -103,7 +105,7 @@ class ImagesService:
                 yield pb.Progress(text=text, done_bytes=item.bytes_done, total_bytes=item.bytes_total)
             image = await pulling
             (plain,) = self._plain([image])
-            ids = facts.layer_digests(self._ports.data_dir, image, request.reference)
+            ids = facts.layer_digests(images.details(image.id), request.reference)
             layers = [{"id": each, "existed": layer in known} for each, layer in zip(ids, image.layers, strict=True)]
             result = {**plain, "layers": layers, "current": before is not None and before.id == image.id}
             yield pb.Progress(text=f"pulled {request.reference}", result=json.dumps(result).encode())
@@ -123,18 +125,17 @@ class ImagesService:
                 text = f"{item.layers_done}/{item.layers_total} layers"
                 yield pb.Progress(text=text, done_bytes=item.bytes_done, total_bytes=item.bytes_total)
             pushed = await pushing
-            size = facts.manifest_bytes(self._ports.data_dir, pushed.digest)
             layers = [{"id": digest, "state": state} for digest, state in pushed.layers]
-            result = {"digest": pushed.digest, "size_bytes": size, "layers": layers}
+            result = {"digest": pushed.digest, "size_bytes": pushed.manifest_bytes, "layers": layers}
             yield pb.Progress(text=f"pushed {request.reference}", result=json.dumps(result).encode())
         finally:
             pushing.cancel()
 
     async def save(self, request: pb.SaveRequest) -> AsyncIterator[pb.Chunk]:
         """The images as one archive; what stands at the end of it was there at its beginning."""
-        known = [image.id for image in self._ports.images.list()]
-        wanted = wanted_of([(row.id, row.names) for row in request.images], known)
-        archive = await asyncio.to_thread(Archive, self._ports.data_dir, wanted)
+        images = self._ports.images
+        wanted = [wanted_of(images.details(self._image(row.id).id), row.id, row.names) for row in request.images]
+        archive = await asyncio.to_thread(Archive, images.blob_path, wanted)
         try:
             pieces = archive.pieces()
             while piece := await asyncio.to_thread(next, pieces, b""):

@@ -17,7 +17,7 @@ from agent.runtime.port import ContainerRuntime
 from agent.volumes.port import Volumes
 
 if TYPE_CHECKING:
-    from agent.images.records import Credentials, Image, ProgressSink, PullPolicy, Pushed, PushSink
+    from agent.images.records import Credentials, Details, Image, ProgressSink, PullPolicy, Pushed, PushSink
 
 
 class Images(Protocol):
@@ -47,6 +47,10 @@ class Images(Protocol):
     def release(self, owner: str) -> None: ...
 
     def list(self) -> list[Image]: ...
+
+    def details(self, image_id: str) -> Details: ...
+
+    def blob_path(self, digest: str) -> Path: ...
 
 
 class Names(Protocol):

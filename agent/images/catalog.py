@@ -14,7 +14,7 @@ from agent.images.disk import ImageRecord, NameRecord, StoreDisk
 from agent.images.errors import ImageNotFound, not_to_push
 from agent.images.layer_pool import LayerPool
 from agent.images.manifest import Descriptor, Documents, Manifest, ParsedConfig, parse_config, parse_index_or_manifest
-from agent.images.records import Image, Limits
+from agent.images.records import Details, Image, Limits
 from model.errors import BadInput, ImageError
 from model.image_ref import ImageRef, parse_image_ref
 
@@ -51,6 +51,23 @@ class Catalog:
             config=config.config,
             size_bytes=self._layers.size_bytes(record.layers),
             created=config.created,
+        )
+
+    def details(self, image_id: str) -> Details:
+        """Raises ImageNotFound."""
+        record = self.records.get(image_id)
+        if record is None:
+            raise ImageNotFound(f"image {image_id} is not on this node")
+        named = {parse_image_ref(name).familiar: each for name, each in sorted(self.names.items()) if each.id == image_id}
+        manifests = {name: each.digest for name, each in named.items()}
+        known = {digest: self.manifest(digest) for digest in (record.digest, *manifests.values())}
+        return Details(
+            config=record.config,
+            manifest=record.digest,
+            manifests=manifests,
+            digests={name: (*each.indexes, each.digest)[0] for name, each in named.items()},
+            sizes_bytes=tuple(self._layers.size_bytes([diff_id]) for diff_id in record.layers),
+            blobs={digest: tuple(layer.digest for layer in found.layers) for digest, found in known.items() if found},
         )
 
     def find(self, ref: str) -> str | None:

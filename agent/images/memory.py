@@ -17,6 +17,7 @@ from agent.images.errors import ImageInUse, ImageNotFound, disk_error, new_name,
 from agent.images.flights import Flights
 from agent.images.records import (
     Credentials,
+    Details,
     Image,
     ImageConfig,
     ProgressSink,
@@ -60,6 +61,16 @@ class MemoryImages:
 
     def list(self) -> list[Image]:
         return [self._images[image_id] for image_id in sorted(self._images)]
+
+    def details(self, image_id: str) -> Details:
+        if image_id not in self._images:
+            raise ImageNotFound(f"image {image_id} is not on this node")
+        image = self._images[image_id]
+        digests = dict.fromkeys(image.names, image.digest)
+        return Details("{}", image.digest, digests, digests, (), {})
+
+    def blob_path(self, digest: str) -> Path:
+        return Path("/memory/images") / digest.removeprefix("sha256:")
 
     async def pull(
         self,
@@ -133,7 +144,7 @@ class MemoryImages:
         self.pushed[parsed.canonical] = image_id
         if progress is not None:
             progress(PushProgress(parsed.familiar, ()))
-        return Pushed(self._images[image_id].digest, 0, ())
+        return Pushed(self._images[image_id].digest, 0, 0, ())
 
     async def tag(self, ref: str, name: str) -> Image:
         parsed, image_id = new_name(name), self._find(ref)

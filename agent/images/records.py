@@ -49,6 +49,20 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
+class Details:
+    """What a node keeps of an image besides its files. `config` is the text whose digest is the image's id, `manifest` the
+    digest it came with first. By name: `manifests` it came with, `digests` a registry has for the name (of the manifest, or of
+    the index that led there). `sizes_bytes` of its layers; `blobs`, by kept manifest the digests of its layers; both bottom first."""
+
+    config: str
+    manifest: str
+    manifests: Mapping[str, str]
+    digests: Mapping[str, str]
+    sizes_bytes: tuple[int, ...]
+    blobs: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
 class Credentials:
     username: str
     password: str = field(repr=False)
@@ -145,10 +159,11 @@ class PushProgress:
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """What a registry has now. `digest` is the manifest's, `size_bytes` the sum of config and layers as they are kept there;
-    `layers` are (digest, `pushed`, `exists` or `mounted`), bottom first."""
+    """What a registry has now. `digest` and `manifest_bytes` are the manifest's, `size_bytes` the sum of config and layers as
+    they are kept there; `layers` are (digest, `pushed`, `exists` or `mounted`), bottom first."""
 
     digest: str
+    manifest_bytes: int
     size_bytes: int
     layers: tuple[tuple[str, PushState], ...]
 

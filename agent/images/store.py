@@ -29,6 +29,7 @@ from agent.images.progress import ProgressMeter, PushMeter
 from agent.images.push import Push, file_content
 from agent.images.records import (
     Credentials,
+    Details,
     Image,
     ProgressSink,
     PullPolicy,
@@ -87,6 +88,14 @@ class ImageStore:
 
     def list(self) -> list[Image]:
         return [self._catalog.image(image_id) for image_id in sorted(self._catalog.records)]
+
+    def details(self, image_id: str) -> Details:
+        """Raises ImageNotFound."""
+        return self._catalog.details(image_id)
+
+    def blob_path(self, digest: str) -> Path:
+        """Where a manifest, index or layer lies that is kept as it came."""
+        return self._blobs.path(digest)
 
     async def pull(
         self,
@@ -159,7 +168,8 @@ class ImageStore:
                 push.cancelled.set()
                 raise
         layers = tuple((layer.digest, states[layer.digest]) for layer in manifest.layers)
-        return Pushed(manifest.digest, sum(part.size_bytes for part in (manifest.config, *manifest.layers)), layers)
+        size_bytes = sum(part.size_bytes for part in (manifest.config, *manifest.layers))
+        return Pushed(manifest.digest, len(documents.raw), size_bytes, layers)
 
     async def tag(self, ref: str, name: str) -> Image:
         """Give an image, named by a reference or its id, one more name; what had that name before loses it."""

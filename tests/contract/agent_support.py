@@ -26,7 +26,7 @@ from agent.core.sampling import Sampler
 from agent.core.session import NodeIdentity, SessionClient
 from agent.core.tls import NodePki
 from agent.images.errors import ImageNotFound
-from agent.images.records import Image, ImageConfig, Pushed
+from agent.images.records import Details, Image, ImageConfig, Pushed
 from agent.network.balance_port import Balancer, NoBalancer
 from agent.network.memory import MemoryNetwork
 from agent.plan.container import ContainerOrder, ExecRequest, Exited, Found, LogLine, Usage
@@ -184,6 +184,12 @@ class PretendImages:
     def list(self) -> list[Image]:
         return [Image("sha256:1", ("web:1",), "sha256:2", (), ImageConfig(), 1000, None)]
 
+    def details(self, image_id: str) -> Details:
+        return Details("{}", "sha256:2", {}, {}, (), {})
+
+    def blob_path(self, digest: str) -> Path:
+        return Path("/nothing") / digest
+
     async def pull(self, ref: str, **_: Any) -> Image:
         self.pulls.append(ref)
         if ref.startswith("missing"):
@@ -191,7 +197,7 @@ class PretendImages:
         return Image(f"sha256:{ref}", (ref,), ref, (), ImageConfig(cmd=("serve",)), 1000, None)
 
     async def push(self, ref: str, **_: Any) -> Pushed:
-        return Pushed("sha256:2", 1000, (("sha256:3", "pushed"), ("sha256:4", "exists")))
+        return Pushed("sha256:2", 400, 1000, (("sha256:3", "pushed"), ("sha256:4", "exists")))
 
     async def tag(self, ref: str, name: str) -> Image:
         return Image(ref, (name,), ref, (), ImageConfig(), 1000, None)

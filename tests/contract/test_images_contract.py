@@ -69,6 +69,17 @@ def _on_disk(stack: AsyncExitStack, path: Path) -> Rig:
     return Rig(stores[0], put, again)
 
 
+async def test_what_is_kept_of_an_image_names_its_digests(rig: Rig) -> None:
+    rig.put("shop/web:1", "serve")
+    image = await rig.images.pull("shop/web:1")
+    await rig.images.tag(image.id, "other:2")
+    found = rig.images.details(image.id)
+    assert found.manifest == image.digest
+    assert found.manifests == found.digests == {"shop/web:1": image.digest, "other:2": image.digest}
+    with pytest.raises(ImageNotFound):
+        rig.images.details("sha256:none")
+
+
 async def test_what_was_pulled_is_found_by_name_and_id_also_by_the_next_agent(rig: Rig) -> None:
     rig.put("shop/web:1", "serve")
     told: list[PullProgress] = []
