@@ -2,6 +2,7 @@
 
     busybox:latest, busybox:1.35        Debian's busybox-static with a link for each of its commands
     shoal/web:1.0, :2.0, :latest        the same, with Debian's Python and the small web service in web/app.py
+    registry:2, :latest                 the same, with Debian's docker-registry; see registry.py
 
 Rules: standard library, apt and dpkg-deb only; no root, no network but apt's. Equal packages and sources give equal
 images. What is in the cache directory is used as it is: a second run takes milliseconds; `--refresh` asks apt again.
@@ -27,6 +28,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from deploy.images.bytecode import bytecode
 from deploy.images.debs import BuildError, FileEntry, closure, deb_entries, download
 from deploy.images.layout import make_layer, write_layout
+from deploy.images.registry import PACKAGES as REGISTRY_PACKAGES
+from deploy.images.registry import TAGS as REGISTRY_TAGS
+from deploy.images.registry import registry_config, registry_entries
 
 _HERE = Path(__file__).resolve().parent
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "ppc64le": "ppc64le", "s390x": "s390x"}
@@ -84,6 +88,11 @@ def _build(home: Path, debs: Path) -> dict[str, str]:
         app = make_layer(_app_entries(version), f"the demo web service, version {version}")
         names[f"shoal/web:{tag}"] = f"web-{tag}"
         write_layout(home / f"web-{tag}", f"shoal/web:{tag}", [base, python, app], _web_config(version), architecture)
+    packages = download(REGISTRY_PACKAGES, debs)
+    registry = make_layer(registry_entries(packages), f"Debian packages {' '.join(file.stem for file in packages)}")
+    for tag in REGISTRY_TAGS:
+        names[f"registry:{tag}"] = f"registry-{tag}"
+        write_layout(home / f"registry-{tag}", f"registry:{tag}", [base, registry], registry_config(_PATH), architecture)
     return names
 
 

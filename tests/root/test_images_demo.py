@@ -71,15 +71,17 @@ def run_in(root: Path, command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 async def test_they_are_pulled_and_run(store: ImageStore, tmp_path: Path) -> None:
-    web, web2, box = [await store.pull(name) for name in ("shoal/web:1.0", "shoal/web:2.0", "busybox:1.35")]
+    names = ("shoal/web:1.0", "shoal/web:2.0", "busybox:1.35", "registry:2")
+    web, web2, box, registry = [await store.pull(name) for name in names]
     assert web.size_bytes < 60 << 20
     assert web.layers[:2] == web2.layers[:2]
-    assert box.layers == web.layers[:1]
+    assert box.layers == web.layers[:1] == registry.layers[:1]
     for image, command, wanted in (
         (box, ["/bin/sh", "-c", "echo $((6*7)); id -un"], "42\nroot\n"),
         (web, ["/usr/bin/python3", "-I", "-S", "-c", "import ssl, json, asyncio; print('ok')"], "ok\n"),
         (web, ["/bin/cat", "/app/VERSION"], "1.0\n"),
         (web2, ["/bin/cat", "/app/VERSION"], "2.0\n"),
+        (registry, ["/bin/sh", "-c", "/entrypoint.sh garbage-collect -h | head -c 17"], "`garbage-collect`"),
     ):
         place = tmp_path / "box"
         upper, work, root = (place / name for name in ("upper", "work", "root"))
