@@ -238,6 +238,20 @@ def test_whole_replaces_and_a_difference_adds_and_removes() -> None:
     assert status.document(after, 200) is None, "nothing new, nothing to write"
 
 
+def test_who_says_the_same_again_keeps_the_records_there_are() -> None:
+    status = NodeStatus(StatusDoc("n1"))
+    status.merge(pb.Status(whole=True, replicas=[replica(1), replica(2)]))
+    before = status.document(None, 99)
+    assert before is not None
+    status.merge(pb.Status(whole=True, replicas=[replica(2), replica(1)]))
+    assert status.document(before, 100) is None
+    status.merge(pb.Status(whole=True, replicas=[replica(2), replica(1, "failed")]))
+    after = status.document(before, 100)
+    assert after is not None
+    assert after.replicas[0].state == "failed"
+    assert after.replicas[1] is before.replicas[1]
+
+
 def test_what_a_broken_agent_says_is_limited() -> None:
     status = NodeStatus(StatusDoc("n1"))
     with pytest.raises(ValueError):

@@ -106,6 +106,13 @@ def test_a_status_marks_only_the_services_that_changed() -> None:
     assert dirty_services([changed], facts) == ["web"]
     same = Change("status", "n1", status("running", generation=1), status("running", generation=2), 9)
     assert dirty_services([same], facts) == []
+    (row,) = status("running").replicas
+    named = StatusDoc("n1", replicas=(replace(row, container_id="c1", addresses=(("net", "10.0.0.5/24"),)),))
+    assert dirty_services([Change("status", "n1", status("running"), named, 9)], facts) == [], "no decision reads that"
+    for news in ({"health": "unhealthy"}, {"restarts": 1}, {"since_ms": 9}, {"created_ms": 6}, {"message": "disk full"}):
+        told = StatusDoc("n1", replicas=(replace(row, **news),))
+        assert dirty_services([Change("status", "n1", status("running"), told, 9)], facts) == ["web"]
+    assert dirty_services([Change("status", "n1", status("running"), StatusDoc("n1"), 9)], facts) == ["web"]
     bigger = Change("status", "n1", status("running"), status("running", info=NodeInfo(cpus=4)), 9)
     assert dirty_services([bigger], facts) == [EVERYTHING]
 
