@@ -82,7 +82,7 @@ class ImagesService:
         details = images.details(image.id)
         chains = describe.chain_ids(describe.diff_ids(facts.config(details)))
         sizes = dict(zip(image.layers, details.sizes_bytes, strict=True))
-        await images.remove(request.reference)
+        await images.remove(request.reference, force=request.force)
         if images.get(image.id) is not None:
             return {"deleted": [], "freed_bytes": 0}
         needed = {layer for other in images.list() for layer in other.layers}

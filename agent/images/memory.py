@@ -121,17 +121,18 @@ class MemoryImages:
             raise ImageError(f"image archive {source.name}: not a tar archive")
         return [self._images[await self._pull(parse_image_ref(ref))] for ref in self._archives[source]]
 
-    async def remove(self, ref: str) -> None:
+    async def remove(self, ref: str, *, force: bool = False) -> None:
         image_id = self._find(ref)
         if image_id is None:
             raise ImageNotFound(f"image {ref} is not on this node")
         names = {name for name, named in self._names.items() if named == image_id}
         canonical = _canonical(ref)
         gone = {canonical} if canonical in names else names
-        if gone >= names and image_id in self._holds.values():
+        is_last, is_used = gone >= names, image_id in self._holds.values()
+        if is_last and is_used and not (force and names):
             raise ImageInUse(f"image {ref} is used on this node: remove the containers that use it first")
         self._names = {name: named for name, named in self._names.items() if name not in gone}
-        if gone >= names:
+        if is_last and not is_used:
             del self._images[image_id]
         else:
             self._rename(image_id)

@@ -52,7 +52,8 @@ class Image:
 class Details:
     """What a node keeps of an image besides its files. `config` is the text whose digest is the image's id, `manifest` the
     digest it came with first. By name: `manifests` it came with, `digests` a registry has for the name (of the manifest, or of
-    the index that led there). `sizes_bytes` of its layers; `blobs`, by kept manifest the digests of its layers; both bottom first."""
+    the index that led there). `sizes_bytes` of its layers; `blobs`, by kept manifest the digests of its layers; both
+    bottom first."""
 
     config: str
     manifest: str

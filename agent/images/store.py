@@ -178,10 +178,11 @@ class ImageStore:
         self._layers.start_sync()
         return self._catalog.image(named.id)
 
-    async def remove(self, ref: str) -> None:
+    async def remove(self, ref: str, *, force: bool = False) -> None:
         """Take the name away; with its last name the image goes, and the layers nobody else needs.
 
-        Given an id, all names go. Raises ImageNotFound, ImageInUse.
+        Given an id, all names go. With `force` an image in use loses its last name too and stays without one, for `prune` to
+        collect when nothing uses it. Raises ImageNotFound, ImageInUse.
         """
         image_id = self._catalog.find(ref)
         if image_id is None:
@@ -192,10 +193,11 @@ class ImageStore:
         is_last = gone >= names
         if is_last and self._layers.is_pinned(self._catalog.records[image_id].layers):
             raise ImageInUse(f"image {ref} is used on this node: a pull or push of it, or of its layers, is under way")
-        if is_last and image_id in self._used():
+        is_used = is_last and image_id in self._used()
+        if is_used and not (force and names):
             raise ImageInUse(f"image {ref} is used on this node: remove the containers that use it first")
         self._catalog.set_names({name: record for name, record in self._catalog.names.items() if name not in gone})
-        await self._drop([image_id] if is_last else [])
+        await self._drop([image_id] if is_last and not is_used else [])
 
     async def prune(self) -> Pruned:
         """Delete every image no container uses, and every layer and blob no image needs."""

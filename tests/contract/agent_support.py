@@ -206,7 +206,7 @@ class PretendImages:
         assert source.read_bytes() == b"archive"
         return self.list()
 
-    async def remove(self, ref: str) -> None:
+    async def remove(self, ref: str, *, force: bool = False) -> None:
         raise NotFound(f"image {ref} is not on this node")
 
     def hold(self, image_id: str, owner: str) -> None:

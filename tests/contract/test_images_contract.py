@@ -127,6 +127,20 @@ async def test_what_is_held_is_not_removed(rig: Rig) -> None:
         await rig.images.remove("shop/web:2")
 
 
+async def test_by_force_what_is_held_loses_its_last_name_and_stays(rig: Rig) -> None:
+    rig.put("shop/web:1", "serve")
+    image = await rig.images.pull("shop/web:1")
+    rig.images.hold(image.id, "container")
+    await rig.images.remove("shop/web:1", force=True)
+    assert [(found.id, found.names) for found in rig.images.list()] == [(image.id, ())]
+    with pytest.raises(ImageInUse, match="is used on this node"):
+        await rig.images.remove(image.id, force=True)
+    images = await rig.again()
+    assert images.get(image.id) is not None
+    await images.remove(image.id)
+    assert images.list() == []
+
+
 async def test_an_image_gets_names_and_only_what_has_the_name_is_pushed(rig: Rig) -> None:
     for name in ("shop/web:1", "shop/web:2"):
         rig.put(name, name)

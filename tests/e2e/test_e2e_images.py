@@ -122,8 +122,14 @@ def test_an_image_in_use_stays(lab: LabUnderTest, registry: str) -> None:
         assert (refused.code, refused.out, why in refused.err) == (1, "", True), refused
     assert "Total reclaimed space: 0B" in lab("image", "prune", "-a", "-f")
     assert rows(lab, "busybox")[0]["nodes"] == ["n1", "n2", "n3"]
+    lab("stop", "user")
+    refused = lab.call("rmi", "busybox")
+    assert (refused.code, "(must force) - container" in refused.err) == (1, True), refused
+    assert "Untagged: busybox:latest" in lab("rmi", "-f", "busybox").splitlines()
+    assert [(row["repository"], row["nodes"]) for row in rows(lab)] == [("<none>", ["n1"])]
     lab("rm", "-f", "user")
-    assert "Untagged: busybox:latest" in lab("rmi", "busybox").splitlines()
+    assert f"deleted: {row['id']}" in lab("image", "prune", "-f").splitlines()
+    assert rows(lab) == []
 
 
 def test_unknown_names_are_a_line_each(lab: LabUnderTest, registry: str) -> None:
