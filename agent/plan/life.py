@@ -55,6 +55,8 @@ def want(life: Life, goal: Goal, now: float, *, drains: bool = True) -> Life:
     life = replace(life, goal=goal, not_before=0.0, cleanup_at=0.0, ended=False, drain=draining)
     if goal == "run":
         life = replace(life, attempts=Attempts(restarts=life.attempts.restarts))
+        if _ending(life):  # nobody is to be sent to it: the next container is the one that is wanted
+            return _in_state(life, states.SHUTDOWN, now)
         return life if life.may_run() else preparing(life, now)
     if life.may_run():
         return life
@@ -65,7 +67,7 @@ def need(life: Life, now: float, *, rewires: bool = True) -> Need:
     """The next thing to do for this life at `now`. `rewires` False: its networks are not there yet, what comes beside them?"""
     if life.busy:
         return "nothing"
-    if life.goal != "run":
+    if life.goal != "run" or _ending(life):
         return _need_to_stop(life, now)
     if life.stage == "running":
         if rewires and rewire.due(life, now):
@@ -80,6 +82,11 @@ def need(life: Life, now: float, *, rewires: bool = True) -> Need:
     if life.container_id and life.stage == "exited":
         return "delete"
     return _need_to_start(life)
+
+
+def _ending(life: Life) -> bool:
+    """It runs and has its signal: it ends in a moment, whatever is wanted meanwhile."""
+    return life.stopping and life.stage == "running"
 
 
 def _need_to_start(life: Life) -> Need:
@@ -123,7 +130,7 @@ def _probe_due(life: Life, now: float) -> bool:
 
 def wake_at(life: Life, now: float) -> float | None:
     """When `need` may answer differently than at `now` without anything happening; None: never."""
-    if life.goal != "run" and life.stage == "running":
+    if _ending(life) or (life.goal != "run" and life.stage == "running"):
         return life.kill_at if life.stopping else life.drain.until or None
     if life.stage == "running":
         probe_at = life.health.next_at if life.health.status and not life.health.probing else 0.0

@@ -120,6 +120,19 @@ def test_a_stopped_service_keeps_its_replica_and_starts_again() -> None:
     assert core.statuses()[0].restarts == 1
 
 
+def test_wanted_again_while_it_ends_it_ends_and_the_next_one_serves() -> None:
+    core = up()
+    (old,) = ids(core)
+    only(core.handle(fx.DesiredArrived(desired(stopped=True), drain=False), 1.0), fx.KillContainer)
+    said = only(core.handle(fx.DesiredArrived(desired()), 2.0), fx.Report).status
+    assert (said.state, said.container_id) == ("shutdown", old), "nobody is sent to it"
+    assert core.wake_at() == 11.0
+    assert only(core.handle(fx.TimerDue(), 11.0), fx.KillContainer).signal == "SIGKILL", "it does not hear the first signal"
+    settle(core, core.handle(fx.ContainerExited(Exited(old, 137, False, 11.5)), 11.5), 11.5)
+    (status,) = core.statuses()
+    assert (status.state, status.container_id == old) == ("running", False)
+
+
 def test_a_network_that_is_not_there_yet_is_waited_for() -> None:
     core = Core("n1")
     without = replace(desired(), networks=())
