@@ -210,7 +210,7 @@ def agent_command(record: LabRecord, machine: MachineRecord, paths: LabPaths, py
         "--cpus", str(machine.cpus), "--memory", str(machine.memory_bytes),
         "--cgroup-parent", f"/{paths.cgroup}/{machine.name}/replicas",
         "--insecure-registry", record.registry, "--registry-mirror", f"docker.io={record.registry}",
-        "--registry-mirror", f"localhost:{REGISTRY_PORT}={record.registry}", *labels, *metrics,
+        *labels, *metrics,
     )  # fmt: skip
 
 
