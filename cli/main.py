@@ -51,6 +51,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "login": ("cli.login:login_command", "log in to a registry"),
     "logout": ("cli.login:logout_command", "forget the login of a registry"),
     "search": ("cli.login:search_command", "search a registry for images"),
+    "registry": ("cli.registry_command:registry_command", "a registry of one's own: start, show and remove it"),
     "volume": ("cli.volume:volume_command", "list, inspect, remove and prune volumes"),
     "network": ("cli.network:network_command", "create, list and remove networks; connect and disconnect containers"),
     "context": ("cli.contexts:context_command", "choose the cluster to speak to"),

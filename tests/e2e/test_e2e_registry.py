@@ -1,0 +1,103 @@
+"""The tutorial's way to a registry of one's own, and `shoal registry`: pushed by one node, pulled by another, with a login."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lab.cluster import Lab
+from tests.e2e.harness import ROOT, Done, LabUnderTest, eventually, remove_all
+from tests.patience import PATIENCE
+
+PASSWORD = "a pass: word"
+
+
+@pytest.fixture
+def clean(lab: LabUnderTest) -> Iterator[LabUnderTest]:
+    """No image is on a node, before and after."""
+    lab("image", "prune", "-a", "-f")
+    yield lab
+    remove_all(lab)
+    lab("image", "prune", "-a", "-f")
+
+
+def asked(lab: LabUnderTest, node: str, path: str, login: str = "") -> tuple[int, Any]:
+    """What curl gets at that node's published port."""
+    record = Lab(lab.name).record()
+    connection = http.client.HTTPConnection(record.address(record.machine(node)), 5000, timeout=10)
+    headers = {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"} if login else {}
+    try:
+        connection.request("GET", path, headers=headers)
+        reply = connection.getresponse()
+        return reply.status, json.loads(reply.read() or b"null")
+    finally:
+        connection.close()
+
+
+def shoal_on(lab: LabUnderTest, node: str, *words: str, stdin: str) -> Done:
+    """`shoal WORDS` by a person who is logged in on a node."""
+    argv = Lab(lab.name).enter_command(node, [sys.executable, "-m", "shoal", *words])
+    done = subprocess.run(
+        argv, cwd=ROOT, env=lab.environment, input=stdin, capture_output=True, text=True, timeout=60 * PATIENCE, check=False
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def test_the_tutorials_way_to_a_registry_of_ones_own(clean: LabUnderTest) -> None:
+    lab = clean
+    container = lab("run", "-d", "-p", "5000:5000", "--restart=always", "--name", "registry", "registry:2")
+    assert re.fullmatch(r"[0-9a-f]{64}\n", container)
+    for node in ("n1", "n2", "n3"):
+        assert eventually(lambda node=node: asked(lab, node, "/v2/"), "an answer") == (200, {})  # type: ignore[misc]
+    (row,) = lab.json("ps")
+    assert (row["name"], row["image"], row["ports"]) == ("registry", "registry:2", ["0.0.0.0:5000->5000/tcp"])
+
+    lab("pull", "-q", "busybox", "--node", "n1")
+    short = lab("images", "-q", "busybox").strip()
+    assert lab("tag", short, "localhost:5000/apache") == ""
+    pushed = lab("push", "localhost:5000/apache").splitlines()
+    assert pushed[:2] == ["Using default tag: latest", "The push refers to repository [localhost:5000/apache]"]
+    assert re.fullmatch(r"latest: digest: sha256:[0-9a-f]{64} size: \d+", pushed[-1])
+    assert asked(lab, "n3", "/v2/apache/tags/list") == (200, {"name": "apache", "tags": ["latest"]})
+    assert "Status: Downloaded newer image for localhost:5000/apache:latest" in lab(
+        "pull", "localhost:5000/apache", "--node", "n2"
+    )
+    assert lab.json("images", "localhost:5000/apache")[0]["nodes"] == ["n1", "n2"]
+
+
+def test_a_registry_behind_a_login(clean: LabUnderTest) -> None:
+    lab = clean
+    told = lab("registry", "up", "--user", "ana", "--password-stdin", stdin=f"{PASSWORD}\n")
+    assert told.splitlines()[-1] == "registry registry: images are pushed as localhost:5000/NAME"
+    (found,) = eventually(lambda: [row for row in lab.json("registry", "status") if row["state"] == "healthy"], "its health")
+    assert (found["images_as"], found["users"], found["volumes"]) == (["localhost:5000"], ["ana"], ["registry_data"])
+    assert [row["name"] for row in lab.running("registry_registry")] == ["registry_registry.1"]
+
+    lab("pull", "-q", "busybox", "--node", "n1")
+    lab("tag", "busybox", "localhost:5000/apache:1.0")
+    refused = lab.call("push", "localhost:5000/apache:1.0")
+    assert refused.code == 1
+    assert "unauthorized" in refused.err or "no basic auth credentials" in refused.err
+    assert asked(lab, "n2", "/v2/_catalog")[0] == 401
+    wrong = shoal_on(lab, "n1", "login", "-u", "ana", "--password-stdin", "localhost:5000", stdin="wrong")
+    assert (wrong.code, "incorrect username or password" in wrong.err) == (1, True), wrong
+    login = shoal_on(lab, "n1", "login", "-u", "ana", "--password-stdin", "localhost:5000", stdin=PASSWORD)
+    assert (login.code, login.out) == (0, "Login Succeeded\n"), login
+    assert "1.0: digest: sha256:" in lab("push", "localhost:5000/apache:1.0")
+    assert asked(lab, "n2", "/v2/_catalog", f"ana:{PASSWORD}") == (200, {"repositories": ["apache"]})
+    assert asked(lab, "n2", "/v2/apache/tags/list", f"ana:{PASSWORD}") == (200, {"name": "apache", "tags": ["1.0"]})
+
+    before = lab.running("registry_registry")[0]["container_id"]
+    lab("registry", "up")  # again, and without a user: it stays as it is, and behind its login
+    assert lab.running("registry_registry")[0]["container_id"] == before
+    lab("logout", "localhost:5000")
+    assert lab("registry", "down", "--volumes") == "registry\n"
+    assert lab.call("registry", "status").err.startswith("shoal: no registry is called registry")
