@@ -93,9 +93,17 @@ class Client:
     def delete(self, path: str, **query: Any) -> Any:
         return self.call("DELETE", path, query=query)
 
-    def call(self, method: str, path: str, body: Any = None, *, query: Mapping[str, Any] | None = None) -> Any:
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
         """The answer's JSON. `index` is the store revision it was read at, for blocking queries."""
-        response = self._send(method, path, body, query or {})
+        response = self._send(method, path, body, query or {}, more=headers or {})
         data = response.read()
         if index := response.getheader("X-Shoal-Index"):
             self.index = int(index)

@@ -134,17 +134,22 @@ def inspect_image(image: tuple[str, ...], form: str) -> None:
 
 @image_command.command("history", help="How an image was made: its layers and settings, newest first.")
 @click.argument("image")
+@click.option("--remote", is_flag=True, help="of what its registry has, which a node asks; nothing is pulled")
 @click.option("-H/ ", "--human/--no-human", default=True, help="sizes and times for people (default)")
 @click.option("--no-trunc", is_flag=True, help="cut nothing off")
 @click.option("-q", "--quiet", is_flag=True, help="ids only")
 @click.option("--format", "form", default="", metavar="TEMPLATE", help="a Go template for each row")
 @output_option
-def history(image: str, human: bool, no_trunc: bool, quiet: bool, form: str, output: str) -> None:
+def history(image: str, remote: bool, human: bool, no_trunc: bool, quiet: bool, form: str, output: str) -> None:
     from cli.image_words import created_by, docker_age, docker_size, short, stamp
 
     now = dt.datetime.now(dt.UTC)
     with connected() as client:
-        rows = client.get(f"/v1/images/{image}/history")
+        if remote:
+            headers = image_transfer.registry_auth(image)
+            rows = client.call("GET", f"/v1/images/{image}/remote", headers=headers)["history"]
+        else:
+            rows = client.get(f"/v1/images/{image}/history")
     columns: list[Column] = [
         ("IMAGE", lambda row: row["Id"] if no_trunc else short(row["Id"])),
         ("CREATED", lambda row: docker_age(stamp(row["Created"]), now) if human else stamp(row["Created"])),

@@ -145,6 +145,11 @@ class AgentStub(object):
                 request_serializer=protos_dot_node__pb2.ImageRequest.SerializeToString,
                 response_deserializer=protos_dot_node__pb2.Json.FromString,
                 _registered_method=True)
+        self.RemoteImage = channel.unary_unary(
+                '/shoal.node.v1.Agent/RemoteImage',
+                request_serializer=protos_dot_node__pb2.ImageRequest.SerializeToString,
+                response_deserializer=protos_dot_node__pb2.Json.FromString,
+                _registered_method=True)
         self.TagImage = channel.unary_unary(
                 '/shoal.node.v1.Agent/TagImage',
                 request_serializer=protos_dot_node__pb2.TagRequest.SerializeToString,
@@ -240,6 +245,13 @@ class AgentServicer(object):
 
     def InspectImage(self, request, context):
         """Docker's inspect and history
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoteImage(self, request, context):
+        """Docker's history of what a registry has; nothing is pulled
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -341,6 +353,11 @@ def add_AgentServicer_to_server(servicer, server):
             ),
             'InspectImage': grpc.unary_unary_rpc_method_handler(
                     servicer.InspectImage,
+                    request_deserializer=protos_dot_node__pb2.ImageRequest.FromString,
+                    response_serializer=protos_dot_node__pb2.Json.SerializeToString,
+            ),
+            'RemoteImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoteImage,
                     request_deserializer=protos_dot_node__pb2.ImageRequest.FromString,
                     response_serializer=protos_dot_node__pb2.Json.SerializeToString,
             ),
@@ -583,6 +600,33 @@ class Agent(object):
             request,
             target,
             '/shoal.node.v1.Agent/InspectImage',
+            protos_dot_node__pb2.ImageRequest.SerializeToString,
+            protos_dot_node__pb2.Json.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoteImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal.node.v1.Agent/RemoteImage',
             protos_dot_node__pb2.ImageRequest.SerializeToString,
             protos_dot_node__pb2.Json.FromString,
             options,

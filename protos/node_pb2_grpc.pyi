@@ -72,6 +72,8 @@ class AgentStub:
     PullImage: _grpc.UnaryStreamMultiCallable[_node_pb2.ImageRequest, _node_pb2.Progress]
     InspectImage: _grpc.UnaryUnaryMultiCallable[_node_pb2.ImageRequest, _node_pb2.Json]
     """Docker's inspect and history"""
+    RemoteImage: _grpc.UnaryUnaryMultiCallable[_node_pb2.ImageRequest, _node_pb2.Json]
+    """Docker's history of what a registry has; nothing is pulled"""
     TagImage: _grpc.UnaryUnaryMultiCallable[_node_pb2.TagRequest, _node_pb2.Json]
     PushImage: _grpc.UnaryStreamMultiCallable[_node_pb2.ImageRequest, _node_pb2.Progress]
     SaveImages: _grpc.UnaryStreamMultiCallable[_node_pb2.SaveRequest, _node_pb2.Chunk]
@@ -98,6 +100,8 @@ class AgentAsyncStub(AgentStub):
     PullImage: _aio.UnaryStreamMultiCallable[_node_pb2.ImageRequest, _node_pb2.Progress]  # type: ignore[assignment]
     InspectImage: _aio.UnaryUnaryMultiCallable[_node_pb2.ImageRequest, _node_pb2.Json]  # type: ignore[assignment]
     """Docker's inspect and history"""
+    RemoteImage: _aio.UnaryUnaryMultiCallable[_node_pb2.ImageRequest, _node_pb2.Json]  # type: ignore[assignment]
+    """Docker's history of what a registry has; nothing is pulled"""
     TagImage: _aio.UnaryUnaryMultiCallable[_node_pb2.TagRequest, _node_pb2.Json]  # type: ignore[assignment]
     PushImage: _aio.UnaryStreamMultiCallable[_node_pb2.ImageRequest, _node_pb2.Progress]  # type: ignore[assignment]
     SaveImages: _aio.UnaryStreamMultiCallable[_node_pb2.SaveRequest, _node_pb2.Chunk]  # type: ignore[assignment]
@@ -163,6 +167,14 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.Json, _abc.Awaitable[_node_pb2.Json]]:
         """Docker's inspect and history"""
+
+    @_abc_1.abstractmethod
+    def RemoteImage(
+        self,
+        request: _node_pb2.ImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.Json, _abc.Awaitable[_node_pb2.Json]]:
+        """Docker's history of what a registry has; nothing is pulled"""
 
     @_abc_1.abstractmethod
     def TagImage(

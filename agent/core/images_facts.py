@@ -13,11 +13,11 @@ from agent.images.describe import diff_ids
 from model.image_ref import parse_image_ref
 
 if TYPE_CHECKING:
-    from agent.images.records import Details
+    from agent.images.records import Details, RemoteImage
     from agent.plan.records import Life
 
 
-def config(details: Details) -> dict[str, Any]:
+def config(details: Details | RemoteImage) -> dict[str, Any]:
     """The image's config as its maker wrote it."""
     found = json.loads(details.config)
     return found if isinstance(found, dict) else {}

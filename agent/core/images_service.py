@@ -19,6 +19,7 @@ from agent.core.images_save import Archive, wanted_of
 from agent.core.perform import pull_policy
 from agent.core.ports import Ports
 from model.errors import BadInput, NotFound
+from model.image_ref import parse_image_ref
 from protos import node_pb2 as pb
 
 if TYPE_CHECKING:
@@ -66,8 +67,17 @@ class ImagesService:
         raw = facts.config(details)
         return {
             "inspect": describe.inspected(image, raw, details.digests),
-            "history": describe.history(image, raw, details.sizes_bytes),
+            "history": describe.history(image.id, image.names, raw, details.sizes_bytes),
         }
+
+    async def remote(self, request: pb.ImageRequest) -> dict[str, Any]:
+        """Docker's history of what the registry has; sizes are those of the layers as they are sent."""
+        from agent.images import describe
+
+        found = await self._ports.images.remote(request.reference, auth=_credentials(request))
+        names = (parse_image_ref(request.reference).familiar,)
+        history = describe.history(found.id, names, facts.config(found), found.sizes_bytes)
+        return {"id": found.id, "digest": found.digest, "history": history}
 
     async def tag(self, request: pb.TagRequest) -> dict[str, Any]:
         image = await self._ports.images.tag(request.reference, request.name)

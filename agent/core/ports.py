@@ -17,7 +17,7 @@ from agent.runtime.port import ContainerRuntime
 from agent.volumes.port import Volumes
 
 if TYPE_CHECKING:
-    from agent.images.records import Credentials, Details, Image, ProgressSink, PullPolicy, Pushed, PushSink
+    from agent.images.records import Credentials, Details, Image, ProgressSink, PullPolicy, Pushed, PushSink, RemoteImage
 
 
 class Images(Protocol):
@@ -35,6 +35,8 @@ class Images(Protocol):
     ) -> Image: ...
 
     async def push(self, ref: str, *, auth: Credentials | None = None, progress: PushSink | None = None) -> Pushed: ...
+
+    async def remote(self, ref: str, *, auth: Credentials | None = None) -> RemoteImage: ...
 
     async def load(self, source: Path) -> list[Image]: ...
 

@@ -173,6 +173,9 @@ class AgentService(node_pb2_grpc.AgentServicer):
     async def InspectImage(self, request: pb.ImageRequest, context: Context) -> pb.Json:
         return _json(self._images.inspect(request))
 
+    async def RemoteImage(self, request: pb.ImageRequest, context: Context) -> pb.Json:
+        return _json(await self._images.remote(request))
+
     async def TagImage(self, request: pb.TagRequest, context: Context) -> pb.Json:
         return _json(await self._images.tag(request))
 
@@ -277,7 +280,7 @@ async def _admit(context: Context) -> None:
 
 _METHODS = (
     "Logs", "Exec", "Attach", "Inspect", "Images", "PullImage", "PushImage", "InspectImage", "TagImage", "RemoveImage",
-    "LoadImage", "SaveImages", "Volumes", "RemoveVolume", "PruneVolumes", "Stats", "Traffic",
+    "LoadImage", "SaveImages", "RemoteImage", "Volumes", "RemoveVolume", "PruneVolumes", "Stats", "Traffic",
 )  # fmt: skip
 
 

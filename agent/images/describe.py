@@ -47,7 +47,7 @@ def inspected(image: Image, raw: Mapping[str, Any], digests: Mapping[str, str]) 
     }
 
 
-def history(image: Image, raw: Mapping[str, Any], sizes: Sequence[int]) -> list[dict[str, Any]]:
+def history(image_id: str, names: Sequence[str], raw: Mapping[str, Any], sizes: Sequence[int]) -> list[dict[str, Any]]:
     """Docker's history, newest first: the first row is the image itself, what lies below has no image of its own. `sizes`: of
     the layers, bottom first."""
     left, rows = list(sizes), []
@@ -65,7 +65,7 @@ def history(image: Image, raw: Mapping[str, Any], sizes: Sequence[int]) -> list[
         )
     rows.reverse()
     if rows:
-        rows[0] |= {"Id": image.id, "Tags": [name for name in image.names if "@" not in name] or None}
+        rows[0] |= {"Id": image_id, "Tags": [name for name in names if "@" not in name] or None}
     return rows
 
 

@@ -26,6 +26,7 @@ from agent.images.records import (
     Pushed,
     PushProgress,
     PushSink,
+    RemoteImage,
 )
 from model.errors import BadInput, ImageError
 from model.image_ref import ImageRef, parse_image_ref
@@ -98,13 +99,13 @@ class MemoryImages:
         return self._take(ref, config)
 
     def _take(self, ref: ImageRef, config: ImageConfig) -> str:
-        image_id = f"sha256:{sha256(repr(config).encode()).hexdigest()}"
+        image_id = _id(config)
         before = self._names.get(ref.canonical)
         self._names[ref.canonical] = image_id
         if before is not None and before != image_id:
             self._rename(before)
         known = self._images.get(image_id)
-        digest = known.digest if known else f"sha256:{sha256(image_id.encode()).hexdigest()}"
+        digest = known.digest if known else _manifest_digest(image_id)
         self._images[image_id] = Image(image_id, (), digest, (), config, 0, None)
         self._rename(image_id)
         return image_id
@@ -147,6 +148,11 @@ class MemoryImages:
             progress(PushProgress(parsed.familiar, ()))
         return Pushed(self._images[image_id].digest, 0, 0, ())
 
+    async def remote(self, ref: str, *, auth: Credentials | None = None) -> RemoteImage:
+        config = await self._registry(parse_image_ref(ref))
+        image_id = _id(config)
+        return RemoteImage(image_id, _manifest_digest(image_id), "{}", ())
+
     async def tag(self, ref: str, name: str) -> Image:
         parsed, image_id = new_name(name), self._find(ref)
         if image_id is None:
@@ -183,6 +189,14 @@ def registry_of(images: Mapping[str, ImageConfig]) -> Registry:
         return images[ref.canonical]
 
     return ask
+
+
+def _id(config: ImageConfig) -> str:
+    return f"sha256:{sha256(repr(config).encode()).hexdigest()}"
+
+
+def _manifest_digest(image_id: str) -> str:
+    return f"sha256:{sha256(image_id.encode()).hexdigest()}"
 
 
 def _canonical(ref: str) -> str | None:

@@ -64,6 +64,17 @@ class Details:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoteImage:
+    """What a registry says of an image. `digest` is the manifest's, `config` the text whose digest is the image's id,
+    `sizes_bytes` those of its layers as they are sent, bottom first."""
+
+    id: str
+    digest: str
+    config: str
+    sizes_bytes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Credentials:
     username: str
     password: str = field(repr=False)

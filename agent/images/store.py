@@ -38,6 +38,7 @@ from agent.images.records import (
     PushSink,
     PushState,
     RegistryConfig,
+    RemoteImage,
 )
 from agent.images.registry import RegistryClient, Resolved
 from agent.images.spool import is_readable_in_place, spool_archive
@@ -125,6 +126,19 @@ class ImageStore:
                 sinks.remove(progress)
             if not sinks:
                 self._sinks.pop(parsed.canonical, None)
+
+    async def remote(self, ref: str, *, auth: Credentials | None = None) -> RemoteImage:
+        """What a registry says of an image: its manifest for this platform and its config are read, nothing is kept.
+
+        Raises ImageError (ImageNotFound, RegistryRefused, RegistryUnavailable), BadInput for a bad `ref`.
+        """
+        parsed = parse_image_ref(ref)
+        found = await self._threads.run(self._client.resolve, parsed, auth)
+        raw = await self._config_of(parsed, found, auth)
+        parse_config(raw, f"image {parsed.familiar}")
+        manifest = found.manifest
+        sizes = tuple(layer.size_bytes for layer in manifest.layers)
+        return RemoteImage(manifest.config.digest, manifest.digest, raw.decode(), sizes)
 
     async def load(self, source: IO[bytes] | Path | str) -> builtins.list[Image]:
         """Take in every image of a `docker save` file or OCI layout (tar, also gzip or zstd; or a directory)."""
@@ -215,16 +229,18 @@ class ImageStore:
 
     async def _pull(self, ref: ImageRef, auth: Credentials | None, sinks: Iterable[ProgressSink]) -> str:
         found = await self._threads.run(self._client.resolve, ref, auth)
-        manifest, what = found.manifest, f"image {ref.familiar}"
-        known = self._catalog.records.get(manifest.config.digest)
-        if known is not None:
-            raw = known.config.encode()
-        else:
-            raw = await self._threads.run(self._client.blob_bytes, found.endpoint, ref, manifest.config, auth)
+        what = f"image {ref.familiar}"
+        raw = await self._config_of(ref, found, auth)
         config = parse_config(raw, what)
         self._check(what, found.documents, config)
         sources = self._sources(ref, found, config, auth, sinks)
         return await self._assemble(raw, config, found.documents, sources, (ref.canonical,), what)
+
+    async def _config_of(self, ref: ImageRef, found: Resolved, auth: Credentials | None) -> bytes:
+        known = self._catalog.records.get(found.manifest.config.digest)
+        if known is not None:
+            return known.config.encode()
+        return await self._threads.run(self._client.blob_bytes, found.endpoint, ref, found.manifest.config, auth)
 
     def _sources(
         self, ref: ImageRef, found: Resolved, config: ParsedConfig, auth: Credentials | None, sinks: Iterable[ProgressSink]

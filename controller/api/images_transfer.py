@@ -19,7 +19,7 @@ from starlette.responses import Response, StreamingResponse
 
 from controller.agents import error_of
 from controller.api.context import Api, Call
-from controller.api.images import Row, chosen, node_rows
+from controller.api.images import CHANGE_S, Row, chosen, node_rows
 from controller.api.images_rows import images_of, named, to_save
 from controller.api.schemas import PullBody
 from controller.api.streams import guarded, merged, ndjson
@@ -55,6 +55,21 @@ def registry_auth(header: str) -> pb.RegistryAuth | None:
     if found.get("identitytoken") or found.get("registrytoken"):
         raise BadInput(f"{AUTH_HEADER}: tokens are not supported, only username and password")
     return pb.RegistryAuth(username=username, password=password) if username else None
+
+
+async def remote(api: Api, call: Call) -> Row:
+    """What a registry has, asked by the first node that answers."""
+    reference = parse_image_ref(call.path["reference"]).canonical
+    request = pb.ImageRequest(reference=reference, auth=registry_auth(call.request.headers.get(AUTH_HEADER, "")))
+    nodes = chosen(api, [])
+    for number, node in enumerate(nodes, 1):
+        try:
+            found: Row = json.loads((await api.agents.call(node, "RemoteImage", request, CHANGE_S)).json)
+            return {"node": node, **found}
+        except Unavailable:
+            if number == len(nodes):
+                raise
+    raise AssertionError("there is a node")
 
 
 async def _pull(api: Api, node: str, request: pb.ImageRequest) -> AsyncGenerator[Row, None]:

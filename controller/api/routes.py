@@ -234,6 +234,7 @@ IMAGES: Final = (
     ),
     Route("GET", "/v1/images/{reference:path}/json", images.inspect, "One image, Docker's inspect", answer=Object),
     Route("GET", "/v1/images/{reference:path}/history", images.history, "How it was made, newest first", answer=Objects),
+    Route("GET", "/v1/images/{reference:path}/remote", images_transfer.remote, "What a registry has of it", answer=Object),
     Route("POST", "/v1/images/{reference:path}/tag", images.tag, "A further name on all nodes that have it", TagBody, Object),
     Route("POST", "/v1/images/{reference:path}/push", images_transfer.push, "Brings it to its registry", stream=NDJSON),
     Route("DELETE", "/v1/images/{reference:path}", images.remove, "Removes an image from all nodes", None, Objects, FORCE),

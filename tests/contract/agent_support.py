@@ -26,7 +26,7 @@ from agent.core.sampling import Sampler
 from agent.core.session import NodeIdentity, SessionClient
 from agent.core.tls import NodePki
 from agent.images.errors import ImageNotFound
-from agent.images.records import Details, Image, ImageConfig, Pushed
+from agent.images.records import Details, Image, ImageConfig, Pushed, RemoteImage
 from agent.network.balance_port import Balancer, NoBalancer
 from agent.network.memory import MemoryNetwork
 from agent.plan.container import ContainerOrder, ExecRequest, Exited, Found, LogLine, Usage
@@ -198,6 +198,9 @@ class PretendImages:
 
     async def push(self, ref: str, **_: Any) -> Pushed:
         return Pushed("sha256:2", 400, 1000, (("sha256:3", "pushed"), ("sha256:4", "exists")))
+
+    async def remote(self, ref: str, **_: Any) -> RemoteImage:
+        return RemoteImage("sha256:1", "sha256:2", '{"history": [{"created_by": "ADD"}]}', (7,))
 
     async def tag(self, ref: str, name: str) -> Image:
         return Image(ref, (name,), ref, (), ImageConfig(), 1000, None)

@@ -102,6 +102,10 @@ class PlayedAgent(rpc.AgentServicer):
         rows = [{"Id": request.reference, "CreatedBy": "CMD"}, {"Id": "<missing>", "CreatedBy": "ADD"}]
         return pb.Json(json=json.dumps({"inspect": {"Id": request.reference}, "history": rows}).encode())
 
+    async def RemoteImage(self, request: pb.ImageRequest, context: Any) -> pb.Json:
+        self.asked.append(request)
+        return pb.Json(json=b'{"id":"sha256:1","history":[]}')
+
     async def TagImage(self, request: pb.TagRequest, context: Any) -> pb.Json:
         self.asked.append(request)
         return pb.Json(json=b"{}")
@@ -299,6 +303,10 @@ async def _named_and_pushed(operator: Client, agent: PlayedAgent) -> None:
     rows = [json.loads(line) for line in text.splitlines()]
     assert (rows[0]["text"], rows[-1]["pushed"]) == ("1/1 layers", {"digest": "sha256:9"})
     assert (agent.asked[-1].auth.username, agent.asked[-1].auth.password) == ("ana", "right")
+    path = "/v1/images/localhost:5000/a/b:1/remote"
+    status, answer = await asyncio.to_thread(operator.request, "GET", path, None, **_login(login))
+    assert (status, answer) == (200, {"node": "n1", "id": "sha256:1", "history": []})
+    assert (agent.asked[-1].reference, agent.asked[-1].auth.username) == ("localhost:5000/a/b:1", "ana")
     status, answer = await asyncio.to_thread(operator.request, "POST", "/v1/images/2/push")
     told = "An image does not exist locally with the tag: 2"
     assert (status, answer["error"]["message"]) == (404, told)
@@ -307,7 +315,11 @@ async def _named_and_pushed(operator: Client, agent: PlayedAgent) -> None:
 
 
 def _with_login(operator: Client, path: str, login: str) -> tuple[int, Any]:
-    return operator.request("POST", path, None, **{"X-Registry-Auth": login})
+    return operator.request("POST", path, None, **_login(login))
+
+
+def _login(login: str) -> dict[str, str]:
+    return {"X-Registry-Auth": login}
 
 
 async def _volumes(operator: Client, agent: PlayedAgent) -> None:

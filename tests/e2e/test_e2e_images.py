@@ -68,6 +68,10 @@ def _history(lab: LabUnderTest, found: dict[str, Any]) -> None:
     head, first, *_ = lab("history", "shoal/web:1.0").splitlines()
     assert head.split() == ["IMAGE", "CREATED", "CREATED", "BY", "SIZE", "COMMENT"]
     assert first.startswith(found["Id"][7:19])
+    before = rows(lab)
+    remote = json.loads(lab("history", "--remote", "registry:2", "-o", "json"))
+    assert (remote[0]["Tags"], sum(step["Size"] for step in remote) > 1_000_000) == (["registry:2"], True)
+    assert rows(lab) == before
 
 
 def _given_away(lab: LabUnderTest, registry: str, short: str, image_id: str) -> None:

@@ -89,6 +89,22 @@ async def test_inspect_and_history_are_of_the_images_own_words(service: ImagesSe
     assert (top["Size"] < 50_000 <= base["Size"], top["Size"] + base["Size"]) == (True, row["size_bytes"])
 
 
+async def test_history_of_what_a_registry_has_pulls_nothing(service: ImagesService, registry: FakeRegistry) -> None:
+    registry.put("linuxtips/apache:1.0", APACHE)
+    registry.faults.basic = "ana:right"
+    name = f"{registry.endpoint}/linuxtips/apache:1.0"
+    with pytest.raises(RegistryRefused, match="unauthorized"):
+        await service.remote(pb.ImageRequest(reference=name))
+    registry.requests.clear()
+    found = await service.remote(pb.ImageRequest(reference=name, auth=pb.RegistryAuth(username="ana", password="right")))
+    sizes = [layer["size"] for layer in json.loads(APACHE.manifest)["layers"]]
+    assert (found["id"], found["digest"]) == (digest_of(APACHE.config), APACHE.digest)
+    assert [(row["Size"], row["Tags"]) for row in found["history"]] == [(sizes[1], [name]), (sizes[0], None)]
+    asked = {path.removeprefix("/v2/linuxtips/apache/") for _, path, headers in registry.requests if "authorization" in headers}
+    assert asked == {"manifests/1.0", f"blobs/{digest_of(APACHE.config)}"}
+    assert service.all() == []
+
+
 async def test_a_removal_says_what_went_and_how_much(service: ImagesService, registry: FakeRegistry) -> None:
     registry.put("linuxtips/apache:1.0", APACHE)
     registry.put("linuxtips/other:1.0", OTHER)

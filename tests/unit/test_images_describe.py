@@ -62,7 +62,7 @@ def test_inspect_of_an_image_whose_own_words_are_gone_tells_what_is_understood()
 
 
 def test_history_is_newest_first_and_only_its_top_has_an_id() -> None:
-    rows = describe.history(IMAGE, RAW, [200, 100])
+    rows = describe.history(IMAGE.id, IMAGE.names, RAW, [200, 100])
     assert [row["Id"] for row in rows] == [IMAGE.id, "<missing>", "<missing>", "<missing>"]
     assert [row["Size"] for row in rows] == [0, 100, 0, 200]
     assert [row["CreatedBy"] for row in rows][::3] == ["EXPOSE 80", "ADD file in /"]
@@ -71,8 +71,8 @@ def test_history_is_newest_first_and_only_its_top_has_an_id() -> None:
 
 
 def test_history_of_an_image_that_tells_none_has_a_row_for_each_layer() -> None:
-    assert [row["Size"] for row in describe.history(IMAGE, {"history": "none"}, [200, 100])] == [100, 200]
-    assert describe.history(IMAGE, {}, []) == []
+    assert [row["Size"] for row in describe.history(IMAGE.id, IMAGE.names, {"history": "none"}, [200, 100])] == [100, 200]
+    assert describe.history(IMAGE.id, IMAGE.names, {}, []) == []
 
 
 def test_a_layers_docker_name_covers_what_lies_below() -> None:
