@@ -182,20 +182,40 @@ async def test_what_cannot_be_pushed_says_why_in_one_line(store: ImageStore, tmp
 
 
 async def test_a_push_over_a_bad_line_arrives(
-    store: ImageStore, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A relay in between loses the connection twice, in the middle of a part."""
     monkeypatch.setattr("agent.images.push._CHUNK_BYTES", 100_000)
+    store = ImageStore(tmp_path / "store", config=RegistryConfig(platform="linux/amd64", backoff_s=0.001, timeout_s=20))
     losses = iter([150_000, 30_000])
+    async with bad_line(registry, losses) as endpoint:
+        ref = f"{endpoint}/bad/line:1"
+        image = (await store.load(io.BytesIO(docker_archive(IMAGE, ref))))[0]
+        assert (await store.push(ref)).digest == image.digest
+        await store.close()
+    remove_tree(tmp_path / "store")
+    assert next(losses, None) is None
+    files = await asyncio.to_thread(registry.fetch, "bad/line:1", tmp_path / "copy")
+    assert digest_of(files["manifest.json"]) == image.digest
+    assert all(digest_of(data) == f"sha256:{name}" for name, data in files.items() if len(name) == 64)
+
+
+@contextlib.asynccontextmanager
+async def bad_line(registry: Registry, losses: Iterator[int]) -> AsyncIterator[str]:
+    """Where connections to the registry are lost after that many bytes each; the later ones are good."""
+    host, _, port = registry.endpoint.partition(":")
+    running: set[asyncio.Task[None] | None] = set()
+    writers: list[asyncio.StreamWriter] = []
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        host, _, port = registry.endpoint.partition(":")
+        running.add(asyncio.current_task())
         up_reader, up_writer = await asyncio.open_connection(host, int(port))
-        answers = asyncio.ensure_future(copy(up_reader, writer, 1 << 40))
+        writers.extend((writer, up_writer))
+        answers = asyncio.create_task(copy(up_reader, writer, 1 << 40))
         await copy(reader, up_writer, next(losses, 1 << 40))
-        answers.cancel()
         for end in (writer, up_writer):
             end.close()
+        await answers
 
     async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter, left: int) -> None:
         with contextlib.suppress(ConnectionError):
@@ -205,13 +225,13 @@ async def test_a_push_over_a_bad_line_arrives(
                 await target.drain()
 
     server = await asyncio.start_server(relay, "127.0.0.1", 0)
-    ref = f"127.0.0.1:{server.sockets[0].getsockname()[1]}/bad/line:1"
     try:
-        image = (await store.load(io.BytesIO(docker_archive(IMAGE, ref))))[0]
-        assert (await store.push(ref)).digest == image.digest
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
-    assert next(losses, None) is None
-    files = await asyncio.to_thread(registry.fetch, "bad/line:1", tmp_path / "copy")
-    assert digest_of(files["manifest.json"]) == image.digest
-    assert all(digest_of(data) == f"sha256:{name}" for name, data in files.items() if len(name) == 64)
+        for end in writers:
+            end.close()
+        await asyncio.gather(*(task for task in running if task is not None))
+        for end in writers:
+            with contextlib.suppress(ConnectionError):
+                await end.wait_closed()
