@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -21,8 +22,9 @@ from cli.registry_project import LOGINS, SERVICE, check_login, registry_project,
 from cli.removal import remove_stacks
 from cli.service import timeout_option, wait_option
 from cli.wait import until_running
-from model.errors import BadInput, Conflict, NotFound
+from model.errors import BadInput, Conflict, NotFound, Unavailable
 
+_PAUSE_S: Final = 0.1
 COLUMNS: Final = (
     ("NAME", field("name")),
     ("STATE", field("state")),
@@ -58,6 +60,7 @@ def up(name: str, port: int, volume: str, user: str, password_stdin: bool, no_wa
         print_changes(client.put(f"/v1/stacks/{name}", project, prune="true")["changes"])
         if not no_wait:
             until_running(client, [f"{name}_{SERVICE}"], timeout_s=timeout, stack=name)
+            until_healthy(client, f"{name}_{SERVICE}", timeout)
     click.echo(f"registry {name}: images are pushed as localhost:{port}/NAME")
 
 
@@ -94,6 +97,15 @@ def status_row(name: str, service: Any, stack: Any, replicas: Any) -> dict[str, 
         "users": users(_logins(service)),
         "message": replica.get("message", ""),
     }
+
+
+def until_healthy(client: Client, service: str, timeout_s: float) -> None:
+    """Return once it answers: whoever runs `up` pushes next. Raises Unavailable."""
+    end = time.monotonic() + timeout_s
+    while not any(row["health"] == "healthy" for row in client.get("/v1/replicas", service=service)):
+        if time.monotonic() > end:
+            raise Unavailable(f"{service} runs, but does not answer: see `shoal service logs {service}`")
+        time.sleep(_PAUSE_S)
 
 
 def refuse_others(name: str, services: Sequence[str]) -> None:
