@@ -10,6 +10,7 @@ import getpass
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import click
@@ -18,7 +19,7 @@ from cli.apply import print_changes
 from cli.client import Client
 from cli.connect import connected
 from cli.output import field, listing, output_option
-from cli.registry_project import LOGINS, SERVICE, check_login, registry_project, users
+from cli.registry_project import DATA, LOGINS, SERVICE, check_login, registry_project, users
 from cli.removal import remove_stacks
 from cli.service import timeout_option, wait_option
 from cli.wait import until_running
@@ -34,6 +35,18 @@ COLUMNS: Final = (
     ("USERS", lambda row: ", ".join(row["users"]) or "everybody"),
     ("MESSAGE", field("message")),
 )
+PORT: Final = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What people choose of a registry. `volume` empty: the stack's own; `logins`: lines of htpasswd, empty: everybody."""
+
+    port: int = PORT
+    volume: str = ""
+    logins: str = ""
+
+
 name_option = click.option("--name", default="registry", show_default=True, help="of the stack")
 
 
@@ -44,19 +57,21 @@ def registry_command() -> None:
 
 @registry_command.command("up", help="Run a registry that answers on every node; images are pushed as localhost:PORT/NAME.")
 @name_option
-@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="published on every node")
-@click.option("--volume", default="", metavar="NAME", help="for its images (default: NAME_data)")
+@click.option("--port", type=click.IntRange(1, 65535), metavar="PORT", help="published on every node (default: 5000)")
+@click.option("--volume", default="", metavar="VOLUME", help="for its images (default: NAME_data)")
 @click.option("--user", default="", help="only who logs in so may push and pull; asks for the password")
 @click.option("--password-stdin", is_flag=True, help="take it from stdin")
 @wait_option
 @timeout_option
-def up(name: str, port: int, volume: str, user: str, password_stdin: bool, no_wait: bool, timeout: float) -> None:
+def up(name: str, port: int | None, volume: str, user: str, password_stdin: bool, no_wait: bool, timeout: float) -> None:
     asked = htpasswd_line(user, _password(password_stdin)) if user else ""
     if password_stdin and not user:
         raise BadInput("--password-stdin is for the password of --user NAME")
     with connected() as client:
         refuse_others(name, [row["name"] for row in client.get("/v1/services", stack=name)])
-        project = registry_project(name, port, volume, asked or kept_logins(client, name))
+        now = settings_now(client, name)
+        port = port or now.port
+        project = registry_project(name, port, volume or now.volume, asked or now.logins)
         print_changes(client.put(f"/v1/stacks/{name}", project, prune="true")["changes"])
         if not no_wait:
             until_running(client, [f"{name}_{SERVICE}"], timeout_s=timeout, stack=name)
@@ -94,7 +109,7 @@ def status_row(name: str, service: Any, stack: Any, replicas: Any) -> dict[str, 
         "node": replica.get("node", ""),
         "images_as": [f"localhost:{port['published']}" for port in service["ports"] if port.get("published")],
         "volumes": [row["name"] for row in stack["volumes"]],
-        "users": users(_logins(service)),
+        "users": users(settings_of(service).logins),
         "message": replica.get("message", ""),
     }
 
@@ -114,12 +129,22 @@ def refuse_others(name: str, services: Sequence[str]) -> None:
         raise Conflict(f"stack {name} is not only a registry: it has {others[0]}: choose another name with --name")
 
 
-def kept_logins(client: Client, name: str) -> str:
-    """Who may use the registry that runs now: changing its port must not open it to everybody."""
+def settings_now(client: Client, name: str) -> Settings:
+    """Of the registry that runs: what `up` is not told stays. Another port must neither open it to everybody nor empty it."""
     try:
-        return _logins(_service(client, name))
+        return settings_of(_service(client, name))
     except NotFound:
-        return ""
+        return Settings()
+
+
+def settings_of(service: Any) -> Settings:
+    """Of the API's row of the service."""
+    container = service["spec"]["container"]
+    return Settings(
+        next((port["published"] for port in container["ports"] if port.get("published")), PORT),
+        next((mount["source"] for mount in container["mounts"] if mount["target"] == DATA), ""),
+        str(dict(container.get("env", ())).get(LOGINS, "")),
+    )
 
 
 def _service(client: Client, name: str) -> Any:
@@ -127,10 +152,6 @@ def _service(client: Client, name: str) -> Any:
         return client.get(f"/v1/services/{name}_{SERVICE}")
     except NotFound:
         raise NotFound(f"no registry is called {name}: `shoal registry up --name {name}` runs one") from None
-
-
-def _logins(service: Any) -> str:
-    return str(dict(service["spec"]["container"].get("env", ())).get(LOGINS, ""))
 
 
 def _password(from_stdin: bool) -> str:

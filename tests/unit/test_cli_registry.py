@@ -7,7 +7,7 @@ from typing import Any
 import bcrypt
 import pytest
 
-from cli.registry_command import htpasswd_line, refuse_others, status_row
+from cli.registry_command import Settings, htpasswd_line, refuse_others, settings_of, status_row
 from cli.registry_project import check_login, registry_project
 from model import codec
 from model.compose import validate_resolved
@@ -75,6 +75,13 @@ def test_a_stack_with_other_services_is_left_alone() -> None:
     refuse_others("store", ["store_registry"])
     with pytest.raises(Conflict, match="it has store_web"):
         refuse_others("store", ["store_registry", "store_web"])
+
+
+def test_what_up_is_not_told_stays_as_it_is() -> None:
+    spec = codec.to_plain(service(registry_project("store", 5001, "images", LOGINS)))
+    assert settings_of({"spec": spec}) == Settings(5001, "images", LOGINS)
+    spec = codec.to_plain(service(registry_project("store", 5000)))
+    assert settings_of({"spec": spec}) == Settings(5000, "store_data", "")
 
 
 def test_status_tells_where_it_is_and_who_may_use_it() -> None:
