@@ -60,7 +60,7 @@ def test_equal_sources_give_equal_images(layouts: dict[str, Path], tmp_path: Pat
     env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONHASHSEED": "7"}
     again = json.loads(subprocess.run(command, check=True, capture_output=True, env=env).stdout)
     assert sorted(again) == sorted(layouts)
-    for name in ("busybox:latest", "shoal/web:2.0"):
+    for name in ("busybox:latest", "shoal/web:2.0", "registry:2"):
         digests = [json.loads((Path(top) / "index.json").read_text()) for top in (layouts[name], again[name])]
         assert digests[0] == digests[1], name
 
