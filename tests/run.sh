@@ -19,7 +19,7 @@ nice -n 19 $pytest tests/sim >"$told" 2>&1 &
 simulation=$!
 trap 'kill "$simulation" 2>/dev/null || true; rm -f "$told"' EXIT
 trap 'exit 130' INT TERM
-$pytest -n 2 --dist loadfile tests/e2e
+$pytest -n 2 --dist loadfile --durations 8 tests/e2e
 failed=0
 wait "$simulation" || failed=$?
 cat "$told"
