@@ -101,9 +101,12 @@ class Client:
         *,
         query: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        patient: bool = False,
     ) -> Any:
-        """The answer's JSON. `index` is the store revision it was read at, for blocking queries."""
-        response = self._send(method, path, body, query or {}, more=headers or {})
+        """The answer's JSON; `patient`: it may take as long as it takes. `index` is the store revision it was read at, for
+        blocking queries."""
+        timeout_s = None if patient else -1
+        response = self._send(method, path, body, query or {}, timeout_s=timeout_s, more=headers or {})
         data = response.read()
         if index := response.getheader("X-Shoal-Index"):
             self.index = int(index)

@@ -46,6 +46,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "pull": ("cli.image_transfer:pull", "bring an image to the nodes"),
     "push": ("cli.image_transfer:push", "bring an image to its registry"),
     "tag": ("cli.image:tag", "one more name for an image"),
+    "commit": ("cli.commit:commit_command", "make an image of a container"),
     "save": ("cli.image_transfer:save", "write images to an archive"),
     "load": ("cli.image_transfer:load", "load an archive of images"),
     "login": ("cli.login:login_command", "log in to a registry"),

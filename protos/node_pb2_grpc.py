@@ -175,6 +175,11 @@ class AgentStub(object):
                 request_serializer=protos_dot_node__pb2.Chunk.SerializeToString,
                 response_deserializer=protos_dot_node__pb2.Json.FromString,
                 _registered_method=True)
+        self.CommitContainer = channel.unary_unary(
+                '/shoal.node.v1.Agent/CommitContainer',
+                request_serializer=protos_dot_node__pb2.CommitRequest.SerializeToString,
+                response_deserializer=protos_dot_node__pb2.Json.FromString,
+                _registered_method=True)
         self.Volumes = channel.unary_unary(
                 '/shoal.node.v1.Agent/Volumes',
                 request_serializer=protos_dot_node__pb2.Empty.SerializeToString,
@@ -287,6 +292,13 @@ class AgentServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CommitContainer(self, request, context):
+        """an image of what it wrote, on this node
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Volumes(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -384,6 +396,11 @@ def add_AgentServicer_to_server(servicer, server):
             'LoadImage': grpc.stream_unary_rpc_method_handler(
                     servicer.LoadImage,
                     request_deserializer=protos_dot_node__pb2.Chunk.FromString,
+                    response_serializer=protos_dot_node__pb2.Json.SerializeToString,
+            ),
+            'CommitContainer': grpc.unary_unary_rpc_method_handler(
+                    servicer.CommitContainer,
+                    request_deserializer=protos_dot_node__pb2.CommitRequest.FromString,
                     response_serializer=protos_dot_node__pb2.Json.SerializeToString,
             ),
             'Volumes': grpc.unary_unary_rpc_method_handler(
@@ -763,6 +780,33 @@ class Agent(object):
             target,
             '/shoal.node.v1.Agent/LoadImage',
             protos_dot_node__pb2.Chunk.SerializeToString,
+            protos_dot_node__pb2.Json.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CommitContainer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal.node.v1.Agent/CommitContainer',
+            protos_dot_node__pb2.CommitRequest.SerializeToString,
             protos_dot_node__pb2.Json.FromString,
             options,
             channel_credentials,

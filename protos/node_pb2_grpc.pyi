@@ -79,6 +79,8 @@ class AgentStub:
     SaveImages: _grpc.UnaryStreamMultiCallable[_node_pb2.SaveRequest, _node_pb2.Chunk]
     RemoveImage: _grpc.UnaryUnaryMultiCallable[_node_pb2.ImageRequest, _node_pb2.Json]
     LoadImage: _grpc.StreamUnaryMultiCallable[_node_pb2.Chunk, _node_pb2.Json]
+    CommitContainer: _grpc.UnaryUnaryMultiCallable[_node_pb2.CommitRequest, _node_pb2.Json]
+    """an image of what it wrote, on this node"""
     Volumes: _grpc.UnaryUnaryMultiCallable[_node_pb2.Empty, _node_pb2.Json]
     RemoveVolume: _grpc.UnaryUnaryMultiCallable[_node_pb2.VolumeRequest, _node_pb2.Json]
     PruneVolumes: _grpc.UnaryUnaryMultiCallable[_node_pb2.PruneRequest, _node_pb2.Json]
@@ -107,6 +109,8 @@ class AgentAsyncStub(AgentStub):
     SaveImages: _aio.UnaryStreamMultiCallable[_node_pb2.SaveRequest, _node_pb2.Chunk]  # type: ignore[assignment]
     RemoveImage: _aio.UnaryUnaryMultiCallable[_node_pb2.ImageRequest, _node_pb2.Json]  # type: ignore[assignment]
     LoadImage: _aio.StreamUnaryMultiCallable[_node_pb2.Chunk, _node_pb2.Json]  # type: ignore[assignment]
+    CommitContainer: _aio.UnaryUnaryMultiCallable[_node_pb2.CommitRequest, _node_pb2.Json]  # type: ignore[assignment]
+    """an image of what it wrote, on this node"""
     Volumes: _aio.UnaryUnaryMultiCallable[_node_pb2.Empty, _node_pb2.Json]  # type: ignore[assignment]
     RemoveVolume: _aio.UnaryUnaryMultiCallable[_node_pb2.VolumeRequest, _node_pb2.Json]  # type: ignore[assignment]
     PruneVolumes: _aio.UnaryUnaryMultiCallable[_node_pb2.PruneRequest, _node_pb2.Json]  # type: ignore[assignment]
@@ -210,6 +214,14 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_node_pb2.Chunk],
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.Json, _abc.Awaitable[_node_pb2.Json]]: ...
+
+    @_abc_1.abstractmethod
+    def CommitContainer(
+        self,
+        request: _node_pb2.CommitRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.Json, _abc.Awaitable[_node_pb2.Json]]:
+        """an image of what it wrote, on this node"""
 
     @_abc_1.abstractmethod
     def Volumes(

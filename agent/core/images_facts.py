@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from agent.images.describe import diff_ids
+from agent.plan.mounts import mount_plans
 from model.image_ref import parse_image_ref
 
 if TYPE_CHECKING:
@@ -31,6 +32,12 @@ def manifest_of(details: Details, name: str) -> str:
 def layer_digests(details: Details, name: str) -> tuple[str, ...]:
     """Of its layers as the registry has them, bottom first; where that is not kept their diff ids."""
     return details.blobs.get(manifest_of(details, name)) or diff_ids(config(details))
+
+
+def not_its_own(life: Life) -> frozenset[str]:
+    """Paths in a container's root that something is mounted on: what the node writes for it, and its volumes."""
+    targets = (plan.mount.target.strip("/") for plan in mount_plans(life))
+    return frozenset(("etc/hosts", "etc/hostname", "etc/resolv.conf", *targets))
 
 
 def users(lives: Iterable[Life]) -> dict[str, list[dict[str, Any]]]:

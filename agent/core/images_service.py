@@ -18,7 +18,8 @@ from agent.core import images_facts as facts
 from agent.core.images_save import Archive, wanted_of
 from agent.core.perform import pull_policy
 from agent.core.ports import Ports
-from model.errors import BadInput, NotFound
+from agent.plan.inspect import inspected
+from model.errors import BadInput, Conflict, NotFound
 from model.image_ref import parse_image_ref
 from protos import node_pb2 as pb
 
@@ -152,6 +153,23 @@ class ImagesService:
                 yield pb.Chunk(data=piece)
         finally:
             archive.close()
+
+    async def commit(self, life: Life, request: pb.CommitRequest) -> dict[str, Any]:
+        """An image of what the container wrote to its own root."""
+        from agent.images.commit import Said, changed, committed
+
+        image = self._ports.images.get(life.image.id) if life.image else None
+        if image is None or not life.container_id:
+            raise Conflict(f"{life.name} has no container yet")
+        changed({}, request.changes)
+        base = facts.config(self._ports.images.details(image.id))
+        run = inspected(life, image.config, 0, ())["Config"]
+        said = Said(request.created, life.container_id, request.author, request.message, tuple(request.changes))
+        written = self._ports.runtime.written(life.container_id, pause=request.pause)
+        made = await self._ports.images.commit(
+            image.id, written, facts.not_its_own(life), lambda layer: committed(base, run, said, layer), request.name
+        )
+        return {"id": made.id, "names": list(made.names)}
 
     async def load(self, chunks: AsyncIterator[pb.Chunk]) -> dict[str, Any]:
         """Take in an archive that comes in chunks."""

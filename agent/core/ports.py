@@ -5,6 +5,8 @@ Rules: each port has a real and an in-memory implementation.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -37,6 +39,15 @@ class Images(Protocol):
     async def push(self, ref: str, *, auth: Credentials | None = None, progress: PushSink | None = None) -> Pushed: ...
 
     async def remote(self, ref: str, *, auth: Credentials | None = None) -> RemoteImage: ...
+
+    async def commit(
+        self,
+        base: str,
+        written: AbstractAsyncContextManager[Path],
+        leave_out: Collection[str],
+        config_of: Callable[[str | None], bytes],
+        name: str,
+    ) -> Image: ...
 
     async def load(self, source: Path) -> list[Image]: ...
 

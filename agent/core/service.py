@@ -193,6 +193,9 @@ class AgentService(node_pb2_grpc.AgentServicer):
     async def LoadImage(self, requests: AsyncIterator[pb.Chunk], context: Context) -> pb.Json:
         return _json(await self._images.load(requests))
 
+    async def CommitContainer(self, request: pb.CommitRequest, context: Context) -> pb.Json:
+        return _json(await self._images.commit(self._life(request.key), request))
+
     # volumes
 
     async def Volumes(self, request: pb.Empty, context: Context) -> pb.Json:
@@ -280,7 +283,7 @@ async def _admit(context: Context) -> None:
 
 _METHODS = (
     "Logs", "Exec", "Attach", "Inspect", "Images", "PullImage", "PushImage", "InspectImage", "TagImage", "RemoveImage",
-    "LoadImage", "SaveImages", "RemoteImage", "Volumes", "RemoveVolume", "PruneVolumes", "Stats", "Traffic",
+    "LoadImage", "SaveImages", "RemoteImage", "CommitContainer", "Volumes", "RemoveVolume", "PruneVolumes", "Stats", "Traffic",
 )  # fmt: skip
 
 

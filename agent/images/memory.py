@@ -9,12 +9,14 @@ from __future__ import annotations
 import builtins
 import errno
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import AbstractAsyncContextManager
 from hashlib import sha256
 from pathlib import Path
 
 from agent.images.errors import ImageInUse, ImageNotFound, disk_error, new_name, not_to_push
 from agent.images.flights import Flights
+from agent.images.manifest import parse_config
 from agent.images.records import (
     Credentials,
     Details,
@@ -152,6 +154,18 @@ class MemoryImages:
         config = await self._registry(parse_image_ref(ref))
         image_id = _id(config)
         return RemoteImage(image_id, _manifest_digest(image_id), "{}", ())
+
+    async def commit(
+        self,
+        base: str,
+        written: AbstractAsyncContextManager[Path],
+        leave_out: Collection[str],
+        config_of: Callable[[str | None], bytes],
+        name: str,
+    ) -> Image:
+        async with written:
+            config = parse_config(config_of(None), f"image {name}").config
+        return self._images[self._take(new_name(name), config)]
 
     async def tag(self, ref: str, name: str) -> Image:
         parsed, image_id = new_name(name), self._find(ref)

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -19,7 +21,7 @@ from agent.images.archive import ArchivedImage, read_archive
 from agent.images.blobs import Blobs
 from agent.images.calls import own_endpoint
 from agent.images.catalog import Catalog, canonical, layer_pairs
-from agent.images.disk import ImageRecord, NameRecord, StoreDisk
+from agent.images.disk import ImageRecord, NameRecord, StoreDisk, iter_file
 from agent.images.errors import ImageInUse, ImageNotFound, disk_error, new_name
 from agent.images.flights import Flights
 from agent.images.layer_pool import LayerPool, LayerSource
@@ -43,6 +45,7 @@ from agent.images.records import (
 from agent.images.registry import RegistryClient, Resolved
 from agent.images.spool import is_readable_in_place, spool_archive
 from agent.images.threads import Threads
+from agent.images.written import write_layer
 from model.errors import ImageError
 from model.image_ref import ImageRef, parse_image_ref
 
@@ -146,6 +149,40 @@ class ImageStore:
             return await self._load_spooled(source)
         path = Path(source)
         return await self._load_path(path) if is_readable_in_place(path) else await self._load_spooled(path)
+
+    async def commit(
+        self,
+        base: str,
+        written: AbstractAsyncContextManager[Path],
+        leave_out: Collection[str],
+        config_of: Callable[[str | None], bytes],
+        name: str,
+    ) -> Image:
+        """An image of what a container wrote over the image with the id `base`.
+
+        `written` gives overlayfs's upper directory, and is left as soon as that is read; `leave_out`: paths in it
+        (`etc/hosts`); `config_of`: the config, given the new layer's diff id, None when nothing was written; `name` may be
+        empty. Raises ImageError, DiskFull, BadInput for a bad name.
+        """
+        what = f"image {name or 'of a container'}"
+        names = [new_name(name).canonical] if name else []
+        below = self._catalog.records.get(base)
+        if below is None:
+            raise ImageNotFound(f"image {base} is not on this node")
+        spool = self._disk.spool_file()
+        try:
+            async with written as upper:
+                diff_id = await self._threads.run(write_layer, upper, spool, leave_out, self._config.limits.unpacked_bytes)
+            raw = config_of(diff_id)
+            config = parse_config(raw, what)
+            sources = [(each, LayerSource(partial(_no_blob, what), None)) for each in below.layers]
+            if diff_id is not None:
+                sources.append((diff_id, LayerSource(partial(iter_file, spool, 0, spool.stat().st_size), None)))
+            return self._catalog.image(await self._assemble(raw, config, None, sources, names, what))
+        except OSError as error:
+            raise disk_error(error, what, self._disk.root) from error
+        finally:
+            spool.unlink(missing_ok=True)
 
     async def push(self, ref: str, *, auth: Credentials | None = None, progress: PushSink | None = None) -> Pushed:
         """Have the image of that name in the registry the name says (never a mirror), with the digests it has here.
@@ -338,6 +375,10 @@ async def _all_of(work: builtins.list[Coroutine[Any, Any, T]]) -> builtins.list[
             raise result
         good.append(result)
     return good
+
+
+def _no_blob(what: str) -> Iterator[bytes]:
+    raise ImageError(f"{what}: this node does not have all that the image below came in: pull or load that again")
 
 
 def _tell(sinks: Iterable[ProgressSink], report: PullProgress) -> None:

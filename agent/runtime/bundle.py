@@ -83,6 +83,15 @@ class Paths:
         return self.directory / "rootfs"
 
     @property
+    def upper(self) -> Path:
+        return self.directory / "upper"
+
+    @property
+    def paused(self) -> Path:
+        """A mark: its processes stand still."""
+        return self.directory / "paused"
+
+    @property
     def pins(self) -> Path:
         return self.directory / "parts"
 
@@ -181,7 +190,7 @@ def _directories(paths: Paths) -> None:
 
 
 def _mount(order: ContainerOrder, paths: Paths) -> None:
-    upper = paths.directory / "upper"
+    upper = paths.upper
     if order.layers:  # overlayfs shows the upper directory's own owner and mode as those of `/`
         top = os.stat(order.layers[-1])
         os.chown(upper, top.st_uid, top.st_gid)

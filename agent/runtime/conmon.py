@@ -34,6 +34,7 @@ from agent.runtime.facts import boot_id, open_ports, program, raise_descriptor_l
 from agent.runtime.log_store import LogStore
 from agent.runtime.monitor import Process, Watch, read_exit_file, reap_orphans
 from agent.runtime.mountns import become_subreaper
+from agent.runtime.pausing import paused, resume
 from agent.runtime.port import Session
 from agent.runtime.seccomp_bpf import compile_filter
 from agent.runtime.spawn import readable, run
@@ -110,6 +111,9 @@ class ConmonRuntime:
                 await asyncio.to_thread(self._remove, path.name, Paths(path))
             else:
                 found.append(self._adopt(state, Paths(path)))
+        for container in self._containers.values():
+            if container.paths.paused.exists():
+                await resume([self._runtime, "--root", str(self._root)], container.state.id, container.paths.paused)
         states = [container.state for container in self._containers.values() if container.state.log]
         self.log_store.recover({state.id: (Path(state.log), state.log_files) for state in states})
         return tuple(found)
@@ -258,6 +262,20 @@ class ConmonRuntime:
                 await asyncio.to_thread(bundle.rewrite_etc, order, container.paths)
             except OSError as error:
                 raise bundle.disk_problem(error, order.name) from None
+
+    @contextlib.asynccontextmanager
+    async def written(self, container_id: str, *, pause: bool) -> AsyncIterator[Path]:
+        container = self._get(container_id)
+
+        def runs() -> bool:
+            return container.started and container.exit is None
+
+        async with container.lock:
+            if not (pause and runs()):
+                yield container.paths.upper
+                return
+            async with paused([self._runtime, "--root", str(self._root)], container_id, container.paths.paused, runs):
+                yield container.paths.upper
 
     async def delete(self, container_id: str) -> None:
         container = self._containers.get(container_id)

@@ -8,9 +8,11 @@ keeps in memory and keeps what outlives it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final, Literal
 
 from agent.plan.container import ContainerOrder, ExecRequest, Exited, Found, LogLine, Usage
@@ -217,6 +219,11 @@ class MemoryRuntime:
             if container is not None and container.exit is None and container.started_at:
                 found[container_id] = self.counters.get(container_id, _IDLE)
         return found
+
+    @contextlib.asynccontextmanager
+    async def written(self, container_id: str, *, pause: bool) -> AsyncIterator[Path]:
+        self._get(container_id)
+        yield Path("/memory/containers") / container_id / "upper"
 
     def listening(self, container_id: str) -> frozenset[int]:
         container = self._containers.get(container_id)

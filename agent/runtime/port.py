@@ -15,6 +15,8 @@ A container's life:  create -> (kill) -> start -> (kill) -> exit event -> delete
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Literal, Protocol
 
 from agent.plan.container import ContainerOrder, ExecRequest, Exited, Found, LogLine, Usage
@@ -78,6 +80,11 @@ class ContainerRuntime(Protocol):
     async def readdress(self, order: ContainerOrder) -> None:
         """Its networks are others now: /etc/hosts and /etc/resolv.conf are written anew, in place, as `create` would write
         them; image and mounts of the order do not matter. Fine if the container is gone."""
+        ...
+
+    def written(self, container_id: str, *, pause: bool) -> AbstractAsyncContextManager[Path]:
+        """The directory with what it wrote to its root (overlayfs's upper one), which stays until the end of the block. With
+        `pause` its processes stand still meanwhile, if it runs. Raises NotFound."""
         ...
 
     async def delete(self, container_id: str) -> None:

@@ -12,13 +12,16 @@ from typing import Any, Final, TypeVar
 
 from controller.api.context import Api, Call
 from controller.api.images_rows import Held, Removal, find, images_of, plain, removal, untagged, unused
-from controller.api.schemas import PruneBody, TagBody
+from controller.api.replicas import placed_replica, replica_key
+from controller.api.rows import time_text
+from controller.api.schemas import CommitBody, PruneBody, TagBody
 from model.errors import BadInput, Conflict, NotFound, ShoalError, Unavailable
 from model.image_ref import parse_image_ref
 from protos import node_pb2 as pb
 
 LIST_S: Final = 5.0
 CHANGE_S: Final = 60.0
+COMMIT_S: Final = 3600.0
 
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -102,6 +105,20 @@ async def remove(api: Api, call: Call) -> list[Row]:
     for each in removals:
         rows += (await _removed(api, each, call.query["force"]))[0]
     return rows
+
+
+async def commit(api: Api, call: Call) -> Row:
+    """Of what a container wrote; the image is on the container's node."""
+    body: CommitBody = call.body
+    if body.name and parse_image_ref(body.name).digest is not None:
+        raise BadInput(f"{body.name}: a new name has no digest")
+    row = placed_replica(api, call.path["name"])
+    request = pb.CommitRequest(
+        key=replica_key(row), name=body.name, author=body.author, message=body.message, changes=body.changes, pause=body.pause,
+        created=time_text(api.now_ms()),
+    )  # fmt: skip
+    made: Row = json.loads((await api.agents.call(row["node"], "CommitContainer", request, COMMIT_S)).json)
+    return {**made, "node": row["node"]}
 
 
 async def prune(api: Api, call: Call) -> Row:

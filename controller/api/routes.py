@@ -26,6 +26,7 @@ from controller.api import (
 )
 from controller.api.routing import Query, Route
 from controller.api.schemas import (
+    CommitBody,
     ConnectBody,
     DisconnectBody,
     JoinBody,
@@ -180,6 +181,7 @@ REPLICAS: Final = (
         reads=RUNNING,
     ),
     Route("GET", "/v1/replicas/{name}/logs", replicas.replica_logs, "What it wrote", query=LOGS, stream=NDJSON),
+    Route("POST", "/v1/replicas/{name}/commit", images.commit, "An image of what it wrote, on its node", CommitBody, Object),
     Route("GET", "/v1/services/{name}/logs", replicas.service_logs, "What its replicas wrote", query=LOGS, stream=NDJSON),
 )  # fmt: skip
 VOLUMES: Final = (

@@ -99,6 +99,16 @@ class TagBody(Body):
     name: Annotated[str, Field(min_length=1, max_length=512)]
 
 
+class CommitBody(Body):
+    """`changes`: Dockerfile instructions; `pause`: the container stands still while it is read."""
+
+    name: Annotated[str, Field(max_length=512)] = ""
+    author: Annotated[str, Field(max_length=512)] = ""
+    message: Annotated[str, Field(max_length=4096)] = ""
+    changes: Annotated[list[Annotated[str, Field(max_length=4096)]], Field(max_length=100)] = []
+    pause: bool = True
+
+
 class PruneBody(Body):
     all: bool = False
 

@@ -6,6 +6,7 @@ Rules: the ports are in-memory ones; the wires are real (TLS, gRPC, HTTPS on loo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -125,6 +126,12 @@ class PretendRuntime:
     async def readdress(self, order: ContainerOrder) -> None:
         self.orders[order.id] = order
 
+    @contextlib.asynccontextmanager
+    async def written(self, container_id: str, *, pause: bool) -> AsyncIterator[Path]:
+        if container_id not in self.containers:
+            raise NotFound(f"container {container_id} is not there")
+        yield Path("/nothing")
+
     async def delete(self, container_id: str) -> None:
         self.containers.pop(container_id, None)
 
@@ -201,6 +208,11 @@ class PretendImages:
 
     async def remote(self, ref: str, **_: Any) -> RemoteImage:
         return RemoteImage("sha256:1", "sha256:2", '{"history": [{"created_by": "ADD"}]}', (7,))
+
+    async def commit(self, base: str, written: Any, leave_out: Any, config_of: Any, name: str) -> Image:
+        async with written:
+            config_of("sha256:9")
+        return Image("sha256:8", (name,), "sha256:2", (), ImageConfig(), 1000, None)
 
     async def tag(self, ref: str, name: str) -> Image:
         return Image(ref, (name,), ref, (), ImageConfig(), 1000, None)

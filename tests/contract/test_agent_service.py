@@ -81,6 +81,20 @@ async def test_inspect_has_the_shape_of_docker(tmp_path: Path, keys: Keys) -> No
         assert (found["Config"]["Image"], found["Path"]) == ("web:1", "serve")
 
 
+async def test_a_commit_is_of_the_container_that_is_there(tmp_path: Path, keys: Keys) -> None:
+    async with serving(tmp_path, keys) as (agent, stub):
+        await agent.reached(lambda: agent.core.statuses()[0].state == "running")
+        found = json.loads((await stub.CommitContainer(pb.CommitRequest(key=KEY, name="mine:1", changes=["ENV A=1"]))).json)
+        assert found == {"id": "sha256:8", "names": ["mine:1"]}
+        with pytest.raises(aio.AioRpcError, match="RUN is not taken here") as caught:
+            await stub.CommitContainer(pb.CommitRequest(key=KEY, changes=["RUN make"]))
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        agent.runtime.containers.clear()
+        with pytest.raises(aio.AioRpcError) as caught:
+            await stub.CommitContainer(pb.CommitRequest(key=KEY))
+        assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+
+
 async def test_what_is_not_there_is_not_found(tmp_path: Path, keys: Keys) -> None:
     other = pb.ReplicaKey(service_id="s1", slot=2)
     async with serving(tmp_path, keys) as (_, stub):

@@ -106,6 +106,10 @@ class PlayedAgent(rpc.AgentServicer):
         self.asked.append(request)
         return pb.Json(json=b'{"id":"sha256:1","history":[]}')
 
+    async def CommitContainer(self, request: pb.CommitRequest, context: Any) -> pb.Json:
+        self.asked.append(request)
+        return pb.Json(json=b'{"id":"sha256:8","names":["mine:1"]}')
+
     async def TagImage(self, request: pb.TagRequest, context: Any) -> pb.Json:
         self.asked.append(request)
         return pb.Json(json=b"{}")
@@ -188,6 +192,7 @@ async def test_everything_that_is_passed_on() -> None:
         await _exec(controller, agent)
         await _refused(controller)
         await _images(operator, agent)
+        await _committed(operator, agent)
         await _volumes(operator, agent)
         row = await asyncio.to_thread(operator.ok, "GET", "/v1/replicas/web.1")
         assert row["container"] == {"Id": "abc", "slot": 1}
@@ -288,6 +293,18 @@ async def _images(operator: Client, agent: PlayedAgent) -> None:
     done = await asyncio.to_thread(operator.ok, "POST", "/v1/images/prune", {"all": True})
     assert done["reclaimed_bytes"] == 5
     assert agent.asked[-1].reference == "localhost:5000/a/b:1"
+
+
+async def _committed(operator: Client, agent: PlayedAgent) -> None:
+    body = {"name": "mine:1", "message": "hm", "changes": ["ENV A=1"]}
+    done = await asyncio.to_thread(operator.ok, "POST", "/v1/replicas/web.1/commit", body)
+    assert done == {"id": "sha256:8", "names": ["mine:1"], "node": "n1"}
+    asked = agent.asked[-1]
+    assert (asked.key.slot, asked.name, asked.message, asked.pause) == (1, "mine:1", "hm", True)
+    assert list(asked.changes) == ["ENV A=1"]
+    assert asked.created.endswith("Z")
+    for path, name, status in (("web.9", "x", 404), ("web.1", "Upper", 400), ("web.1", f"x@sha256:{'1' * 64}", 400)):
+        assert (await asyncio.to_thread(operator.request, "POST", f"/v1/replicas/{path}/commit", {"name": name}))[0] == status
 
 
 async def _named_and_pushed(operator: Client, agent: PlayedAgent) -> None:

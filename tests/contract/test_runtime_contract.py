@@ -303,6 +303,24 @@ def test_who_listens_is_seen(runner: Runner) -> None:
     runner(body)
 
 
+def test_what_it_wrote_is_there_while_it_is_looked_at(runner: Runner) -> None:
+    async def body(rig: Rig) -> None:
+        order = rig.order()
+        with pytest.raises(NotFound):
+            async with rig.runtime.written(order.id, pause=True):
+                pass
+        await rig.runtime.create(order)
+        await rig.runtime.start(order.id)
+        async with rig.runtime.written(order.id, pause=True) as first:
+            pass
+        await rig.runtime.kill(order.id, 9)
+        await rig.exit_of(order.id)
+        async with rig.runtime.written(order.id, pause=True) as second:
+            assert first == second
+
+    runner(body)
+
+
 def test_recover_tells_what_runs(runner: Runner) -> None:
     async def body(rig: Rig) -> None:
         assert await rig.runtime.recover() == ()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lab.cluster import Lab
-from tests.e2e.harness import LabUnderTest
+from tests.e2e.harness import LabUnderTest, eventually
 
 NAME = "linuxtips/apache"
 
@@ -134,6 +134,22 @@ def test_an_image_in_use_stays(lab: LabUnderTest, registry: str) -> None:
     lab("rm", "-f", "user")
     assert f"deleted: {row['id']}" in lab("image", "prune", "-f").splitlines()
     assert rows(lab) == []
+
+
+def test_a_container_becomes_an_image_that_runs(lab: LabUnderTest, registry: str) -> None:
+    script = "echo mine > /root/file; rm /bin/vi; touch /ready; exec sleep 100000"
+    lab("run", "-d", "--name", "maker", "--node", "n1", "--init", "--stop-timeout", "1", "busybox", "sh", "-c", script)
+    eventually(lambda: lab.call("exec", "maker", "test", "-e", "/ready").code == 0, "it has written")
+    made = lab("commit", "-m", "mine", "-a", "ana", "-c", 'CMD ["cat", "/root/file"]', "maker", "img:v1").strip()
+    (row,) = rows(lab, "img:v1")
+    assert (row["id"], row["nodes"]) == (made, ["n1"])
+    top = json.loads(lab("history", "img:v1", "-o", "json"))[0]
+    assert (top["Comment"], top["CreatedBy"][:5], top["Size"] > 0) == ("mine", "sh -c", True)
+    assert lab("run", "--rm", "--node", "n1", "img:v1") == "mine\n"
+    assert lab.call("run", "--rm", "--node", "n1", "img:v1", "ls", "/bin/vi").code == 1
+    assert lab("exec", "maker", "cat", "/root/file") == "mine\n"
+    assert lab("commit", "--pause=false", "maker").startswith("sha256:")
+    lab("rm", "-f", "maker")
 
 
 def test_unknown_names_are_a_line_each(lab: LabUnderTest, registry: str) -> None:

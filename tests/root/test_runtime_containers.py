@@ -14,6 +14,7 @@ import pytest
 from agent.plan.container import ExecRequest, HostMount
 from model.errors import DiskFull, RuntimeFailed
 from model.spec import Resources, Ulimit
+from tests.contract.etcd_harness import eventually
 from tests.root.runtime_kit import Kit, busybox_layer, in_private_mounts, kit_open, leftovers, with_kit
 
 pytestmark = pytest.mark.root
@@ -331,3 +332,32 @@ def test_a_part_of_a_volume_is_mounted_and_a_link_out_of_it_is_not_followed(tmp_
 
     with_kit(tmp_path, body)
     assert sorted(path.name for path in (volume / "real/sub").iterdir()) == ["file", "more"]
+
+
+def test_a_container_stands_still_while_what_it_wrote_is_read_and_goes_on_with_the_next_agent(tmp_path: Path) -> None:
+    async def body(kit: Kit) -> None:
+        order = kit.order("sh", "-c", "echo mine > /file; exec sleep 1000")
+        pid = kit.pid(await kit.started(order))
+        async with kit.runtime.written(order.id, pause=False) as upper:
+            await eventually((upper / "file").exists, "it has written")
+            assert not _frozen(pid)
+        async with kit.runtime.written(order.id, pause=True) as upper:
+            assert _frozen(pid)
+            assert (upper / "file").read_text() == "mine\n"
+        assert not _frozen(pid)
+        died = kit.runtime.written(order.id, pause=True)
+        await died.__aenter__()
+        again, found = await kit_open(tmp_path, "crun", kit.parent)
+        assert ([each.state for each in found], _frozen(pid)) == (["running"], False)
+        await again.runtime.close()
+        await died.__aexit__(None, None, None)
+
+    with_kit(tmp_path, body)
+
+
+def _frozen(pid: int) -> bool:
+    """By the kernel's own word, of cgroup v1 or v2."""
+    places = dict(line.split(":", 2)[1:] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines())
+    if "freezer" in places:
+        return Path(f"/sys/fs/cgroup/freezer{places['freezer']}/freezer.state").read_text() == "FROZEN\n"
+    return "frozen 1" in Path(f"/sys/fs/cgroup{places['']}/cgroup.events").read_text()
