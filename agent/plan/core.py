@@ -191,7 +191,7 @@ class Core:
 
     def _take_health(self, seen: fx.Probed | fx.Looked, now: float) -> None:
         life = self.lives.get(seen.replica)
-        if life is None or life.container_id != seen.container_id or life.stage != "running":
+        if life is None or life.container_id != seen.container_id or life.stage != "running" or life.stopping:
             return
         if isinstance(seen, fx.Probed):
             after = health.probed(life, seen.healthy, now)

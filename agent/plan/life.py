@@ -55,8 +55,6 @@ def want(life: Life, goal: Goal, now: float, *, drains: bool = True) -> Life:
     life = replace(life, goal=goal, not_before=0.0, cleanup_at=0.0, ended=False, drain=draining)
     if goal == "run":
         life = replace(life, attempts=Attempts(restarts=life.attempts.restarts))
-        if _ending(life):  # nobody is to be sent to it: the next container is the one that is wanted
-            return _in_state(life, states.SHUTDOWN, now)
         return life if life.may_run() else preparing(life, now)
     if life.may_run():
         return life
@@ -166,7 +164,7 @@ def taking(life: Life, step: Need, token: int, now: float) -> Life:
         return drain.begun(life, token, now)
     if step == "kill":
         kill_at = life.kill_at if life.drain.token > 0 else now + life.spec.container.stop_grace_period_s
-        return replace(life, stopping=True, kill_at=kill_at)
+        return replace(life, stopping=True, kill_at=kill_at, health=Health("stopping"))
     if step == "force":
         return replace(life, kill_at=now + KILL_AGAIN_S)
     if step == "probe":

@@ -123,7 +123,8 @@ class Attempts:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """State of the health check: `status` is empty without one, else starting, healthy or unhealthy."""
+    """Whether it may be called: `status` is empty without a check, else starting, healthy or unhealthy; with or without one
+    `starting` until it listens, and `stopping` once it has its signal: nobody is to be sent to it, wanted again or not."""
 
     status: str = ""
     streak: int = 0

@@ -123,14 +123,16 @@ def test_a_stopped_service_keeps_its_replica_and_starts_again() -> None:
 def test_wanted_again_while_it_ends_it_ends_and_the_next_one_serves() -> None:
     core = up()
     (old,) = ids(core)
-    only(core.handle(fx.DesiredArrived(desired(stopped=True), drain=False), 1.0), fx.KillContainer)
-    said = only(core.handle(fx.DesiredArrived(desired()), 2.0), fx.Report).status
-    assert (said.state, said.container_id) == ("shutdown", old), "nobody is sent to it"
-    assert core.wake_at() == 11.0
+    ending = core.handle(fx.DesiredArrived(desired(stopped=True), drain=False), 1.0)
+    only(ending, fx.KillContainer)
+    said = only(ending, fx.Report).status
+    assert (said.state, said.health) == ("running", "stopping"), "it holds what it has, and nobody is sent to it"
+    core.handle(fx.DesiredArrived(desired()), 2.0)
+    assert (core.statuses()[0].health, core.wake_at()) == ("stopping", 11.0)
     assert only(core.handle(fx.TimerDue(), 11.0), fx.KillContainer).signal == "SIGKILL", "it does not hear the first signal"
     settle(core, core.handle(fx.ContainerExited(Exited(old, 137, False, 11.5)), 11.5), 11.5)
     (status,) = core.statuses()
-    assert (status.state, status.container_id == old) == ("running", False)
+    assert (status.state, status.health, status.container_id == old) == ("running", "", False)
 
 
 def test_a_network_that_is_not_there_yet_is_waited_for() -> None:
@@ -195,6 +197,14 @@ def test_health_follows_the_checks() -> None:
     assert [probe(10.0, False), probe(20.0, False), probe(30.0, True), probe(40.0, False)] == [
         "starting", "unhealthy", "healthy", "healthy",
     ]  # fmt: skip
+
+
+def test_a_check_that_ends_after_the_signal_says_nothing() -> None:
+    core = up(replace(PLAIN, healthcheck=Healthcheck(("CMD", "check"), interval_s=10.0)))
+    probe = only(core.handle(fx.TimerDue(), 10.0), fx.Probe)
+    core.handle(fx.DesiredArrived(desired(stopped=True), drain=False), 11.0)
+    core.handle(fx.Probed(probe.replica, probe.container_id, True), 12.0)
+    assert core.statuses()[0].health == "stopping"
 
 
 def test_a_vanished_container_is_believed_at_the_second_look() -> None:
