@@ -126,8 +126,10 @@ class Transport:
             try:
                 connection.request(method, target, body=body, headers=dict(headers))
                 return connection, connection.getresponse()
-            except (OSError, http.client.HTTPException):
+            except BaseException as error:  # a body that comes piece by piece may end in anything
                 connection.close()
+                if not isinstance(error, (OSError, http.client.HTTPException)):
+                    raise
                 if not reused or method == "PATCH" or not (body is None or isinstance(body, bytes)):
                     raise  # a kept connection may have died of age: that is worth one fresh try, but not of what appends
 
