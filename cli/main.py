@@ -47,6 +47,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "push": ("cli.image_transfer:push", "bring an image to its registry"),
     "tag": ("cli.image:tag", "one more name for an image"),
     "commit": ("cli.commit:commit_command", "make an image of a container"),
+    "import": ("cli.image_import:import_command", "make an image of a tar of files"),
     "save": ("cli.image_transfer:save", "write images to an archive"),
     "load": ("cli.image_transfer:load", "load an archive of images"),
     "login": ("cli.login:login_command", "log in to a registry"),

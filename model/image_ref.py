@@ -19,6 +19,7 @@ _DOMAIN = re.compile(rf"(?:{_DOMAIN_LABEL}(?:\.{_DOMAIN_LABEL})*|\[[0-9a-fA-F:]+
 _COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7", "ppc64le": "ppc64le", "s390x": "s390x"}
 _BARE_ID = re.compile(r"[0-9a-f]{64}")
 
 
@@ -124,3 +125,8 @@ def _check_repository(text: str, repository: str) -> None:
 
 def _bad(text: str, why: str) -> ImageRefError:
     return ImageRefError(f"image reference {text[:120]!r}: {why}")
+
+
+def image_platform(machine: str) -> str:
+    """A machine (`x86_64`) in the words of image indexes: `linux/amd64`."""
+    return f"linux/{_ARCHITECTURES.get(machine, machine)}"

@@ -156,7 +156,8 @@ class ImagesService:
 
     async def commit(self, life: Life, request: pb.CommitRequest) -> dict[str, Any]:
         """An image of what the container wrote to its own root."""
-        from agent.images.commit import Said, changed, committed
+        from agent.images.commit import Said, committed
+        from model.image_changes import changed
 
         image = self._ports.images.get(life.image.id) if life.image else None
         if image is None or not life.container_id:

@@ -13,10 +13,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from model.image_ref import image_platform
 from model.spec import Healthcheck, Pairs
 
 PullPolicy = Literal["missing", "always", "never"]
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "ppc64le": "ppc64le", "s390x": "s390x"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +186,4 @@ ProgressSink = Callable[[PullProgress], None]
 
 def host_image_platform() -> str:
     """This machine in the words of image indexes: `linux/amd64`."""
-    machine = host_platform.machine()
-    variant = "/v7" if machine == "armv7l" else ""
-    return f"linux/{_ARCHITECTURES.get(machine, machine)}{variant}"
+    return image_platform(host_platform.machine())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,16 @@ def test_a_container_becomes_an_image_that_runs(lab: LabUnderTest, registry: str
     assert lab("exec", "maker", "cat", "/root/file") == "mine\n"
     assert lab("commit", "--pause=false", "maker").startswith("sha256:")
     lab("rm", "-f", "maker")
+
+
+def test_a_tar_becomes_an_image_on_all_nodes(lab: LabUnderTest, registry: str, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "files.tar.gz", "w:gz") as archive:
+        archive.add(__file__, "etc/file")
+    made = lab("import", "-c", "ENV A=1", "-m", "files", str(tmp_path / "files.tar.gz"), "files:1").strip()
+    (row,) = rows(lab, "files")
+    assert (row["id"], row["nodes"]) == (made, ["n1", "n2", "n3"])
+    (found,) = json.loads(lab("image", "inspect", "files:1"))
+    assert (found["Config"]["Env"], found["Comment"], found["Os"]) == (["A=1"], "files", "linux")
 
 
 def test_unknown_names_are_a_line_each(lab: LabUnderTest, registry: str) -> None:

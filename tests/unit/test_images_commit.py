@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from agent.images.commit import Said, changed, committed
+from agent.images.commit import Said, committed
 from agent.images.manifest import parse_config
 from model.errors import BadInput
+from model.image_changes import changed
 
 BASE: dict[str, Any] = {
     "architecture": "amd64",
