@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs the suites one after the other, the quick ones first, and stops at the first that fails: pytest's closing lines are
 # then the last ones, with the counts and the failures. Without root the suites that need it are named and left out.
-# The end-to-end tests mostly wait: the simulation takes what they leave of the cores, with the least weight there is.
+# Contract, root and end-to-end tests mostly wait: the simulation takes what they leave of the cores, with the least weight.
 set -eu
 cd "$(dirname "$0")/.."
 pytest=.venv/bin/pytest
@@ -12,13 +12,13 @@ if [ "$(id -u)" != 0 ]; then
     $pytest -n 2 --dist loadfile -m "not root and not e2e" tests/contract
     exec $pytest -n 2 tests/sim
 fi
-$pytest -n 2 --dist loadfile tests/contract tests/root
 
 told=$(mktemp)
 nice -n 19 $pytest tests/sim >"$told" 2>&1 &
 simulation=$!
 trap 'kill "$simulation" 2>/dev/null || true; rm -f "$told"' EXIT
 trap 'exit 130' INT TERM
+$pytest -n 3 --dist loadfile tests/contract tests/root
 $pytest -n 2 --dist loadfile --durations 8 tests/e2e
 failed=0
 wait "$simulation" || failed=$?

@@ -127,8 +127,7 @@ async def test_another_place_of_metrics_and_another_metric_reach_nodes_without_a
             wanted["services"]["web"]["x-metrics"] = {"port": port, "path": path}
             await asyncio.to_thread(operator.ok, "PUT", "/v1/stacks/s", wanted)
             scrape = pb.Scrape(port=port, path=path, names=[metric])
-            await node.until(partial(_asks, node, scrape))
-            assert node.slots() == 2
+            await node.until(partial(_asks, node, scrape, 2))
         (service,) = node.desired.values()
         assert {slot.version for slot in service.slots} == {1}
         key = pb.ReplicaKey(service_id=service.service_id, slot=1)
@@ -140,8 +139,8 @@ async def test_another_place_of_metrics_and_another_metric_reach_nodes_without_a
         await node.until(lambda: node.slots() == 0)
 
 
-def _asks(node: Node, scrape: pb.Scrape) -> bool:
-    return [row.scrape for row in node.desired.values()] == [scrape]
+def _asks(node: Node, scrape: pb.Scrape, count: int) -> bool:
+    return [row.scrape for row in node.desired.values()] == [scrape] and node.slots() == count
 
 
 async def test_a_wrong_policy_is_refused_with_its_field(operator: Client) -> None:
