@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -140,13 +140,15 @@ class LayerPool:
         self, directory: Path, diff_id: str, source: LayerSource, what: str
     ) -> tuple[LayerRecord, Descriptor, BlobRecord]:
         with BlobWriter(self._disk, source.blob, what) as writer:
-            unpacked = unpack_layer(writer.copy(source.pieces()), directory / "fs", diff_id, what, self._limits)
+            with _ended(source.pieces()) as pieces, _ended(writer.copy(pieces)) as copied:
+                unpacked = unpack_layer(copied, directory / "fs", diff_id, what, self._limits)
             kept = writer.commit()
         return self._disk.commit_layer(directory, diff_id, unpacked.size_bytes), *kept
 
     def _keep_now(self, diff_id: str, source: LayerSource, what: str) -> tuple[Descriptor, BlobRecord]:
         with BlobWriter(self._disk, source.blob, what) as writer:
-            check_layer(writer.copy(source.pieces()), diff_id, what, self._limits)
+            with _ended(source.pieces()) as pieces, _ended(writer.copy(pieces)) as copied:
+                check_layer(copied, diff_id, what, self._limits)
             return writer.commit()
 
     async def _sync(self) -> None:
@@ -161,3 +163,13 @@ class LayerPool:
             for diff_id, record in new.items():  # deleted, or deleted and pulled again meanwhile: not this one
                 if self._records.get(diff_id) is record:
                     self._records[diff_id] = self._disk.mark_synced(diff_id, record)
+
+
+@contextlib.contextmanager
+def _ended(pieces: Iterable[bytes]) -> Iterator[Iterable[bytes]]:
+    """What is left half-way holds a connection or a file: it gives it back here, not when the collector finds it."""
+    try:
+        yield pieces
+    finally:
+        if isinstance(pieces, Generator):
+            pieces.close()

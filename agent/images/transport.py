@@ -94,8 +94,10 @@ class Transport:
             names = {name.lower(): value for name, value in response.getheaders()}
             location = names.get("location")
             if follow and response.status in _REDIRECT_CODES and location and method in ("GET", "HEAD"):
-                response.read(64 << 10)
-                self._give(key, connection, response)
+                try:
+                    response.read(64 << 10)
+                finally:
+                    self._give(key, connection, response)
                 target = joined(url, location)
                 self.check_step(url, target)
                 if self._key(target) != key:

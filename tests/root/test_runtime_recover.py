@@ -107,6 +107,20 @@ def _wait_for_end(pid: int) -> None:
         time.sleep(0.005)
 
 
+def _catches(pid: int, number: int) -> bool:
+    """Its shell has come to its `trap`: before that the first process of a container does not hear the signal."""
+    mask = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt"))
+    return bool(int(mask.split()[1], 16) >> (number - 1) & 1)
+
+
+def _terminate(pid: int) -> None:
+    deadline = time.monotonic() + _DEADLINE_S
+    while not _catches(pid, signal.SIGTERM):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(pid, signal.SIGTERM)
+
+
 def test_a_running_container_goes_on_and_is_taken_over(machine: Machine) -> None:
     made = machine.agent.ask(run=["sh", "-c", "trap 'exit 5' TERM; while :; do sleep 0.05; done"])
     agent = machine.restart()
@@ -115,7 +129,7 @@ def test_a_running_container_goes_on_and_is_taken_over(machine: Machine) -> None
     assert found["meta"] == [["replica", made["id"]]]
     assert found["started_at"] > 0
     assert agent.ask(exec=[made["id"], "sh", "-c", "echo in; exit 3"]) == {"code": 3, "text": "in\n"}
-    os.kill(made["pid"], signal.SIGTERM)
+    _terminate(made["pid"])
     assert agent.ask(exit=made["id"])["code"] == 5
 
 
@@ -131,7 +145,7 @@ def test_a_container_ends_after_execs_that_failed(machine: Machine) -> None:
 def test_an_end_that_nobody_watched_keeps_its_code(machine: Machine) -> None:
     made = machine.agent.ask(run=["sh", "-c", "trap 'exit 9' TERM; while :; do sleep 0.05; done"])
     machine.agent.kill()
-    os.kill(made["pid"], signal.SIGTERM)
+    _terminate(made["pid"])
     _wait_for_end(made["monitor"])
     machine.agent = Agent(machine.directory, machine.parent)
     [found] = machine.agent.ask(found=True)
@@ -145,7 +159,7 @@ def test_a_killed_conmon_does_not_hide_the_true_code(machine: Machine) -> None:
     os.kill(made["monitor"], signal.SIGKILL)
     _wait_for_end(made["monitor"])
     assert _alive(made["pid"])
-    os.kill(made["pid"], signal.SIGTERM)
+    _terminate(made["pid"])
     assert machine.agent.ask(exit=made["id"])["code"] == 6
 
 
@@ -178,7 +192,7 @@ def test_a_container_whose_agent_and_conmon_were_killed_keeps_its_code(machine: 
         os.kill(monitor, signal.SIGKILL)
     agent = machine.restart()
     assert {found["state"] for found in agent.ask(found=True)} == {"running"}
-    os.kill(made["pid"], signal.SIGTERM)
+    _terminate(made["pid"])
     os.kill(other["pid"], signal.SIGKILL)
     assert agent.ask(exit=made["id"])["code"] == 7
     assert agent.ask(exit=other["id"])["code"] == 137
