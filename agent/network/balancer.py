@@ -43,7 +43,7 @@ from model.ports import Clock
 log = logging.getLogger(__name__)
 RETRY_MAX_S: Final = 30.0
 OWED_MAX: Final = 1_000
-OPEN_LOOK_SHARE: Final = 500
+OPEN_LOOK_SHARE: Final = 250
 OPEN_LOOK_S_MAX: Final = 30.0
 _NO_COUNT: Final = (0, 0)
 _ROUTE_LOCALNET: Final = Path("/proc/sys/net/ipv4/conf/all/route_localnet")
@@ -275,7 +275,7 @@ class KernelBalancer:
 
     async def _look_at_open(self, begun: int, six: bool) -> None:
         """A pass goes over the kernel's whole table, 9 ms when it is empty, and it keeps connections for minutes after their
-        end: it may take the 500th part of one core, and until the next one the last count holds. None is needed while nothing
+        end: it may take the 250th part of one core, and until the next one the last count holds. None is needed while nothing
         is open and nothing has begun; `begun`: how many ever have."""
         quiet = begun == self._begun and not self._open
         if not quiet and self._clock.monotonic() >= self._look_again_at:
