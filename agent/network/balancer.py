@@ -37,14 +37,13 @@ from agent.plan.names import EndpointsMessage
 from agent.plan.network import LinkPlan
 from agent.plan.nflog import Call
 from agent.plan.nfnl import UDP, Connection, Side
+from agent.plan.pace import rest_s
 from model.errors import RuntimeFailed
 from model.ports import Clock
 
 log = logging.getLogger(__name__)
 RETRY_MAX_S: Final = 30.0
 OWED_MAX: Final = 1_000
-OPEN_LOOK_SHARE: Final = 250
-OPEN_LOOK_S_MAX: Final = 30.0
 _NO_COUNT: Final = (0, 0)
 _ROUTE_LOCALNET: Final = Path("/proc/sys/net/ipv4/conf/all/route_localnet")
 
@@ -274,14 +273,13 @@ class KernelBalancer:
             return {}
 
     async def _look_at_open(self, begun: int, six: bool) -> None:
-        """A pass goes over the kernel's whole table, 9 ms when it is empty, and it keeps connections for minutes after their
-        end: it may take the 250th part of one core, and until the next one the last count holds. None is needed while nothing
-        is open and nothing has begun; `begun`: how many ever have."""
+        """Until the next pass the last count holds. None is needed while nothing is open and nothing has begun; `begun`: how
+        many ever have."""
         quiet = begun == self._begun and not self._open
         if not quiet and self._clock.monotonic() >= self._look_again_at:
-            self._begun = begun
+            self._begun, before = begun, self._open
             cost_s = await asyncio.to_thread(self._pass_over_open, six)
-            self._look_again_at = self._clock.monotonic() + min(OPEN_LOOK_S_MAX, OPEN_LOOK_SHARE * cost_s)
+            self._look_again_at = self._clock.monotonic() + rest_s(cost_s, before, self._open)
 
     def _pass_over_open(self, six: bool) -> float:
         """Gives what it cost: CPU seconds of this thread, since on a busy machine it takes longer than it works."""
