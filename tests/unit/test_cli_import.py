@@ -19,7 +19,7 @@ from tests.contract.images_server import tar_of
 TAR = tar_of({"file": b"mine"})
 
 
-@pytest.mark.parametrize("raw", [TAR, gzip.compress(TAR)])
+@pytest.mark.parametrize("raw", [TAR, gzip.compress(TAR)], ids=["plain", "gzip"])
 def test_a_tar_becomes_an_archive_with_one_image(raw: bytes, tmp_path: Path) -> None:
     layer, archive = io.BytesIO(), io.BytesIO()
     diff_id = take_tar(io.BytesIO(raw), layer)
@@ -34,7 +34,11 @@ def test_a_tar_becomes_an_archive_with_one_image(raw: bytes, tmp_path: Path) -> 
     assert json.loads(config)["history"][0]["comment"] == "from there"
 
 
-@pytest.mark.parametrize("raw", [b"", b"no tar" * 200, gzip.compress(TAR)[:-20], gzip.compress(b"no tar")])
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"no tar" * 200, gzip.compress(TAR)[:-20], gzip.compress(b"no tar")],
+    ids=["empty", "text", "cut", "gzip of text"],
+)
 def test_what_is_no_tar_is_refused(raw: bytes) -> None:
     with pytest.raises(BadInput, match="no tar"):
         take_tar(io.BytesIO(raw), io.BytesIO())
