@@ -1,7 +1,7 @@
 """How often the open connections are counted.
 
 Rules: pure. A pass goes over the kernel's whole table, 9 ms when it is empty, so while the count moves passes may take the
-250th part of one core, and once it has settled a thousandth: then the last count says nearly the same.
+hundredth part of one core, and once it has settled a thousandth: then the last count says nearly the same.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-MOVING, SETTLED = 250, 1000
+MOVING, SETTLED = 100, 1000
 REST_S_MAX: Final = 30.0
 SETTLED_WITHIN: Final = 0.2
 

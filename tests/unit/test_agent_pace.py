@@ -10,12 +10,12 @@ from agent.plan.pace import rest_s
 @pytest.mark.parametrize(
     ("before", "now", "seconds"),
     [
-        ({}, {"a": 5}, 2.25),
-        ({"a": 5}, {"a": 50, "b": 50}, 2.25),
+        ({}, {"a": 5}, 0.9),
+        ({"a": 5}, {"a": 50, "b": 50}, 0.9),
         ({"a": 50, "b": 50}, {"a": 60, "b": 45}, 9.0),
         ({"a": 50}, {"b": 50}, 9.0),
-        ({"a": 50}, {"a": 20}, 2.25),
-        ({"a": 5}, {}, 2.25),
+        ({"a": 50}, {"a": 20}, 0.9),
+        ({"a": 5}, {}, 0.9),
     ],
 )
 def test_a_count_that_moves_is_looked_at_again_soon(before: dict[str, int], now: dict[str, int], seconds: float) -> None:
