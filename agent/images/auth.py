@@ -87,7 +87,6 @@ class Authorizer:
             raise RegistryRefused(f"registry {endpoint}: token server {where} gives no token")
         return token
 
-
     def _checked(self, endpoint: str, realm: str, credentials: Credentials | None) -> str:
         """The token server's host; raises RegistryRefused when it may not be asked, or not be told these credentials."""
         self._transport.check_step(f"{self._transport.base_url(endpoint)}/", realm)

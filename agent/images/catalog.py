@@ -73,13 +73,7 @@ class Catalog:
     def find(self, ref: str) -> str | None:
         """By reference, by id (`sha256:...`), or by the first 12 digits or more of the id."""
         named = self.names.get(canonical(ref) or "")
-        if named is not None:
-            return named.id
-        digits = ref.removeprefix("sha256:")
-        if len(digits) < _SHORT_ID_CHARS_MIN:
-            return None
-        found = [image_id for image_id in self.records if image_id.startswith(f"sha256:{digits}")]
-        return found[0] if len(found) == 1 else None
+        return named.id if named is not None else by_digits(ref, self.records)
 
     def named(self, ref: str) -> NameRecord:
         """What is known by this reference or id; raises ImageNotFound."""
@@ -192,6 +186,15 @@ def canonical(ref: str) -> str | None:
         return parse_image_ref(ref).canonical
     except BadInput:
         return None
+
+
+def by_digits(ref: str, ids: Iterable[str]) -> str | None:
+    """The one of these ids that `ref` is, or its first 12 digits or more are."""
+    digits = ref.removeprefix("sha256:")
+    if len(digits) < _SHORT_ID_CHARS_MIN:
+        return None
+    found = [image_id for image_id in ids if image_id.startswith(f"sha256:{digits}")]
+    return found[0] if len(found) == 1 else None
 
 
 def layer_pairs(config: ParsedConfig, manifest: Manifest) -> list[tuple[str, Descriptor]]:

@@ -14,6 +14,7 @@ from contextlib import AbstractAsyncContextManager
 from hashlib import sha256
 from pathlib import Path
 
+from agent.images.catalog import by_digits, canonical
 from agent.images.errors import ImageInUse, ImageNotFound, disk_error, new_name, not_to_push
 from agent.images.flights import Flights
 from agent.images.manifest import parse_config
@@ -30,10 +31,8 @@ from agent.images.records import (
     PushSink,
     RemoteImage,
 )
-from model.errors import BadInput, ImageError
+from model.errors import ImageError
 from model.image_ref import ImageRef, parse_image_ref
-
-_SHORT_ID_CHARS_MIN = 12
 
 Registry = Callable[[ImageRef], Awaitable[ImageConfig]]
 """How an image wants to be run; takes as long as a pull does. Raises ImageNotFound and the other errors of a pull."""
@@ -129,8 +128,8 @@ class MemoryImages:
         if image_id is None:
             raise ImageNotFound(f"image {ref} is not on this node")
         names = {name for name, named in self._names.items() if named == image_id}
-        canonical = _canonical(ref)
-        gone = {canonical} if canonical in names else names
+        by_name = canonical(ref)
+        gone = {by_name} if by_name in names else names
         is_last, is_used = gone >= names, image_id in self._holds.values()
         if is_last and is_used and not (force and names):
             raise ImageInUse(f"image {ref} is used on this node: remove the containers that use it first")
@@ -184,14 +183,8 @@ class MemoryImages:
         self._holds.pop(owner, None)
 
     def _find(self, ref: str) -> str | None:
-        named = self._names.get(_canonical(ref) or "")
-        if named is not None:
-            return named
-        digits = ref.removeprefix("sha256:")
-        if len(digits) < _SHORT_ID_CHARS_MIN:
-            return None
-        found = [image_id for image_id in self._images if image_id.startswith(f"sha256:{digits}")]
-        return found[0] if len(found) == 1 else None
+        named = self._names.get(canonical(ref) or "")
+        return named if named is not None else by_digits(ref, self._images)
 
 
 def registry_of(images: Mapping[str, ImageConfig]) -> Registry:
@@ -211,10 +204,3 @@ def _id(config: ImageConfig) -> str:
 
 def _manifest_digest(image_id: str) -> str:
     return f"sha256:{sha256(image_id.encode()).hexdigest()}"
-
-
-def _canonical(ref: str) -> str | None:
-    try:
-        return parse_image_ref(ref).canonical
-    except BadInput:
-        return None
