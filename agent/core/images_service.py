@@ -109,11 +109,9 @@ class ImagesService:
         policy, auth = pull_policy(request.policy or "always"), _credentials(request)
         news: asyncio.Queue[PullProgress | None] = asyncio.Queue()
         pulling = asyncio.ensure_future(images.pull(request.reference, auth=auth, progress=news.put_nowait, policy=policy))
-        pulling.add_done_callback(lambda _: news.put_nowait(None))
         try:
-            while (item := await news.get()) is not None:
-                text = f"{item.layers_done}/{item.layers_total} layers"
-                yield pb.Progress(text=text, done_bytes=item.bytes_done, total_bytes=item.bytes_total)
+            async for progress in _progress(pulling, news):
+                yield progress
             image = await pulling
             (plain,) = self._plain([image])
             ids = facts.layer_digests(images.details(image.id), request.reference)
@@ -130,11 +128,9 @@ class ImagesService:
         pushing = asyncio.ensure_future(
             self._ports.images.push(request.reference, auth=_credentials(request), progress=news.put_nowait)
         )
-        pushing.add_done_callback(lambda _: news.put_nowait(None))
         try:
-            while (item := await news.get()) is not None:
-                text = f"{item.layers_done}/{item.layers_total} layers"
-                yield pb.Progress(text=text, done_bytes=item.bytes_done, total_bytes=item.bytes_total)
+            async for progress in _progress(pushing, news):
+                yield progress
             pushed = await pushing
             layers = [{"id": digest, "state": state} for digest, state in pushed.layers]
             result = {"digest": pushed.digest, "size_bytes": pushed.manifest_bytes, "layers": layers}
@@ -192,3 +188,13 @@ def _credentials(request: pb.ImageRequest) -> Credentials | None:
     from agent.images.records import Credentials
 
     return Credentials(request.auth.username, request.auth.password) if request.HasField("auth") else None
+
+
+async def _progress(
+    work: asyncio.Future[Any], news: asyncio.Queue[PullProgress | None] | asyncio.Queue[PushProgress | None]
+) -> AsyncIterator[pb.Progress]:
+    """What is said of the work, until it ends."""
+    work.add_done_callback(lambda _: news.put_nowait(None))
+    while (item := await news.get()) is not None:
+        text = f"{item.layers_done}/{item.layers_total} layers"
+        yield pb.Progress(text=text, done_bytes=item.bytes_done, total_bytes=item.bytes_total)
