@@ -31,6 +31,8 @@ class FromNode(_message.Message):
     ENDPOINTS_ACK_FIELD_NUMBER: _builtins.int
     SAMPLES_FIELD_NUMBER: _builtins.int
     WAKE_FIELD_NUMBER: _builtins.int
+    IMAGES_HELD_FIELD_NUMBER: _builtins.int
+    BLOB_WANTED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -45,6 +47,10 @@ class FromNode(_message.Message):
     def samples(self) -> Global___Samples: ...
     @_builtins.property
     def wake(self) -> Global___Wake: ...
+    @_builtins.property
+    def images_held(self) -> Global___ImagesHeld: ...
+    @_builtins.property
+    def blob_wanted(self) -> Global___BlobWanted: ...
     def __init__(
         self,
         *,
@@ -55,16 +61,139 @@ class FromNode(_message.Message):
         endpoints_ack: Global___EndpointsAck | None = ...,
         samples: Global___Samples | None = ...,
         wake: Global___Wake | None = ...,
+        images_held: Global___ImagesHeld | None = ...,
+        blob_wanted: Global___BlobWanted | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "endpoints_ack", b"endpoints_ack", "heartbeat", b"heartbeat", "hello", b"hello", "kind", b"kind", "samples", b"samples", "status", b"status", "wake", b"wake"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "blob_wanted", b"blob_wanted", "endpoints_ack", b"endpoints_ack", "heartbeat", b"heartbeat", "hello", b"hello", "images_held", b"images_held", "kind", b"kind", "samples", b"samples", "status", b"status", "wake", b"wake"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "endpoints_ack", b"endpoints_ack", "heartbeat", b"heartbeat", "hello", b"hello", "kind", b"kind", "samples", b"samples", "status", b"status", "wake", b"wake"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "blob_wanted", b"blob_wanted", "endpoints_ack", b"endpoints_ack", "heartbeat", b"heartbeat", "hello", b"hello", "images_held", b"images_held", "kind", b"kind", "samples", b"samples", "status", b"status", "wake", b"wake"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["hello", "heartbeat", "status", "ack", "endpoints_ack", "samples", "wake"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["hello", "heartbeat", "status", "ack", "endpoints_ack", "samples", "wake", "images_held", "blob_wanted"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___FromNode: _TypeAlias = FromNode  # noqa: Y015
+
+@_typing.final
+class ImagesHeld(_message.Message):
+    """What the node can give to others: told whole after Hello, then what changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WHOLE_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    GONE_FIELD_NUMBER: _builtins.int
+    whole: _builtins.bool
+    """replaces everything known of this node"""
+    @_builtins.property
+    def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldImage]:
+        """new or changed"""
+
+    @_builtins.property
+    def gone(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """image ids"""
+
+    def __init__(
+        self,
+        *,
+        whole: _builtins.bool = ...,
+        images: _abc.Iterable[Global___HeldImage] | None = ...,
+        gone: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gone", b"gone", "images", b"images", "whole", b"whole"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImagesHeld: _TypeAlias = ImagesHeld  # noqa: Y015
+
+@_typing.final
+class HeldImage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    BLOBS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    @_builtins.property
+    def names(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldName]: ...
+    @_builtins.property
+    def blobs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """digests of what it keeps as it came: indexes, manifest, layers; and the config"""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        names: _abc.Iterable[Global___HeldName] | None = ...,
+        blobs: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "id", b"id", "names", b"names"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeldImage: _TypeAlias = HeldImage  # noqa: Y015
+
+@_typing.final
+class HeldName(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """canonical reference"""
+    digest: _builtins.str
+    """of the index or manifest it stands for here"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeldName: _TypeAlias = HeldName  # noqa: Y015
+
+@_typing.final
+class BlobWanted(_message.Message):
+    """A node lacks a manifest, config or layer and asks where to get it; told again every two seconds while it waits or fetches."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    size_bytes: _builtins.int
+    phase: _builtins.str
+    """wanted | fetching | got | gave_up"""
+    @_builtins.property
+    def failed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """nodes that did not deliver it"""
+
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        phase: _builtins.str = ...,
+        failed: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "failed", b"failed", "phase", b"phase", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BlobWanted: _TypeAlias = BlobWanted  # noqa: Y015
 
 @_typing.final
 class Samples(_message.Message):
@@ -611,6 +740,7 @@ class ToNode(_message.Message):
     ENDPOINTS_FIELD_NUMBER: _builtins.int
     FLOOR_FIELD_NUMBER: _builtins.int
     GUARDED_FIELD_NUMBER: _builtins.int
+    BLOB_SOURCE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -629,6 +759,8 @@ class ToNode(_message.Message):
     def floor(self) -> Global___Floor: ...
     @_builtins.property
     def guarded(self) -> Global___Guarded: ...
+    @_builtins.property
+    def blob_source(self) -> Global___BlobSource: ...
     def __init__(
         self,
         *,
@@ -640,16 +772,50 @@ class ToNode(_message.Message):
         endpoints: Global___Endpoints | None = ...,
         floor: Global___Floor | None = ...,
         guarded: Global___Guarded | None = ...,
+        blob_source: Global___BlobSource | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["desired", b"desired", "endpoints", b"endpoints", "floor", b"floor", "goodbye", b"goodbye", "guarded", b"guarded", "heartbeat", b"heartbeat", "kind", b"kind", "redirect", b"redirect", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blob_source", b"blob_source", "desired", b"desired", "endpoints", b"endpoints", "floor", b"floor", "goodbye", b"goodbye", "guarded", b"guarded", "heartbeat", b"heartbeat", "kind", b"kind", "redirect", b"redirect", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired", b"desired", "endpoints", b"endpoints", "floor", b"floor", "goodbye", b"goodbye", "guarded", b"guarded", "heartbeat", b"heartbeat", "kind", b"kind", "redirect", b"redirect", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_source", b"blob_source", "desired", b"desired", "endpoints", b"endpoints", "floor", b"floor", "goodbye", b"goodbye", "guarded", b"guarded", "heartbeat", b"heartbeat", "kind", b"kind", "redirect", b"redirect", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["welcome", "desired", "redirect", "goodbye", "heartbeat", "endpoints", "floor", "guarded"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["welcome", "desired", "redirect", "goodbye", "heartbeat", "endpoints", "floor", "guarded", "blob_source"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___ToNode: _TypeAlias = ToNode  # noqa: Y015
+
+@_typing.final
+class BlobSource(_message.Message):
+    """Where a blob is to be fetched now. Who gets none waits: somebody else is fetching it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    REGISTRY_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    node: _builtins.str
+    """one that has it"""
+    address: _builtins.str
+    """where that node's agent listens"""
+    registry: _builtins.bool
+    """fetch it there: no node has it, and nobody else is asking"""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        node: _builtins.str = ...,
+        address: _builtins.str = ...,
+        registry: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "digest", b"digest", "node", b"node", "registry", b"registry"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BlobSource: _TypeAlias = BlobSource  # noqa: Y015
 
 @_typing.final
 class Welcome(_message.Message):
@@ -870,6 +1036,7 @@ class Service(_message.Message):
     REWIRED_FIELD_NUMBER: _builtins.int
     NETWORKS_FIELD_NUMBER: _builtins.int
     SCRAPE_FIELD_NUMBER: _builtins.int
+    REGISTRY_AUTH_FIELD_NUMBER: _builtins.int
     service_id: _builtins.str
     name: _builtins.str
     stopped: _builtins.bool
@@ -886,6 +1053,10 @@ class Service(_message.Message):
     def networks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attachment]: ...
     @_builtins.property
     def scrape(self) -> Global___Scrape: ...
+    @_builtins.property
+    def registry_auth(self) -> Global___RegistryAuth:
+        """for this service's image; kept in memory only"""
+
     def __init__(
         self,
         *,
@@ -897,10 +1068,11 @@ class Service(_message.Message):
         rewired: _builtins.bool = ...,
         networks: _abc.Iterable[Global___Attachment] | None = ...,
         scrape: Global___Scrape | None = ...,
+        registry_auth: Global___RegistryAuth | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["scrape", b"scrape"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["registry_auth", b"registry_auth", "scrape", b"scrape"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "networks", b"networks", "rewired", b"rewired", "scrape", b"scrape", "service_id", b"service_id", "slots", b"slots", "specs", b"specs", "stopped", b"stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "networks", b"networks", "registry_auth", b"registry_auth", "rewired", b"rewired", "scrape", b"scrape", "service_id", b"service_id", "slots", b"slots", "specs", b"specs", "stopped", b"stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1413,9 +1585,11 @@ class ImageRequest(_message.Message):
     POLICY_FIELD_NUMBER: _builtins.int
     FORCE_FIELD_NUMBER: _builtins.int
     AUTH_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
     reference: _builtins.str
     policy: _builtins.str
     force: _builtins.bool
+    digest: _builtins.str
     @_builtins.property
     def auth(self) -> Global___RegistryAuth: ...
     def __init__(
@@ -1425,14 +1599,235 @@ class ImageRequest(_message.Message):
         policy: _builtins.str = ...,
         force: _builtins.bool = ...,
         auth: Global___RegistryAuth | None = ...,
+        digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["auth", b"auth"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auth", b"auth", "force", b"force", "policy", b"policy", "reference", b"reference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auth", b"auth", "digest", b"digest", "force", b"force", "policy", b"policy", "reference", b"reference"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ImageRequest: _TypeAlias = ImageRequest  # noqa: Y015
+
+@_typing.final
+class BlobRequest(_message.Message):
+    """ImageRequest.digest: what the name is to stand for; the registry is not asked what it means now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    offset: _builtins.int
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        offset: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "offset", b"offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BlobRequest: _TypeAlias = BlobRequest  # noqa: Y015
+
+@_typing.final
+class BuildInput(_message.Message):
+    """First `start`, then the context (a tar, as it comes), then `context_end`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    CONTEXT_END_FIELD_NUMBER: _builtins.int
+    context: _builtins.bytes
+    context_end: _builtins.bool
+    @_builtins.property
+    def start(self) -> Global___BuildStart: ...
+    def __init__(
+        self,
+        *,
+        start: Global___BuildStart | None = ...,
+        context: _builtins.bytes = ...,
+        context_end: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "context_end", b"context_end", "kind", b"kind", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "context_end", b"context_end", "kind", b"kind", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["start", "context", "context_end"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___BuildInput: _TypeAlias = BuildInput  # noqa: Y015
+
+@_typing.final
+class BuildStart(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ArgsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class AuthsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___RegistryAuth: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___RegistryAuth | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    DOCKERFILE_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    ARGS_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    NO_CACHE_FIELD_NUMBER: _builtins.int
+    PULL_FIELD_NUMBER: _builtins.int
+    AUTHS_FIELD_NUMBER: _builtins.int
+    dockerfile: _builtins.str
+    """path in the context"""
+    target: _builtins.str
+    no_cache: _builtins.bool
+    pull: _builtins.bool
+    """ask the registries for newer base images"""
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """what the image is to be called"""
+
+    @_builtins.property
+    def args(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def auths(self) -> _containers.MessageMap[_builtins.str, Global___RegistryAuth]:
+        """by registry; for this one build"""
+
+    def __init__(
+        self,
+        *,
+        dockerfile: _builtins.str = ...,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+        target: _builtins.str = ...,
+        args: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        no_cache: _builtins.bool = ...,
+        pull: _builtins.bool = ...,
+        auths: _abc.Mapping[_builtins.str, Global___RegistryAuth] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "auths", b"auths", "dockerfile", b"dockerfile", "labels", b"labels", "names", b"names", "no_cache", b"no_cache", "pull", b"pull", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BuildStart: _TypeAlias = BuildStart  # noqa: Y015
+
+@_typing.final
+class BuildOutput(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    output: _builtins.bytes
+    """of the build's steps, as it is written"""
+    result: _builtins.bytes
+    """last message of a build that worked: JSON {"id", "digest", "names", "size_bytes"}"""
+    @_builtins.property
+    def failure(self) -> Global___BuildFailure:
+        """last message of one that did not"""
+
+    def __init__(
+        self,
+        *,
+        output: _builtins.bytes = ...,
+        result: _builtins.bytes = ...,
+        failure: Global___BuildFailure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "kind", b"kind", "output", b"output", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "kind", b"kind", "output", b"output", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["output", "result", "failure"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___BuildOutput: _TypeAlias = BuildOutput  # noqa: Y015
+
+@_typing.final
+class BuildFailure(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    EXIT_CODE_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    exit_code: _builtins.int
+    """of the RUN that failed; 1: anything else"""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        exit_code: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exit_code", b"exit_code", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BuildFailure: _TypeAlias = BuildFailure  # noqa: Y015
 
 @_typing.final
 class SaveRequest(_message.Message):

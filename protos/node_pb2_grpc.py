@@ -180,6 +180,26 @@ class AgentStub(object):
                 request_serializer=protos_dot_node__pb2.CommitRequest.SerializeToString,
                 response_deserializer=protos_dot_node__pb2.Json.FromString,
                 _registered_method=True)
+        self.ResolveImage = channel.unary_unary(
+                '/shoal.node.v1.Agent/ResolveImage',
+                request_serializer=protos_dot_node__pb2.ImageRequest.SerializeToString,
+                response_deserializer=protos_dot_node__pb2.Json.FromString,
+                _registered_method=True)
+        self.Blob = channel.unary_stream(
+                '/shoal.node.v1.Agent/Blob',
+                request_serializer=protos_dot_node__pb2.BlobRequest.SerializeToString,
+                response_deserializer=protos_dot_node__pb2.Chunk.FromString,
+                _registered_method=True)
+        self.Build = channel.stream_stream(
+                '/shoal.node.v1.Agent/Build',
+                request_serializer=protos_dot_node__pb2.BuildInput.SerializeToString,
+                response_deserializer=protos_dot_node__pb2.BuildOutput.FromString,
+                _registered_method=True)
+        self.Export = channel.unary_stream(
+                '/shoal.node.v1.Agent/Export',
+                request_serializer=protos_dot_node__pb2.ContainerRequest.SerializeToString,
+                response_deserializer=protos_dot_node__pb2.Chunk.FromString,
+                _registered_method=True)
         self.Volumes = channel.unary_unary(
                 '/shoal.node.v1.Agent/Volumes',
                 request_serializer=protos_dot_node__pb2.Empty.SerializeToString,
@@ -299,6 +319,33 @@ class AgentServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResolveImage(self, request, context):
+        """the digest a name has at its registry now: {"digest"}
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Blob(self, request, context):
+        """what it keeps by that digest; nodes may call this one too
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Build(self, request_iterator, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Export(self, request, context):
+        """a container's files as a tar
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Volumes(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -402,6 +449,26 @@ def add_AgentServicer_to_server(servicer, server):
                     servicer.CommitContainer,
                     request_deserializer=protos_dot_node__pb2.CommitRequest.FromString,
                     response_serializer=protos_dot_node__pb2.Json.SerializeToString,
+            ),
+            'ResolveImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveImage,
+                    request_deserializer=protos_dot_node__pb2.ImageRequest.FromString,
+                    response_serializer=protos_dot_node__pb2.Json.SerializeToString,
+            ),
+            'Blob': grpc.unary_stream_rpc_method_handler(
+                    servicer.Blob,
+                    request_deserializer=protos_dot_node__pb2.BlobRequest.FromString,
+                    response_serializer=protos_dot_node__pb2.Chunk.SerializeToString,
+            ),
+            'Build': grpc.stream_stream_rpc_method_handler(
+                    servicer.Build,
+                    request_deserializer=protos_dot_node__pb2.BuildInput.FromString,
+                    response_serializer=protos_dot_node__pb2.BuildOutput.SerializeToString,
+            ),
+            'Export': grpc.unary_stream_rpc_method_handler(
+                    servicer.Export,
+                    request_deserializer=protos_dot_node__pb2.ContainerRequest.FromString,
+                    response_serializer=protos_dot_node__pb2.Chunk.SerializeToString,
             ),
             'Volumes': grpc.unary_unary_rpc_method_handler(
                     servicer.Volumes,
@@ -808,6 +875,114 @@ class Agent(object):
             '/shoal.node.v1.Agent/CommitContainer',
             protos_dot_node__pb2.CommitRequest.SerializeToString,
             protos_dot_node__pb2.Json.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal.node.v1.Agent/ResolveImage',
+            protos_dot_node__pb2.ImageRequest.SerializeToString,
+            protos_dot_node__pb2.Json.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Blob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/shoal.node.v1.Agent/Blob',
+            protos_dot_node__pb2.BlobRequest.SerializeToString,
+            protos_dot_node__pb2.Chunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Build(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/shoal.node.v1.Agent/Build',
+            protos_dot_node__pb2.BuildInput.SerializeToString,
+            protos_dot_node__pb2.BuildOutput.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Export(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/shoal.node.v1.Agent/Export',
+            protos_dot_node__pb2.ContainerRequest.SerializeToString,
+            protos_dot_node__pb2.Chunk.FromString,
             options,
             channel_credentials,
             insecure,

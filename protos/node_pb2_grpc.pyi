@@ -81,6 +81,13 @@ class AgentStub:
     LoadImage: _grpc.StreamUnaryMultiCallable[_node_pb2.Chunk, _node_pb2.Json]
     CommitContainer: _grpc.UnaryUnaryMultiCallable[_node_pb2.CommitRequest, _node_pb2.Json]
     """an image of what it wrote, on this node"""
+    ResolveImage: _grpc.UnaryUnaryMultiCallable[_node_pb2.ImageRequest, _node_pb2.Json]
+    """the digest a name has at its registry now: {"digest"}"""
+    Blob: _grpc.UnaryStreamMultiCallable[_node_pb2.BlobRequest, _node_pb2.Chunk]
+    """what it keeps by that digest; nodes may call this one too"""
+    Build: _grpc.StreamStreamMultiCallable[_node_pb2.BuildInput, _node_pb2.BuildOutput]
+    Export: _grpc.UnaryStreamMultiCallable[_node_pb2.ContainerRequest, _node_pb2.Chunk]
+    """a container's files as a tar"""
     Volumes: _grpc.UnaryUnaryMultiCallable[_node_pb2.Empty, _node_pb2.Json]
     RemoveVolume: _grpc.UnaryUnaryMultiCallable[_node_pb2.VolumeRequest, _node_pb2.Json]
     PruneVolumes: _grpc.UnaryUnaryMultiCallable[_node_pb2.PruneRequest, _node_pb2.Json]
@@ -111,6 +118,13 @@ class AgentAsyncStub(AgentStub):
     LoadImage: _aio.StreamUnaryMultiCallable[_node_pb2.Chunk, _node_pb2.Json]  # type: ignore[assignment]
     CommitContainer: _aio.UnaryUnaryMultiCallable[_node_pb2.CommitRequest, _node_pb2.Json]  # type: ignore[assignment]
     """an image of what it wrote, on this node"""
+    ResolveImage: _aio.UnaryUnaryMultiCallable[_node_pb2.ImageRequest, _node_pb2.Json]  # type: ignore[assignment]
+    """the digest a name has at its registry now: {"digest"}"""
+    Blob: _aio.UnaryStreamMultiCallable[_node_pb2.BlobRequest, _node_pb2.Chunk]  # type: ignore[assignment]
+    """what it keeps by that digest; nodes may call this one too"""
+    Build: _aio.StreamStreamMultiCallable[_node_pb2.BuildInput, _node_pb2.BuildOutput]  # type: ignore[assignment]
+    Export: _aio.UnaryStreamMultiCallable[_node_pb2.ContainerRequest, _node_pb2.Chunk]  # type: ignore[assignment]
+    """a container's files as a tar"""
     Volumes: _aio.UnaryUnaryMultiCallable[_node_pb2.Empty, _node_pb2.Json]  # type: ignore[assignment]
     RemoveVolume: _aio.UnaryUnaryMultiCallable[_node_pb2.VolumeRequest, _node_pb2.Json]  # type: ignore[assignment]
     PruneVolumes: _aio.UnaryUnaryMultiCallable[_node_pb2.PruneRequest, _node_pb2.Json]  # type: ignore[assignment]
@@ -222,6 +236,37 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.Json, _abc.Awaitable[_node_pb2.Json]]:
         """an image of what it wrote, on this node"""
+
+    @_abc_1.abstractmethod
+    def ResolveImage(
+        self,
+        request: _node_pb2.ImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.Json, _abc.Awaitable[_node_pb2.Json]]:
+        """the digest a name has at its registry now: {"digest"}"""
+
+    @_abc_1.abstractmethod
+    def Blob(
+        self,
+        request: _node_pb2.BlobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_node_pb2.Chunk], _abc.AsyncIterator[_node_pb2.Chunk]]:
+        """what it keeps by that digest; nodes may call this one too"""
+
+    @_abc_1.abstractmethod
+    def Build(
+        self,
+        request_iterator: _MaybeAsyncIterator[_node_pb2.BuildInput],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_node_pb2.BuildOutput], _abc.AsyncIterator[_node_pb2.BuildOutput]]: ...
+
+    @_abc_1.abstractmethod
+    def Export(
+        self,
+        request: _node_pb2.ContainerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_node_pb2.Chunk], _abc.AsyncIterator[_node_pb2.Chunk]]:
+        """a container's files as a tar"""
 
     @_abc_1.abstractmethod
     def Volumes(
