@@ -196,6 +196,20 @@ class AgentService(node_pb2_grpc.AgentServicer):
     async def CommitContainer(self, request: pb.CommitRequest, context: Context) -> pb.Json:
         return _json(await self._images.commit(self._life(request.key), request))
 
+    # still to come
+
+    async def ResolveImage(self, request: pb.ImageRequest, context: Context) -> pb.Json:
+        raise NotImplementedError
+
+    def Blob(self, request: pb.BlobRequest, context: Context) -> AsyncIterator[pb.Chunk]:
+        raise NotImplementedError
+
+    def Build(self, requests: AsyncIterator[pb.BuildInput], context: Context) -> AsyncIterator[pb.BuildOutput]:
+        raise NotImplementedError
+
+    def Export(self, request: pb.ContainerRequest, context: Context) -> AsyncIterator[pb.Chunk]:
+        raise NotImplementedError
+
     # volumes
 
     async def Volumes(self, request: pb.Empty, context: Context) -> pb.Json:

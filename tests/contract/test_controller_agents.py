@@ -135,6 +135,19 @@ class PlayedAgent(rpc.AgentServicer):
             self.archive += chunk.data
         return pb.Json(json=b'{"names":["loaded:1"]}')
 
+    async def ResolveImage(self, request: pb.ImageRequest, context: Any) -> pb.Json:
+        self.asked.append(request)
+        return pb.Json(json=b'{"digest":"sha256:9"}')
+
+    async def Blob(self, request: pb.BlobRequest, context: Any) -> AsyncIterator[pb.Chunk]:
+        yield pb.Chunk(data=b"blob")
+
+    async def Build(self, requests: AsyncIterator[pb.BuildInput], context: Any) -> AsyncIterator[pb.BuildOutput]:
+        yield pb.BuildOutput(result=b"{}")
+
+    async def Export(self, request: pb.ContainerRequest, context: Any) -> AsyncIterator[pb.Chunk]:
+        yield pb.Chunk(data=b"tar")
+
     async def Volumes(self, request: pb.Empty, context: Any) -> pb.Json:
         return pb.Json(json=json.dumps([{"Name": "data", "Mountpoint": "/somewhere"}]).encode())
 
