@@ -1,14 +1,12 @@
 """What the command line itself asks a registry: whether it takes a login, and its search.
 
 Rules: http.client only. TLS always; plain http with this very machine only. A password goes to the registry, or to the token
-server that it names, over TLS; it is in no message.
+server of its own domain that it names, over TLS; it is in no message.
 """
 
 from __future__ import annotations
 
-import base64
 import http.client
-import ipaddress
 import json
 import re
 import ssl
@@ -19,6 +17,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 from cli.client import reason
 from cli.docker_config import Login
+from model import registry_auth as rules
 from model.errors import RuntimeFailed, Unauthorized, Unavailable
 
 HUB: Final = "https://index.docker.io/v1/"
@@ -26,7 +25,6 @@ HUB: Final = "https://index.docker.io/v1/"
 ANSWER_S: Final = 15.0
 ANSWER_BYTES_MAX: Final = 4 << 20
 _REDIRECTS_MAX: Final = 5
-_PARAMETER: Final = re.compile(r'([a-zA-Z_]+)\s*=\s*(?:"([^"]*)"|([^\s,]+))')
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +47,8 @@ def check_login(key: str, login: Login) -> None:
     url = f"{base}/v2/"
     first = get(url)
     if first.status == 401:
-        scheme, _, rest = first.challenge.partition(" ")
-        parameters = {m[1].lower(): m[2] if m[2] is not None else m[3] for m in _PARAMETER.finditer(rest)}
-        header = _basic(login) if scheme.lower() == "basic" else f"Bearer {_token(url, parameters, login)}"
+        scheme, parameters = rules.parse_challenge(first.challenge)
+        header = _basic(login) if scheme == "basic" else f"Bearer {_token(url, parameters, login)}"
         first = get(url, {"Authorization": header})
     if first.status in (401, 403):
         raise Unauthorized(f'Get "{url}": unauthorized: incorrect username or password')
@@ -78,26 +75,17 @@ def search(key: str, term: str, limit: int, login: Login | None) -> list[dict[st
 
 
 def base_url(host: str) -> str:
-    return f"{'http' if _is_loopback(host) else 'https'}://{host}"
-
-
-def _is_loopback(host: str) -> bool:
-    name = urlsplit(f"//{host}").hostname or ""
-    try:
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+    return f"{'http' if rules.is_loopback(host) else 'https'}://{host}"
 
 
 def get(url: str, headers: Mapping[str, str] | None = None) -> Reply:
     """One answer; redirects are followed, without credentials to another host. Raises Unavailable."""
     sent = dict(headers or {})
     for _ in range(_REDIRECTS_MAX):
+        scheme, host = _checked(url)
+        kind = http.client.HTTPConnection if scheme == "http" else http.client.HTTPSConnection
+        connection = kind(host, timeout=ANSWER_S)
         parts = urlsplit(url)
-        if parts.scheme == "http" and not _is_loopback(parts.netloc):
-            raise Unavailable(f"{parts.netloc}: plain http is refused: it must speak TLS")
-        kind = http.client.HTTPConnection if parts.scheme == "http" else http.client.HTTPSConnection
-        connection = kind(parts.netloc, timeout=ANSWER_S)
         try:
             connection.request("GET", f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}", headers=sent)
             response = connection.getresponse()
@@ -108,31 +96,59 @@ def get(url: str, headers: Mapping[str, str] | None = None) -> Reply:
             connection.close()
         if response.status not in (301, 302, 303, 307, 308) or not target:
             return Reply(url, response.status, response.getheader("WWW-Authenticate") or "", body)
-        url = urljoin(url, target)
-        if urlsplit(url).netloc != parts.netloc:
+        to = _led(url, target)
+        if _checked(to) != (scheme, host):
             sent.pop("Authorization", None)
-    raise Unavailable(f"{urlsplit(url).netloc}: more than {_REDIRECTS_MAX} redirects")
+        url = to
+    raise Unavailable(f"{host}: more than {_REDIRECTS_MAX} redirects")
+
+
+def _checked(url: str) -> tuple[str, str]:
+    """(scheme, host and port) of what may be spoken to. Raises Unavailable."""
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one or not url.isascii() or not url.isprintable() or " " in url:
+        raise Unavailable(f"the registry answers with an address that is none: {url[:120]!r}")
+    host = rules.host_of(url)
+    if parts.scheme == "http" and not rules.is_loopback(host):
+        raise Unavailable(f"{host}: plain http is refused: it must speak TLS")
+    return parts.scheme, host
+
+
+def _led(url: str, target: str) -> str:
+    """Where a server at `url` sends who asks it. Raises Unavailable when it may not."""
+    try:
+        target = urljoin(url, target)
+    except ValueError:
+        raise Unavailable(f"{rules.host_of(url)} answers with an address that is none: {target[:120]!r}") from None
+    here, there = _checked(url), _checked(target)
+    if not rules.may_lead(*here, *there):
+        raise Unavailable(f"{here[1]} leads to {there[0]}://{there[1]}, which is refused")
+    return target
 
 
 def _token(url: str, parameters: Mapping[str, str], login: Login) -> str:
-    """Of the token server that the registry names."""
-    realm = parameters.get("realm", "")
-    if not realm.startswith(("https://", "http://") if url.startswith("http://") else "https://"):
+    """Of the token server that the registry names, when it may be told the password."""
+    realm, host = parameters.get("realm", ""), rules.host_of(url)
+    if not realm:
         raise Unavailable(f'Get "{url}": it says nothing about how to log in')
+    realm = _led(url, realm)
+    where = rules.host_of(realm)
+    if not rules.may_be_told(host, realm):
+        raise Unauthorized(f"registry {host}: its token server {where} is of another domain: it is not told the password")
     query = {"account": login.username, "client_id": "shoal"}
     query |= {name: parameters[name] for name in ("service", "scope") if name in parameters}
     reply = get(f"{realm}{'&' if '?' in realm else '?'}{urlencode(query)}", {"Authorization": _basic(login)})
     if reply.status in (400, 401, 403):
         raise Unauthorized(f'Get "{url}": unauthorized: incorrect username or password')
-    try:
-        found = json.loads(reply.body)
-        token = found.get("token") or found.get("access_token")
-    except (ValueError, AttributeError):
-        token = None
-    if not isinstance(token, str) or not token.isascii() or not token.isprintable():
-        raise Unavailable(f"{urlsplit(realm).netloc}: it answers {reply.status} and gives no token")
+    token = rules.token_in(reply.body)
+    if token is None:
+        raise Unavailable(f"{where}: it answers {reply.status} and gives no token")
     return token
 
 
 def _basic(login: Login) -> str:
-    return f"Basic {base64.b64encode(f'{login.username}:{login.password}'.encode()).decode()}"
+    return rules.basic_header(login.username, login.password)

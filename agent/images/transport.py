@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import ipaddress
 import ssl
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,6 +17,7 @@ from urllib.parse import urljoin, urlsplit
 
 from agent.images.errors import RegistryRefused
 from agent.images.records import RegistryConfig
+from model.registry_auth import is_loopback, may_lead
 
 _REDIRECTS_MAX = 5
 _IDLE_MAX = 4
@@ -49,17 +49,6 @@ def joined(url: str, location: str) -> str:
         return urljoin(url, location)
     except ValueError:
         raise RegistryRefused(f"registry answers with an address that is none: {location[:120]!r}") from None
-
-
-def is_loopback(endpoint: str) -> bool:
-    """Whether `host[:port]` is this machine by its very name."""
-    host = urlsplit(f"//{endpoint}").hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class Transport:
@@ -138,7 +127,7 @@ class Transport:
     def check_step(self, url: str, target: str) -> None:
         """Raise when a registry at `url` may not send this node to `target`."""
         here, there = self._key(url), self._key(target)
-        if (here[0] == "https" and there[0] == "http") or (is_loopback(there[1]) and not is_loopback(here[1])):
+        if not may_lead(*here, *there):
             raise RegistryRefused(f"registry {here[1]} leads to {there[0]}://{there[1]}, which is refused")
 
     def is_same_host(self, url: str, target: str) -> bool:

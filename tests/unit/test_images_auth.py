@@ -6,12 +6,12 @@ import contextlib
 
 import pytest
 
-from agent.images.auth import of_one_domain
 from agent.images.calls import Access
 from agent.images.errors import RegistryRefused
 from agent.images.records import RegistryConfig
 from agent.images.transport import Transport
 from model.image_ref import parse_image_ref
+from model.registry_auth import of_one_domain
 
 
 @pytest.mark.parametrize(

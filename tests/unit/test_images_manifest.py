@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from agent.images.auth import parse_challenge
 from agent.images.manifest import (
     DOCKER_MANIFEST,
     OCI_INDEX,
@@ -23,8 +22,8 @@ from agent.images.manifest import (
     sha256_digest,
 )
 from agent.images.records import Credentials, Limits
-from agent.images.transport import is_loopback
 from model.errors import ImageError
+from model.registry_auth import is_loopback, parse_challenge
 
 A, B, C = ("sha256:" + letter * 64 for letter in "abc")
 LIMITS = Limits()
