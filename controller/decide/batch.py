@@ -16,6 +16,7 @@ from controller.decide.nets import Nets
 from controller.decide.ports import own_ports
 from controller.decide.svcplans import ServicePlans
 from controller.decide.types import Plan, Preempted, Settings, View
+from controller.decide.wording import told
 from model.documents import DecisionDoc, Event, key
 from scheduler import ClusterView, Load, NodeFacts, Pool, PortClaim
 
@@ -132,7 +133,7 @@ class Batch:
         """One event of the service and pass, and its decision document when it changed."""
         event = None
         if parts:
-            event = Event(self.now_ms, parts[0][0], f"service/{service}", "; ".join(text for _, text in parts))
+            event = Event(self.now_ms, parts[0][0], f"service/{service}", told([text for _, text in parts]))
             self.events.append(event)
         before = self.view.decisions.get(service, DecisionDoc(service))
         sentences = (*before.sentences, event)[-SENTENCES_MAX:] if event else before.sentences

@@ -2,6 +2,8 @@
 
 Rules:
 - Silence is counted from the newest of: last message, start of this reign, the node's joining. Never from a store lease.
+- After a change of leader thousands have to be taken in, and some are heard late, or hang up and come again: in the first three
+  timeouts of a reign silence counts from the newest arrival of any node. They wait in the line, they are not gone.
 - ready -> unreachable after HALF the node timeout (nothing moves yet; it only gets no new replicas); -> down after the WHOLE
   timeout. So a lost node's replicas move one timeout after its last message.
 - unreachable or down -> ready when its session is open and its whole status has arrived.
@@ -21,6 +23,7 @@ from controller.decide.types import Plan, Session, Settings, View
 from model.documents import Event, NodeDoc, NodeHealthDoc, NodeState
 
 RECENT_TIMEOUTS = 3
+ARRIVING_TIMEOUTS = 3
 HELD = "silent, but so are most nodes: nothing is moved until they are heard or removed"
 RETURNING = "silent, but others that were are just coming back: it has one node timeout to do so, too"
 
@@ -28,8 +31,9 @@ RETURNING = "silent, but others that were are just coming back: it has one node 
 @dataclass(frozen=True, slots=True)
 class _Silence:
     """`held`: more than half of the nodes that count are silent. `returning`: some that were silent have just come back.
-    `window_ends`: when the next lost one stops counting."""
+    `window_ends`: when the next lost one stops counting. `arrived_ms`: from when the silence of all counts."""
 
+    arrived_ms: int
     held: bool
     returning: bool
     window_ends: int | None
@@ -55,10 +59,17 @@ def decide_nodes(view: View, settings: Settings, now_ms: int) -> Plan:
     return Plan(health=tuple(found.health), events=tuple(found.events), wake_at_ms=min(wakes, default=None), sentence=sentence)
 
 
-def silent_since(view: View, node: NodeDoc) -> int:
+def silent_since(view: View, node: NodeDoc, arrived_ms: int) -> int:
     """Unix ms from which the node's silence counts."""
     session = view.sessions.get(node.name, Session())
-    return max(session.last_heard_ms, view.reign_started_ms, node.joined_ms)
+    return max(session.last_heard_ms, arrived_ms, node.joined_ms)
+
+
+def _arrived(view: View, settings: Settings) -> int:
+    """From when silence counts: when this reign began, or when its newest session did while the others may be in the line."""
+    newest = max((session.since_ms for session in view.sessions.values()), default=0)
+    line_ends = view.reign_started_ms + ARRIVING_TIMEOUTS * settings.node_timeout_ms
+    return newest if view.reign_started_ms < newest <= line_ends else view.reign_started_ms
 
 
 def unreachable_after_ms(settings: Settings) -> int:
@@ -66,6 +77,7 @@ def unreachable_after_ms(settings: Settings) -> int:
 
 
 def _silence(view: View, settings: Settings, now_ms: int) -> _Silence:
+    arrived_ms = _arrived(view, settings)
     counted = silent = 0
     returning = False
     ends: list[int] = []
@@ -79,17 +91,17 @@ def _silence(view: View, settings: Settings, now_ms: int) -> _Silence:
                 continue
             ends.append(end)
         counted += 1
-        quiet = now_ms - silent_since(view, node) >= unreachable_after_ms(settings)
+        quiet = now_ms - silent_since(view, node, arrived_ms) >= unreachable_after_ms(settings)
         silent += health.state == "down" or quiet
         if not quiet and (health.state != "ready" or now_ms - health.since_ms < settings.node_timeout_ms):
             returning = True
-    return _Silence(silent * 2 > counted, returning, min(ends, default=None))
+    return _Silence(arrived_ms, silent * 2 > counted, returning, min(ends, default=None))
 
 
 def _decide_node(view: View, settings: Settings, now_ms: int, node: NodeDoc, silence: _Silence, found: _Findings) -> None:
     session = view.sessions.get(node.name, Session())
     health = view.health.get(node.name)
-    since = silent_since(view, node)
+    since = silent_since(view, node, silence.arrived_ms)
     suspect_at, lost_at = since + unreachable_after_ms(settings), since + settings.node_timeout_ms
     heard = session.open and session.whole_status and now_ms < suspect_at
     if health is None or health.state != "ready":

@@ -37,12 +37,13 @@ from model.documents import (
 
 class Session(NamedTuple):
     """What dispatch knows of a node's session, in memory of the leader only. Times in Unix ms; 0: never in this reign.
-    `generation`: the newest assignment document that the agent has taken."""
+    `generation`: the newest assignment document that the agent has taken. `since_ms`: when an open one began."""
 
     open: bool = False
     last_heard_ms: int = 0
     whole_status: bool = False
     generation: int = 0
+    since_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

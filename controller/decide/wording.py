@@ -10,6 +10,7 @@ from typing import Final
 from scheduler.types import NODE_REPLICAS_MAX
 
 SHOWN_MAX: Final = 5
+TOLD_MAX: Final = 10
 
 
 def replica_name(service: str, slot: int, node: str = "", *, everywhere: bool = False, single: bool = False) -> str:
@@ -32,6 +33,11 @@ def too_many(replicas: int, nodes: int) -> str:
 def listed(texts: Sequence[str]) -> str:
     """At most five of them, and how many more there are."""
     return ", ".join(texts[:SHOWN_MAX]) + _more(len(texts) - SHOWN_MAX)
+
+
+def told(texts: Sequence[str]) -> str:
+    """One sentence of what happened to a service in one pass: a cause each, hundreds when so many nodes are lost."""
+    return "; ".join(texts[:TOLD_MAX]) + _more(len(texts) - TOLD_MAX)
 
 
 def spread_of(nodes: Iterable[str]) -> str:

@@ -29,6 +29,7 @@ from controller.dispatch.status_writer import StatusWriter
 from controller.dispatch.stream import NodeStream, Refusal
 from controller.dispatch.turns import Turns
 from controller.election import Reign
+from controller.images_held import HeldImages
 from controller.loops.picture import Change, Picture
 from controller.samples.pace import sample_s
 from controller.samples.port import Samples
@@ -77,6 +78,7 @@ class Dispatch:
         self._reign: Reign | None = None
         self._books = Books(picture, guarded)
         self._samples = samples
+        self.images = HeldImages(clock)
         self._reading, self._writing = Turns(), Turns()
         """Who is told what it must run does not wait behind all that others say: its heartbeats are answered only then."""
         self._guarding: asyncio.TimerHandle | None = None
@@ -102,6 +104,7 @@ class Dispatch:
             self._guarding = None
         if self._samples is not None:
             self._samples.clear()
+        self.images.clear()
 
     def sessions(self) -> Mapping[str, Session]:
         """What the nodes' decision needs to know. Reckoned back from now: a clock that was set has made nobody silent."""
@@ -214,6 +217,7 @@ class Dispatch:
             self._followers.gone(session)
             if self._sessions.get(session.node) is session:
                 del self._sessions[session.node]
+                self.images.left(session.node)
                 if self._samples is not None:
                     self._samples.forget_node(session.node)
                 if session.node in self._picture.snapshot().of("nodes"):
@@ -248,7 +252,8 @@ class Dispatch:
             await refuse(stream, Refusal.BAD_MESSAGE, f"Hello.info: {error}")
         status.take_generation(hello.generation)
         held = frozenset((row.service_id, row.version) for row in hello.known_specs)
-        return NodeSession(peer.name, peer.serial, status, held, self._clock.monotonic(), held)
+        now_s = self._clock.monotonic()
+        return NodeSession(peer.name, peer.serial, status, held, now_s, held, now_s)
 
     async def _read(self, session: NodeSession, stream: NodeStream) -> None:
         """Statuses wait for their turn, of thousands at one moment for many seconds; meanwhile heartbeats are answered."""
@@ -303,6 +308,8 @@ class Dispatch:
             self._samples.take(session.node, message.samples)
         elif kind == "wake" and self._samples is not None:
             self._samples.wake(session.node, message.wake.service_id, message.wake.waiting)
+        elif kind == "images_held":
+            self.images.take(session.node, message.images_held)
         elif kind == "status":
             first = not session.status.whole
             session.status.merge(message.status)

@@ -18,8 +18,8 @@ from protos import node_pb2 as pb
 
 @dataclass(eq=False, slots=True)
 class NodeSession:
-    """`heard_s`: when it last said something, monotonic seconds. `beat`: the number of the newest heartbeat that waits for
-    its answer (0: none)."""
+    """`heard_s`, `since_s`: when it last said something, and when it began, monotonic seconds. `beat`: the number of the newest
+    heartbeat that waits for its answer (0: none)."""
 
     node: str
     serial: str
@@ -29,6 +29,7 @@ class NodeSession:
     heard_s: float
     held: frozenset[SpecKey] = frozenset()
     """Specs the node said it had when the session began."""
+    since_s: float = 0.0
     sent: Wanted | None = None
     sent_whole: bool = False
     endpoints: dict[str, int] = field(default_factory=dict)
@@ -98,7 +99,8 @@ class NodeSession:
 
     def facts(self, zero: float) -> Session:
         """`zero`: the Unix ms at which monotonic time was 0."""
-        return Session(self.farewell is None, int(zero + self.heard_s * 1000), self.status.whole, self.status.generation)
+        heard_ms, since_ms = int(zero + self.heard_s * 1000), int(zero + self.since_s * 1000)
+        return Session(self.farewell is None, heard_ms, self.status.whole, self.status.generation, since_ms)
 
 
 class SessionFacts(Mapping[str, Session]):

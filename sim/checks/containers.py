@@ -33,8 +33,8 @@ class Containers(Checker):
         self._storm(now, row)
 
     def _was_asked_for(self, now: Running, row: Row) -> None:
-        if self.facts.assigned(now.node, now.box):
-            return
+        if self.facts.assigned(now.node, now.box) or now.node not in self.facts.docs["nodes"]:
+            return  # a node that was removed while it was away is told so, and is its owner's to stop
         dropped_s = self.facts.dropped.get(row)
         about = f"service/{row.service}"
         if dropped_s is None:

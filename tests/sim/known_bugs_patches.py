@@ -115,7 +115,7 @@ def removed_nodes_count(patch: pytest.MonkeyPatch) -> None:
 
 
 def silence_counts_from_the_beginning(patch: pytest.MonkeyPatch) -> None:
-    def since(view: View, node: NodeDoc) -> int:
+    def since(view: View, node: NodeDoc, _: int) -> int:
         session = view.sessions.get(node.name)
         return max(session.last_heard_ms if session else 0, node.joined_ms)
 

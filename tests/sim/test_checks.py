@@ -319,6 +319,18 @@ def test_a_start_long_after_the_assignment_went_is_seen_unless_the_node_is_cut_o
     assert seen.rules == ["not assigned"]
 
 
+def test_a_node_that_was_removed_while_it_was_away_goes_on_until_its_owner_ends_it(seen: History) -> None:
+    seen.service("web")
+    seen.assign(n1="web.1")
+    box = seen.start("n1", "web.1")
+    seen.remove("nodes", "n1")
+    seen.assign(n1="")
+    seen.later(60)
+    seen.end("n1", box)
+    seen.start("n1", "web.1")
+    assert seen.rules == []
+
+
 def test_two_containers_of_one_slot_on_a_node_are_seen(seen: History) -> None:
     seen.service("web")
     seen.change("web", version=2)

@@ -114,6 +114,38 @@ def test_when_some_come_back_after_most_were_silent_the_others_get_one_more_time
     assert cluster.decide_nodes().sentence == "n4 is ready again (was down)"
 
 
+def a_new_reign(cluster: ModelCluster) -> None:
+    cluster.sessions.clear()
+    cluster.reign_ms = cluster.now_ms
+
+
+def test_after_a_change_of_leader_who_waits_in_the_line_is_not_lost(cluster: ModelCluster) -> None:
+    for name in ("n4", "n5"):
+        cluster.node(name)
+    a_new_reign(cluster)
+    cluster.hear("n1", "n2", "n3")
+    for name in ("n3", "n4"):
+        cluster.now_ms += TIMEOUT_MS - 1
+        cluster.hear("n1", "n2", "n3", name)
+        cluster.sessions[name] = cluster.sessions[name]._replace(since_ms=cluster.now_ms)
+        assert "down" not in {doc.state for doc in cluster.decide_nodes().health}
+    cluster.now_ms += TIMEOUT_MS
+    cluster.hear("n1", "n2", "n3", "n4")
+    cluster.decide_nodes()
+    cluster.decide_nodes()
+    assert [state(cluster, name) for name in ("n3", "n4", "n5")] == ["ready", "ready", "down"]
+
+
+def test_the_line_of_a_new_reign_ends_after_three_timeouts_whoever_still_comes(cluster: ModelCluster) -> None:
+    a_new_reign(cluster)
+    cluster.now_ms += 3 * TIMEOUT_MS + 1
+    cluster.hear("n1", "n2")
+    cluster.sessions["n2"] = cluster.sessions["n2"]._replace(since_ms=cluster.now_ms)
+    cluster.decide_nodes()
+    cluster.decide_nodes()
+    assert state(cluster, "n3") == "down"
+
+
 def test_an_operator_ends_it_by_removing_the_lost(cluster: ModelCluster) -> None:
     cluster.cut("n2", "n3")
     cluster.expire()

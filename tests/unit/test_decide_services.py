@@ -36,6 +36,20 @@ def test_a_service_is_placed_and_says_so(cluster: ModelCluster) -> None:
     assert cluster.decide(["web"]).empty()
 
 
+def test_of_hundreds_of_lost_nodes_a_sentence_tells_some(cluster: ModelCluster) -> None:
+    lost = [f"x{number}" for number in range(300)]
+    for name in lost:
+        cluster.node(name)
+    cluster.service("web", 1200)
+    cluster.converge()
+    cluster.kill(*lost[:140])
+    cluster.expire()
+    (moved,) = [text for text in sentences(cluster.decide().events) if "down" in text]
+    assert moved.endswith("and 130 more")
+    assert len(moved) < 2000
+    assert max(len(event.sentence) for event in cluster.docs["decisions"]["web"].sentences) < 2000
+
+
 def test_scaling_in_takes_what_does_not_run_then_the_crowded_node_then_the_youngest(cluster: ModelCluster) -> None:
     cluster.service("web", 4)
     cluster.converge()
