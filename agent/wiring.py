@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from agent.core.capacity import Capacity, confined, detect, node_info
 from agent.core.clock import RealClock, RealRandom
 from agent.core.dialling import dialling
+from agent.core.holding import Holdings
 from agent.core.journal import Journal
 from agent.core.leaving import leave
 from agent.core.metrics_wiring import Watch, watching
@@ -163,6 +164,7 @@ async def _serve(settings: Settings, identity: NodeIdentity, info: NodeInfo) -> 
             RealRandom(),
             partial(_remember, settings.data_dir),
             Sampler(runner, RealClock()),
+            Holdings(ports.images, clock),
         )
         log.info("node %s: %g cpus, %d MiB, agent on %s", identity.name, info.cpus, info.memory_bytes >> 20, info.address)
         work = asyncio.ensure_future(runner.run())

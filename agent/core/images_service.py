@@ -80,6 +80,10 @@ class ImagesService:
         history = describe.history(found.id, names, facts.config(found), found.sizes_bytes)
         return {"id": found.id, "digest": found.digest, "history": history}
 
+    async def resolve(self, request: pb.ImageRequest) -> dict[str, Any]:
+        """The digest that the name has at its registry now."""
+        return {"digest": await self._ports.images.resolve(request.reference, auth=_credentials(request))}
+
     async def tag(self, request: pb.TagRequest) -> dict[str, Any]:
         image = await self._ports.images.tag(request.reference, request.name)
         return {"id": image.id, "names": list(image.names)}
@@ -108,7 +112,9 @@ class ImagesService:
         before, known = images.get(request.reference), {layer for image in images.list() for layer in image.layers}
         policy, auth = pull_policy(request.policy or "always"), _credentials(request)
         news: asyncio.Queue[PullProgress | None] = asyncio.Queue()
-        pulling = asyncio.ensure_future(images.pull(request.reference, auth=auth, progress=news.put_nowait, policy=policy))
+        pulling = asyncio.ensure_future(
+            images.pull(request.reference, digest=request.digest, auth=auth, progress=news.put_nowait, policy=policy)
+        )
         try:
             async for progress in _progress(pulling, news):
                 yield progress

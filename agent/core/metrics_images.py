@@ -23,19 +23,28 @@ class WatchedImageStore(ImageStore):
         return self._layers.size_bytes(self._layers.known())
 
     async def pull(
-        self, ref: str, *, auth: Credentials | None = None, progress: ProgressSink | None = None, policy: PullPolicy = "missing"
+        self,
+        ref: str,
+        *,
+        digest: str = "",
+        auth: Credentials | None = None,
+        progress: ProgressSink | None = None,
+        policy: PullPolicy = "missing",
     ) -> Image:
-        if ref in self._fetching or (policy != "always" and self.get(ref) is not None):
-            image = await super().pull(ref, auth=auth, progress=progress, policy=policy)
+        key = f"{ref} {digest}"
+        if key in self._fetching or self._is_present(ref, digest, policy):
+            image = await super().pull(ref, digest=digest, auth=auth, progress=progress, policy=policy)
             self._metrics.pulls.labels("present").inc()
             return image
-        self._fetching.add(ref)
+        self._fetching.add(key)
         try:
-            return await self._fetch(ref, auth, progress, policy)
+            return await self._fetch(ref, digest, auth, progress, policy)
         finally:
-            self._fetching.discard(ref)
+            self._fetching.discard(key)
 
-    async def _fetch(self, ref: str, auth: Credentials | None, progress: ProgressSink | None, policy: PullPolicy) -> Image:
+    async def _fetch(
+        self, ref: str, digest: str, auth: Credentials | None, progress: ProgressSink | None, policy: PullPolicy
+    ) -> Image:
         reports: list[PullProgress] = []
 
         def told(report: PullProgress) -> None:
@@ -45,7 +54,7 @@ class WatchedImageStore(ImageStore):
 
         started = self._clock.monotonic()
         try:
-            image = await super().pull(ref, auth=auth, progress=told, policy=policy)
+            image = await super().pull(ref, digest=digest, auth=auth, progress=told, policy=policy)
         except BaseException:
             self._metrics.pulls.labels("failed").inc()
             raise

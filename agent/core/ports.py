@@ -5,6 +5,7 @@ Rules: each port has a real and an in-memory implementation.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -19,7 +20,17 @@ from agent.runtime.port import ContainerRuntime
 from agent.volumes.port import Volumes
 
 if TYPE_CHECKING:
-    from agent.images.records import Credentials, Details, Image, ProgressSink, PullPolicy, Pushed, PushSink, RemoteImage
+    from agent.images.records import (
+        Credentials,
+        Details,
+        HeldImage,
+        Image,
+        ProgressSink,
+        PullPolicy,
+        Pushed,
+        PushSink,
+        RemoteImage,
+    )
 
 
 class Images(Protocol):
@@ -27,10 +38,18 @@ class Images(Protocol):
 
     def get(self, ref: str) -> Image | None: ...
 
+    @property
+    def moved(self) -> asyncio.Event: ...
+
+    def held(self) -> tuple[HeldImage, ...]: ...
+
+    async def resolve(self, ref: str, *, auth: Credentials | None = None) -> str: ...
+
     async def pull(
         self,
         ref: str,
         *,
+        digest: str = "",
         auth: Credentials | None = None,
         progress: ProgressSink | None = None,
         policy: PullPolicy = "missing",

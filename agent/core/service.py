@@ -196,10 +196,10 @@ class AgentService(node_pb2_grpc.AgentServicer):
     async def CommitContainer(self, request: pb.CommitRequest, context: Context) -> pb.Json:
         return _json(await self._images.commit(self._life(request.key), request))
 
-    # still to come
-
     async def ResolveImage(self, request: pb.ImageRequest, context: Context) -> pb.Json:
-        raise NotImplementedError
+        return _json(await self._images.resolve(request))
+
+    # still to come
 
     def Blob(self, request: pb.BlobRequest, context: Context) -> AsyncIterator[pb.Chunk]:
         raise NotImplementedError
@@ -297,7 +297,8 @@ async def _admit(context: Context) -> None:
 
 _METHODS = (
     "Logs", "Exec", "Attach", "Inspect", "Images", "PullImage", "PushImage", "InspectImage", "TagImage", "RemoveImage",
-    "LoadImage", "SaveImages", "RemoteImage", "CommitContainer", "Volumes", "RemoveVolume", "PruneVolumes", "Stats", "Traffic",
+    "LoadImage", "SaveImages", "RemoteImage", "ResolveImage", "CommitContainer", "Volumes", "RemoveVolume", "PruneVolumes",
+    "Stats", "Traffic",
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from agent.core import wire
+from agent.core.holding import Holdings
 from agent.core.news import EndpointNews, Guard
 from agent.core.report import Reporter
 from agent.core.runner import Runner
@@ -66,6 +67,7 @@ class SessionClient:
         random: Random,
         on_controllers: Callable[[Sequence[str]], None] = lambda _: None,
         sampler: Sampler | None = None,
+        holdings: Holdings | None = None,
     ) -> None:
         self._identity = identity
         self._dial = dial
@@ -76,6 +78,7 @@ class SessionClient:
         self._random = random
         self._on_controllers = on_controllers
         self._sampler = sampler
+        self._holdings = holdings
         self._controllers = list(identity.controllers)
         self._next: str = ""
         self._epoch = 0
@@ -126,6 +129,7 @@ class SessionClient:
                 tasks.create_task(self._guard.keep())
                 tasks.create_task(self._wake(stream, lock))
                 tasks.create_task(self._measure(stream, lock, welcome.sample_s))
+                tasks.create_task(self._tell_images(stream, lock))
                 tasks.create_task(self._read(stream, lock, news, max(1.0, 3 * welcome.heartbeat_s)))
         except BaseExceptionGroup as group:  # not `except*`: up to Python 3.11.3 what it raises is wrapped again
             ends, others = group.split((Removed, Closed, StreamBroken))
@@ -241,6 +245,14 @@ class SessionClient:
                 if not lock.locked():
                     async with lock:
                         await stream.write(pb.FromNode(samples=samples))
+
+    async def _tell_images(self, stream: ControllerStream, lock: asyncio.Lock) -> None:
+        if self._holdings is None:
+            return
+        async with aclosing(self._holdings.news()) as found:
+            async for news in found:
+                async with lock:
+                    await stream.write(pb.FromNode(images_held=news))
 
     async def _report(self, stream: ControllerStream, lock: asyncio.Lock) -> None:
         events = self._reporter.restart()

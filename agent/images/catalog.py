@@ -6,6 +6,7 @@ with several manifests (other compressions of the same layers): each name says w
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from agent.images.disk import ImageRecord, NameRecord, StoreDisk
 from agent.images.errors import ImageNotFound, not_to_push
 from agent.images.layer_pool import LayerPool
 from agent.images.manifest import Descriptor, Documents, Manifest, ParsedConfig, parse_config, parse_index_or_manifest
-from agent.images.records import Details, Image, Limits
+from agent.images.records import Details, HeldImage, Image, Limits
 from model.errors import BadInput, ImageError
 from model.image_ref import ImageRef, parse_image_ref
 
@@ -34,6 +35,8 @@ class Catalog:
         self.names = disk.load_names(self.records.keys())
         self._configs: dict[str, ParsedConfig] = {}
         self._manifests: dict[str, Manifest] = {}
+        self.moved = asyncio.Event()
+        """Set when something came, went or was named."""
         for image_id, digest in self._came_with():
             manifest = self.manifest(digest)
             if manifest is not None:
@@ -68,6 +71,24 @@ class Catalog:
             digests={name: (*each.indexes, each.digest)[0] for name, each in named.items()},
             sizes_bytes=tuple(self._layers.size_bytes([diff_id]) for diff_id in record.layers),
             blobs={digest: tuple(layer.digest for layer in found.layers) for digest, found in known.items() if found},
+        )
+
+    def held(self) -> tuple[HeldImage, ...]:
+        """What can be given to others, by id."""
+        names: dict[str, list[tuple[str, str]]] = {}
+        manifests = {record.id: {record.digest} for record in self.records.values()}
+        blobs = {image_id: {image_id} for image_id in self.records}
+        for name, named in sorted(self.names.items()):
+            names.setdefault(named.id, []).append((name, (*named.indexes, named.digest)[0]))
+            manifests[named.id].add(named.digest)
+            blobs[named.id].update(digest for digest in named.indexes if digest in self._blobs)
+        for image_id, digests in manifests.items():
+            for digest in digests:
+                manifest = self.manifest(digest)
+                wanted = (digest, *(layer.digest for layer in manifest.layers)) if manifest else ()
+                blobs[image_id].update(each for each in wanted if each in self._blobs)
+        return tuple(
+            HeldImage(image_id, tuple(names.get(image_id, ())), tuple(sorted(blobs[image_id]))) for image_id in sorted(blobs)
         )
 
     def find(self, ref: str) -> str | None:
@@ -144,6 +165,7 @@ class Catalog:
         if known is None or self.manifest(known.digest) is None:
             self._disk.write_image(record)
             self.records[record.id] = record
+            self.moved.set()
         self._configs[record.id] = config
 
     def name(self, names: Iterable[str], record: NameRecord) -> None:
@@ -152,12 +174,14 @@ class Catalog:
     def set_names(self, names: dict[str, NameRecord]) -> None:
         self._disk.write_names(names)
         self.names = names
+        self.moved.set()
 
     def forget(self, image_ids: Iterable[str]) -> None:
         for image_id in image_ids:
             self._disk.drop_image(image_id)
             self.records.pop(image_id, None)
             self._configs.pop(image_id, None)
+            self.moved.set()
 
     def needed_layers(self) -> set[str]:
         return {diff_id for record in self.records.values() for diff_id in record.layers}

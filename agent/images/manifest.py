@@ -74,6 +74,10 @@ def sha256_digest(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
+def is_digest(text: str) -> bool:
+    return _DIGEST.fullmatch(text) is not None
+
+
 def check_digest(data: bytes, digest: str, what: str) -> None:
     """Raise when `data` is not what `digest` promises."""
     found = sha256_digest(data)

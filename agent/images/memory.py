@@ -6,6 +6,7 @@ is copied out of them into volumes.
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import errno
 import os
@@ -21,6 +22,7 @@ from agent.images.manifest import parse_config
 from agent.images.records import (
     Credentials,
     Details,
+    HeldImage,
     Image,
     ImageConfig,
     ProgressSink,
@@ -51,6 +53,7 @@ class MemoryImages:
         self._names: dict[str, str] = {}
         self._holds: dict[str, str] = {}
         self._pulls: Flights[str] = Flights()
+        self.moved = asyncio.Event()
 
     def crash(self) -> None:
         """The agent died: its pulls are gone, and who holds what."""
@@ -71,6 +74,9 @@ class MemoryImages:
         digests = dict.fromkeys(image.names, image.digest)
         return Details("{}", image.digest, digests, digests, (), {})
 
+    def held(self) -> tuple[HeldImage, ...]:
+        return tuple(_held(image) for image in self.list())
+
     def blob_path(self, digest: str) -> Path:
         return Path("/memory/images") / digest.removeprefix("sha256:")
 
@@ -78,23 +84,33 @@ class MemoryImages:
         self,
         ref: str,
         *,
+        digest: str = "",
         auth: Credentials | None = None,
         progress: ProgressSink | None = None,
         policy: PullPolicy = "missing",
     ) -> Image:
         parsed = parse_image_ref(ref)
+        if digest:
+            parse_image_ref(f"{parsed.name}@{digest}")
         present = self._names.get(parsed.canonical)
-        if policy != "always" and present is not None:
+        if present is not None and (digest == self._images[present].digest if digest else policy != "always"):
             return self._images[present]
         if policy == "never":
             raise ImageNotFound(f"image {parsed.familiar} is not on this node, and its pull policy is 'never'")
-        image = self._images[await self._pulls.join(parsed.canonical, lambda: self._pull(parsed))]
+        key = f"{parsed.canonical} {digest}"
+        image = self._images[await self._pulls.join(key, lambda: self._pull(parsed, digest))]
         if progress is not None:
             progress(PullProgress(parsed.familiar, 0, 0, 0, 0))
         return image
 
-    async def _pull(self, ref: ImageRef) -> str:
+    async def resolve(self, ref: str, *, auth: Credentials | None = None) -> str:
+        parsed = parse_image_ref(ref)
+        return parsed.digest or _manifest_digest(_id(await self._registry(parsed)))
+
+    async def _pull(self, ref: ImageRef, digest: str = "") -> str:
         config = await self._registry(ref)
+        if digest and _manifest_digest(_id(config)) != digest:
+            raise ImageNotFound(f"image {ref.familiar}@{digest} not found at registry {ref.registry}")
         if self.full:
             raise disk_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), f"image {ref.familiar}", Path("/memory/images"))
         return self._take(ref, config)
@@ -117,6 +133,7 @@ class MemoryImages:
         names = sorted(name for name, named in self._names.items() if named == image_id)
         familiar = tuple(parse_image_ref(name).familiar for name in names)
         self._images[image_id] = Image(image.id, familiar, image.digest, (), image.config, 0, None)
+        self.moved.set()
 
     async def load(self, source: Path) -> builtins.list[Image]:
         if source not in self._archives:
@@ -136,6 +153,7 @@ class MemoryImages:
         self._names = {name: named for name, named in self._names.items() if name not in gone}
         if is_last and not is_used:
             del self._images[image_id]
+            self.moved.set()
         else:
             self._rename(image_id)
 
@@ -196,6 +214,11 @@ def registry_of(images: Mapping[str, ImageConfig]) -> Registry:
         return images[ref.canonical]
 
     return ask
+
+
+def _held(image: Image) -> HeldImage:
+    names = sorted(parse_image_ref(name).canonical for name in image.names)
+    return HeldImage(image.id, tuple((name, image.digest) for name in names), tuple(sorted((image.id, image.digest))))
 
 
 def _id(config: ImageConfig) -> str:

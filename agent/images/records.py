@@ -64,6 +64,17 @@ class Details:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldImage:
+    """What a node can give to others of an image. `names`: canonical references, each with the digest it stands for here (of
+    the index where there is one, else of the manifest); `blobs`: digests of what is kept as it came, and of the config.
+    Sorted."""
+
+    id: str
+    names: tuple[tuple[str, str], ...]
+    blobs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RemoteImage:
     """What a registry says of an image. `digest` is the manifest's, `config` the text whose digest is the image's id,
     `sizes_bytes` those of its layers as they are sent, bottom first."""

@@ -7,12 +7,22 @@ their sha256, sizes are those the manifest promised. A broken blob goes on where
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from agent.images.calls import BROKEN, Access, Calls, Retry, own_endpoint
 from agent.images.errors import ImageNotFound, RegistryRefused, RegistryUnavailable
-from agent.images.manifest import ACCEPT, Descriptor, Documents, Manifest, check_digest, parse_index_or_manifest
+from agent.images.manifest import (
+    ACCEPT,
+    Descriptor,
+    Documents,
+    Manifest,
+    check_digest,
+    is_digest,
+    parse_index_or_manifest,
+    sha256_digest,
+)
 from agent.images.records import Credentials, RegistryConfig
 from agent.images.transport import Reply
 from model.errors import ImageError
@@ -22,6 +32,7 @@ _CHUNK_BYTES = 256 << 10
 _PROGRESS_BYTES = 16 << 10
 """A piece this large counts as progress, after which the count of failures starts again."""
 _INDEX_DEPTH_MAX = 3
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +65,18 @@ class RegistryClient:
 
     def resolve(self, ref: ImageRef, auth: Credentials | None = None) -> Resolved:
         """Who has the image, and its manifest for this platform."""
+        return self._first(ref, auth, lambda access: Resolved(access.endpoint, self._resolve_at(access)))
+
+    def digest(self, ref: ImageRef, auth: Credentials | None = None) -> str:
+        """What the tag stands for now: the digest of an index or a manifest."""
+        return self._first(ref, auth, self._digest_at)
+
+    def _first(self, ref: ImageRef, auth: Credentials | None, ask: Callable[[Access], _T]) -> _T:
+        """The answer of the first registry that has the image."""
         failure: ImageError | None = None
         for endpoint in self.endpoints(ref):
             try:
-                return Resolved(endpoint, self._resolve_at(self.calls.access(endpoint, ref, auth)))
+                return ask(self.calls.access(endpoint, ref, auth))
             except (ImageNotFound, RegistryUnavailable, RegistryRefused) as error:
                 failure = failure or error
         raise failure or ImageNotFound(f"image {ref.familiar}: no registry is configured for {ref.registry}")
@@ -100,6 +119,18 @@ class RegistryClient:
                 return Documents(parsed, raw, indexes)
             wanted, indexes = parsed, (*indexes, raw)
         raise ImageError(f"{what}: index within index within index")
+
+    def _digest_at(self, access: Access) -> str:
+        """As it says itself, which costs nothing where pulls are counted; else of what it gives."""
+        tag = access.ref.tag or "latest"
+        url = self.calls.url(access, f"manifests/{tag}")
+
+        def attempt() -> str:
+            with self.calls.exchange(access, "HEAD", url, {"Accept": ACCEPT}, (200, 405)) as reply:
+                return reply.headers.get("docker-content-digest", "")
+
+        said = self.calls.retried(attempt, f"registry {access.endpoint} does not answer for {access.ref.familiar}")
+        return said if is_digest(said) else sha256_digest(self._manifest_bytes(access, tag)[0])
 
     def _manifest_bytes(self, access: Access, version: str) -> tuple[bytes, str]:
         """A manifest or index, and what the registry calls it."""

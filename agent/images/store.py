@@ -12,7 +12,7 @@ import asyncio
 import builtins
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -32,6 +32,7 @@ from agent.images.push import Push, file_content
 from agent.images.records import (
     Credentials,
     Details,
+    HeldImage,
     Image,
     ProgressSink,
     PullPolicy,
@@ -46,7 +47,7 @@ from agent.images.registry import RegistryClient, Resolved
 from agent.images.spool import is_readable_in_place, spool_archive
 from agent.images.threads import Threads
 from agent.images.written import write_layer
-from model.errors import ImageError
+from model.errors import BadInput, ImageError
 from model.image_ref import ImageRef, parse_image_ref
 
 T = TypeVar("T")
@@ -93,6 +94,15 @@ class ImageStore:
     def list(self) -> list[Image]:
         return [self._catalog.image(image_id) for image_id in sorted(self._catalog.records)]
 
+    @property
+    def moved(self) -> asyncio.Event:
+        """Set when what is `held` may have changed; who waits clears it."""
+        return self._catalog.moved
+
+    def held(self) -> tuple[HeldImage, ...]:
+        """What this node can give to others, by id."""
+        return self._catalog.held()
+
     def details(self, image_id: str) -> Details:
         """Raises ImageNotFound."""
         return self._catalog.details(image_id)
@@ -105,30 +115,50 @@ class ImageStore:
         self,
         ref: str,
         *,
+        digest: str = "",
         auth: Credentials | None = None,
         progress: ProgressSink | None = None,
         policy: PullPolicy = "missing",
     ) -> Image:
         """The image, fetched when the policy wants it. `progress` is called on the event loop, about ten times a second.
 
+        `digest`: what the name is to stand for here, of an index or a manifest; the registry is not asked what it means now.
         Raises ImageError (ImageNotFound, RegistryRefused, RegistryUnavailable), DiskFull, BadInput for a bad `ref`.
         """
         parsed = parse_image_ref(ref)
-        present = self._catalog.names.get(parsed.canonical)
-        if policy != "always" and present is not None:
-            return self._catalog.image(present.id)
+        wanted = replace(parsed, digest=digest) if digest else parsed
+        if digest and parse_image_ref(wanted.canonical).digest != (parsed.digest or digest):
+            raise BadInput(f"image {parsed.familiar}: it cannot stand for {digest}")
+        if self._is_present(ref, digest, policy):
+            return self._catalog.image(self._catalog.names[parsed.canonical].id)
         if policy == "never":
-            raise ImageNotFound(f"image {parsed.familiar} is not on this node, and its pull policy is 'never'")
-        sinks = self._sinks.setdefault(parsed.canonical, [])
+            raise ImageNotFound(f"image {wanted.familiar} is not on this node, and its pull policy is 'never'")
+        key = f"{parsed.canonical} {digest}"
+        sinks = self._sinks.setdefault(key, [])
         if progress is not None:
             sinks.append(progress)
         try:
-            return self._catalog.image(await self._pulls.join(parsed.canonical, lambda: self._pull(parsed, auth, sinks)))
+            return self._catalog.image(await self._pulls.join(key, lambda: self._pull(wanted, parsed.canonical, auth, sinks)))
         finally:
             if progress is not None:
                 sinks.remove(progress)
             if not sinks:
-                self._sinks.pop(parsed.canonical, None)
+                self._sinks.pop(key, None)
+
+    def _is_present(self, ref: str, digest: str, policy: PullPolicy) -> bool:
+        """Whether a pull would fetch nothing and ask nobody."""
+        present = self._catalog.names.get(canonical(ref) or "")
+        return present is not None and (digest in (present.digest, *present.indexes) if digest else policy != "always")
+
+    async def resolve(self, ref: str, *, auth: Credentials | None = None) -> str:
+        """The digest that a name has at its registry now (of an index where there is one); one that has a digest keeps it.
+
+        Raises ImageError (ImageNotFound, RegistryRefused, RegistryUnavailable), BadInput for a bad `ref`.
+        """
+        parsed = parse_image_ref(ref)
+        if parsed.digest is not None:
+            return parsed.digest
+        return await self._threads.run(self._client.digest, parsed, auth)
 
     async def remote(self, ref: str, *, auth: Credentials | None = None) -> RemoteImage:
         """What a registry says of an image: its manifest for this platform and its config are read, nothing is kept.
@@ -264,14 +294,15 @@ class ImageStore:
     def release(self, owner: str) -> None:
         self._holds.pop(owner, None)
 
-    async def _pull(self, ref: ImageRef, auth: Credentials | None, sinks: Iterable[ProgressSink]) -> str:
+    async def _pull(self, ref: ImageRef, name: str, auth: Credentials | None, sinks: Iterable[ProgressSink]) -> str:
+        """`name`: what it is called here; its registry is asked for `ref`."""
         found = await self._threads.run(self._client.resolve, ref, auth)
         what = f"image {ref.familiar}"
         raw = await self._config_of(ref, found, auth)
         config = parse_config(raw, what)
         self._check(what, found.documents, config)
         sources = self._sources(ref, found, config, auth, sinks)
-        return await self._assemble(raw, config, found.documents, sources, (ref.canonical,), what)
+        return await self._assemble(raw, config, found.documents, sources, (name,), what)
 
     async def _config_of(self, ref: ImageRef, found: Resolved, auth: Credentials | None) -> bytes:
         known = self._catalog.records.get(found.manifest.config.digest)

@@ -22,6 +22,7 @@ from controller.decide.index import Index
 from controller.decide.serving import ServingCounts
 from controller.decide.types import Settings, View
 from controller.dispatch.server import Dispatch
+from controller.images_held import HeldImages
 from controller.loops.measuring import Measuring
 from controller.loops.picture import KINDS, Picture, Snapshot
 from controller.loops.views import view_of
@@ -82,6 +83,10 @@ class Api:
     def view(self) -> View:
         """Of now, for the event loop's thread only."""
         return view_of(self.snapshot(), self.index_cache)
+
+    def held(self) -> HeldImages:
+        """Who has which image; of the leader only, others know nothing."""
+        return self.dispatch.images
 
     def now_ms(self) -> int:
         return int(self.clock.now() * 1000)

@@ -60,11 +60,27 @@ def registry_auth(header: str) -> pb.RegistryAuth | None:
 async def remote(api: Api, call: Call) -> Row:
     """What a registry has, asked by the first node that answers."""
     reference = parse_image_ref(call.path["reference"]).canonical
-    request = pb.ImageRequest(reference=reference, auth=registry_auth(call.request.headers.get(AUTH_HEADER, "")))
-    nodes = chosen(api, [])
+    auth = registry_auth(call.request.headers.get(AUTH_HEADER, ""))
+    return await _asked(api, "RemoteImage", pb.ImageRequest(reference=reference, auth=auth), CHANGE_S)
+
+
+async def resolved(
+    api: Api, reference: str, auth: pb.RegistryAuth | None = None, nodes: Sequence[str] = (), timeout_s: float = CHANGE_S
+) -> str:
+    """The digest that a name has at its registry now, asked by the first of the nodes (none: all) that answers.
+
+    Raises what the agent says (NotFound, Unavailable, ..), BadInput for a bad reference.
+    """
+    request = pb.ImageRequest(reference=parse_image_ref(reference).canonical, auth=auth)
+    return str((await _asked(api, "ResolveImage", request, timeout_s, nodes))["digest"])
+
+
+async def _asked(api: Api, method: str, request: pb.ImageRequest, timeout_s: float, nodes: Sequence[str] = ()) -> Row:
+    """What the first node that answers says. One whose registry does not answer is an answer, too."""
+    nodes = nodes or chosen(api, [])
     for number, node in enumerate(nodes, 1):
         try:
-            found: Row = json.loads((await api.agents.call(node, "RemoteImage", request, CHANGE_S)).json)
+            found: Row = json.loads((await api.agents.call(node, method, request, timeout_s)).json)
             return {"node": node, **found}
         except Unavailable:
             if number == len(nodes):

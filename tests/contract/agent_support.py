@@ -19,6 +19,7 @@ from grpc import aio
 
 from agent.core.clock import RealClock, RealRandom
 from agent.core.dialling import dialling
+from agent.core.holding import Holdings
 from agent.core.journal import Journal
 from agent.core.ports import Ports
 from agent.core.report import Reporter
@@ -27,7 +28,7 @@ from agent.core.sampling import Sampler
 from agent.core.session import NodeIdentity, SessionClient
 from agent.core.tls import NodePki
 from agent.images.errors import ImageNotFound
-from agent.images.records import Details, Image, ImageConfig, Pushed, RemoteImage
+from agent.images.records import Details, HeldImage, Image, ImageConfig, Pushed, RemoteImage
 from agent.network.balance_port import Balancer, NoBalancer
 from agent.network.memory import MemoryNetwork
 from agent.plan.container import ContainerOrder, ExecRequest, Exited, Found, LogLine, Usage
@@ -183,7 +184,15 @@ class PretendImages:
 
     def __init__(self) -> None:
         self.pulls: list[str] = []
-        self.held: dict[str, str] = {}
+        self.holders: dict[str, str] = {}
+        self.moved = asyncio.Event()
+        self.id = "sha256:1"
+
+    def held(self) -> tuple[HeldImage, ...]:
+        return (HeldImage(self.id, (("docker.io/library/web:1", "sha256:2"),), ("sha256:1", "sha256:2")),)
+
+    async def resolve(self, ref: str, **_: Any) -> str:
+        return f"sha256:{'2' * 64}"
 
     def get(self, ref: str) -> Image | None:
         return Image(ref, (ref,), ref, (), ImageConfig(cmd=("serve",)), 1000, None)
@@ -225,10 +234,10 @@ class PretendImages:
         raise NotFound(f"image {ref} is not on this node")
 
     def hold(self, image_id: str, owner: str) -> None:
-        self.held[owner] = image_id
+        self.holders[owner] = image_id
 
     def release(self, owner: str) -> None:
-        self.held.pop(owner, None)
+        self.holders.pop(owner, None)
 
 
 @dataclass
@@ -291,7 +300,7 @@ class Agent:
         dial = dialling(keys.node)
         return SessionClient(
             identity, dial, self.runner, self.reporter, lambda: NodeInfo(cpus=2.0), RealClock(), RealRandom(),
-            sampler=Sampler(self.runner, RealClock()),
+            sampler=Sampler(self.runner, RealClock()), holdings=Holdings(self.images, RealClock()),
         )  # fmt: skip
 
     async def reached(self, condition: Callable[[], bool]) -> None:

@@ -163,6 +163,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif self._is_allowed():
             self._content()
 
+    do_HEAD = do_GET
+
     def _content(self) -> None:
         match = re.fullmatch(r"/v2/(.+)/(manifests|blobs)/([^/]+)", self.path)
         if match is None:
@@ -174,7 +176,8 @@ class _Handler(BaseHTTPRequestHandler):
         raw = self.state.manifests.get(key)
         if raw is None:
             return self._send(404, b'{"errors":[{"code":"MANIFEST_UNKNOWN"}]}')
-        return self._send(200, raw, {"Content-Type": str(json.loads(raw).get("mediaType", ""))})
+        headers = {"Content-Type": str(json.loads(raw).get("mediaType", "")), "Docker-Content-Digest": digest_of(raw)}
+        return self._send(200, raw, headers)
 
     def _blob(self, digest: str) -> None:
         faults = self.state.faults
@@ -221,6 +224,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        if self.command == "HEAD":
+            return
         if faults.cuts > 0 and "/blobs/" in self.path and len(body) > faults.cut_after_bytes:
             faults.cuts -= 1
             self.wfile.write(body[: faults.cut_after_bytes])

@@ -51,6 +51,19 @@ async def test_desired_is_taken_acknowledged_run_and_reported(tmp_path: Path, ke
         assert agent.runtime.running() == len(agent.network.attached) == 1
 
 
+async def test_it_tells_which_images_it_has_and_what_became_of_them(tmp_path: Path, keys: Keys) -> None:
+    agent, dispatcher = Agent(tmp_path), Dispatcher(keys)
+    async with agent.on(), dispatcher.on(), running(agent.client(keys, dispatcher.address)):
+        session = await dispatcher.session()
+        first = await session.next("images_held")
+        assert (first.whole, [image.id for image in first.images]) == (True, ["sha256:1"])
+        assert [(name.name, name.digest) for name in first.images[0].names] == [("docker.io/library/web:1", "sha256:2")]
+        agent.images.id = "sha256:9"
+        agent.images.moved.set()
+        then = await session.next("images_held")
+        assert (then.whole, [image.id for image in then.images], list(then.gone)) == (False, ["sha256:9"], ["sha256:1"])
+
+
 async def test_a_new_session_says_what_it_knows_and_restarts_nothing(tmp_path: Path, keys: Keys) -> None:
     agent, dispatcher = Agent(tmp_path), Dispatcher(keys)
     async with agent.on(), dispatcher.on():

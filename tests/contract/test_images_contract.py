@@ -161,3 +161,27 @@ async def test_what_is_no_archive_is_not_loaded(rig: Rig, tmp_path: Path) -> Non
     (tmp_path / "file").write_bytes(b"no archive" * 100)
     with pytest.raises(ImageError, match="not a tar archive"):
         await rig.images.load(tmp_path / "file")
+
+
+async def test_a_name_stands_for_the_digest_it_was_pulled_with(rig: Rig) -> None:
+    rig.put("shop/web:1", "serve")
+    digest = await rig.images.resolve("shop/web:1")
+    image = await rig.images.pull("shop/web:1", digest=digest)
+    assert (image.digest, image.names) == (digest, ("shop/web:1",))
+    (held,) = rig.images.held()
+    assert (held.id, held.names) == (image.id, (("docker.io/shop/web:1", digest),))
+    assert {image.id, digest} <= set(held.blobs)
+    assert rig.images.moved.is_set()
+    rig.put("shop/web:1", "serve newer")
+    newer = await rig.images.resolve("shop/web:1")
+    assert newer != digest
+    assert await rig.images.resolve(f"shop/web@{digest}") == digest
+    assert await rig.images.pull("shop/web:1", digest=digest, policy="always") == image
+    found = await rig.images.pull("shop/web:1", digest=newer)
+    assert (found.digest, found.config.cmd) == (newer, ("serve newer",))
+    with pytest.raises(ImageNotFound, match="not on this node"):
+        await rig.images.pull("shop/web:1", digest=digest, policy="never")
+    with pytest.raises(ImageNotFound):
+        await rig.images.pull("shop/web:1", digest=f"sha256:{'0' * 64}")
+    with pytest.raises(BadInput):
+        await rig.images.pull("shop/web:1", digest="sha256:1")
