@@ -89,21 +89,20 @@ class ImagesService:
         return {"id": image.id, "names": list(image.names)}
 
     async def remove(self, request: pb.ImageRequest) -> dict[str, Any]:
-        """What became of it: `deleted` is the image with the layers that went with it, in Docker's names, `freed_bytes` their
-        size."""
+        """What became of it: `deleted` is the image with the layers that went with it, in Docker's names; `freed_bytes`.
+
+        Without a reference goes what no image needs, as a broken pull leaves it.
+        """
         from agent.images import describe
 
-        images, image = self._ports.images, self._image(request.reference)
-        details = images.details(image.id)
-        chains = describe.chain_ids(describe.diff_ids(facts.config(details)))
-        sizes = dict(zip(image.layers, details.sizes_bytes, strict=True))
-        await images.remove(request.reference, force=request.force)
-        if images.get(image.id) is not None:
-            return {"deleted": [], "freed_bytes": 0}
-        needed = {layer for other in images.list() for layer in other.layers}
-        gone = [chain for chain, layer in zip(chains, image.layers, strict=False) if layer not in needed]
-        freed = sum(size for layer, size in sizes.items() if layer not in needed)
-        return {"deleted": [image.id, *reversed(gone)], "freed_bytes": freed}
+        images = self._ports.images
+        if not request.reference:
+            return {"deleted": [], "freed_bytes": await images.collect()}
+        diff_ids = describe.diff_ids(facts.config(images.details(self._image(request.reference).id)))
+        removed = await images.remove(request.reference, force=request.force)
+        chains = zip(describe.chain_ids(diff_ids), diff_ids, strict=True)
+        gone = [chain for chain, diff_id in chains if diff_id in removed.layers]
+        return {"deleted": [removed.id, *reversed(gone)] if removed.id else [], "freed_bytes": removed.freed_bytes}
 
     async def pull(self, request: pb.ImageRequest) -> AsyncIterator[pb.Progress]:
         """Progress while it is pulled, at last the image as JSON in `result`: with its layers, top last, and whether each, and

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         Pushed,
         PushSink,
         RemoteImage,
+        Removed,
     )
 
 
@@ -72,7 +73,9 @@ class Images(Protocol):
 
     async def tag(self, ref: str, name: str) -> Image: ...
 
-    async def remove(self, ref: str, *, force: bool = False) -> None: ...
+    async def remove(self, ref: str, *, force: bool = False) -> Removed: ...
+
+    async def collect(self) -> int: ...
 
     def hold(self, image_id: str, owner: str) -> None: ...
 

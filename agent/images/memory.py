@@ -32,6 +32,7 @@ from agent.images.records import (
     PushProgress,
     PushSink,
     RemoteImage,
+    Removed,
 )
 from model.errors import ImageError
 from model.image_ref import ImageRef, parse_image_ref
@@ -140,7 +141,7 @@ class MemoryImages:
             raise ImageError(f"image archive {source.name}: not a tar archive")
         return [self._images[await self._pull(parse_image_ref(ref))] for ref in self._archives[source]]
 
-    async def remove(self, ref: str, *, force: bool = False) -> None:
+    async def remove(self, ref: str, *, force: bool = False) -> Removed:
         image_id = self._find(ref)
         if image_id is None:
             raise ImageNotFound(f"image {ref} is not on this node")
@@ -154,8 +155,12 @@ class MemoryImages:
         if is_last and not is_used:
             del self._images[image_id]
             self.moved.set()
-        else:
-            self._rename(image_id)
+            return Removed(image_id)
+        self._rename(image_id)
+        return Removed()
+
+    async def collect(self) -> int:
+        return 0
 
     async def push(self, ref: str, *, auth: Credentials | None = None, progress: PushSink | None = None) -> Pushed:
         parsed = parse_image_ref(ref)

@@ -75,6 +75,15 @@ class HeldImage:
 
 
 @dataclass(frozen=True, slots=True)
+class Removed:
+    """What went: an image by its id (empty: it stayed), `layers` by diff id, bottom first, and the bytes of all of it."""
+
+    id: str = ""
+    layers: tuple[str, ...] = ()
+    freed_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class RemoteImage:
     """What a registry says of an image. `digest` is the manifest's, `config` the text whose digest is the image's id,
     `sizes_bytes` those of its layers as they are sent, bottom first."""

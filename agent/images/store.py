@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO
 
 from agent.images.archive import ArchivedImage, read_archive
 from agent.images.blobs import Blobs
-from agent.images.calls import own_endpoint
 from agent.images.catalog import Catalog, canonical, layer_pairs
 from agent.images.disk import ImageRecord, NameRecord, StoreDisk, iter_file
 from agent.images.errors import ImageInUse, ImageNotFound, disk_error, new_name
@@ -27,8 +26,8 @@ from agent.images.flights import Flights
 from agent.images.layer_pool import LayerPool, LayerSource
 from agent.images.manifest import Descriptor, Documents, ParsedConfig, made_manifest, parse_config, sha256_digest
 from agent.images.overlay import mounted_lower_directories
-from agent.images.progress import ProgressMeter, PushMeter
-from agent.images.push import Push, file_content
+from agent.images.progress import ProgressMeter
+from agent.images.pushing import Pushes
 from agent.images.records import (
     Credentials,
     Details,
@@ -39,26 +38,16 @@ from agent.images.records import (
     PullProgress,
     Pushed,
     PushSink,
-    PushState,
     RegistryConfig,
     RemoteImage,
+    Removed,
 )
 from agent.images.registry import RegistryClient, Resolved
 from agent.images.spool import is_readable_in_place, spool_archive
-from agent.images.threads import Threads
+from agent.images.threads import Threads, all_of
 from agent.images.written import write_layer
 from model.errors import BadInput, ImageError
 from model.image_ref import ImageRef, parse_image_ref
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Pruned:
-    """`images` are ids."""
-
-    images: tuple[str, ...]
-    freed_bytes: int
 
 
 class ImageStore:
@@ -72,7 +61,7 @@ class ImageStore:
         self._blobs = Blobs(self._disk, self._threads)
         self._layers = LayerPool(self._disk, self._blobs, config.limits, config.parallel, self._threads)
         self._catalog = Catalog(self._disk, self._layers, self._blobs, config.limits)
-        self._pushing = asyncio.Semaphore(config.parallel)
+        self._pushes = Pushes(self._client.calls, self._catalog, self._layers, self._blobs, self._threads, config.parallel)
         self._pulls: Flights[str] = Flights()
         self._sinks: dict[str, list[ProgressSink]] = {}
         self._holds: dict[str, str] = {}
@@ -219,38 +208,7 @@ class ImageStore:
 
         `progress` is called on the event loop. Raises ImageError (ImageNotFound, RegistryRefused, RegistryUnavailable).
         """
-        parsed = parse_image_ref(ref)
-        named = self._catalog.to_push(parsed)
-        documents = self._catalog.documents(named, f"image {parsed.familiar}")
-        manifest, record = documents.manifest, self._catalog.records[named.id]
-        push = Push(self._client.calls, self._client.calls.access(own_endpoint(parsed), parsed, auth, pushes=True))
-        parts = list(dict.fromkeys((*manifest.layers, manifest.config)))
-        elsewhere = self._catalog.repositories(parsed.registry)
-        meter = PushMeter(parsed.familiar, [(layer.digest, layer.size_bytes) for layer in manifest.layers], progress)
-
-        async def one(part: Descriptor) -> tuple[str, PushState]:
-            config = record.config.encode()
-            own = part.digest == manifest.config.digest
-            content = (lambda at, size: config[at : at + size]) if own else file_content(self._blobs.path(part.digest))
-            sources = [name for name in elsewhere.get(part.digest, ()) if name != parsed.repository]
-            async with self._pushing:
-                meter.tell(part.digest, "pushing", 0)
-                state = await self._threads.run(
-                    push.blob, part, content, sources, lambda done: meter.tell(part.digest, "pushing", done)
-                )
-            meter.tell(part.digest, state)
-            return part.digest, state
-
-        with self._layers.pin(record.layers), self._blobs.pin([part.digest for part in parts] + [manifest.digest]):
-            try:
-                states = dict(await _all_of([one(part) for part in parts]))
-                await self._threads.run(push.manifest, documents)
-            except BaseException:
-                push.cancelled.set()
-                raise
-        layers = tuple((layer.digest, states[layer.digest]) for layer in manifest.layers)
-        size_bytes = sum(part.size_bytes for part in (manifest.config, *manifest.layers))
-        return Pushed(manifest.digest, len(documents.raw), size_bytes, layers)
+        return await self._pushes.push(parse_image_ref(ref), auth, progress)
 
     async def tag(self, ref: str, name: str) -> Image:
         """Give an image, named by a reference or its id, one more name; what had that name before loses it."""
@@ -259,8 +217,8 @@ class ImageStore:
         self._layers.start_sync()
         return self._catalog.image(named.id)
 
-    async def remove(self, ref: str, *, force: bool = False) -> None:
-        """Take the name away; with its last name the image goes, and the layers nobody else needs.
+    async def remove(self, ref: str, *, force: bool = False) -> Removed:
+        """Take the name away; with its last name the image goes, and the layers nobody else needs. What went is told.
 
         Given an id, all names go. With `force` an image in use loses its last name too and stays without one, for `prune` to
         collect when nothing uses it. Raises ImageNotFound, ImageInUse.
@@ -278,14 +236,18 @@ class ImageStore:
         if is_used and not (force and names):
             raise ImageInUse(f"image {ref} is used on this node: remove the containers that use it first")
         self._catalog.set_names({name: record for name, record in self._catalog.names.items() if name not in gone})
-        await self._drop([image_id] if is_last and not is_used else [])
+        layers = self._catalog.records[image_id].layers
+        goes = is_last and not is_used
+        self._catalog.forget([image_id] if goes else [])
+        freed_bytes = await self.collect()
+        if not goes:
+            return Removed(freed_bytes=freed_bytes)  # the index that this name came with
+        return Removed(image_id, tuple(diff_id for diff_id in layers if diff_id not in self._layers), freed_bytes)
 
-    async def prune(self) -> Pruned:
-        """Delete every image no container uses, and every layer and blob no image needs."""
-        used, records = self._used(), self._catalog.records
-        unused = [i for i, r in records.items() if i not in used and not self._layers.is_pinned(r.layers)]
-        self._catalog.set_names({name: record for name, record in self._catalog.names.items() if record.id not in unused})
-        return Pruned(tuple(unused), await self._drop(unused))
+    async def collect(self) -> int:
+        """Delete every layer and blob that no image and nothing under way needs: what broken pulls left. The bytes freed."""
+        freed = await self._layers.drop_except(self._catalog.needed_layers())
+        return freed + await self._blobs.drop_except(self._catalog.needed_blobs() | self._layers.kept_of_pinned())
 
     def hold(self, image_id: str, owner: str) -> None:
         """Say that `owner` (a container) uses the image, until `release`. Kept in memory: hold again after a restart."""
@@ -363,7 +325,7 @@ class ImageStore:
         wanted = [source.blob.digest for _, source in sources if source.blob is not None]
         came_in = [sha256_digest(index) for index in indexes] + ([documents.manifest.digest] if documents else [])
         with self._layers.pin(config.diff_ids), self._blobs.pin(wanted + came_in):
-            kept = await _all_of([self._layers.ensure(diff_id, source, what) for diff_id, source in sources])
+            kept = await all_of([self._layers.ensure(diff_id, source, what) for diff_id, source in sources])
             with self._blobs.pin([blob.digest for blob in kept]):
                 documents = documents or made_manifest(raw, kept)
                 try:
@@ -389,23 +351,6 @@ class ImageStore:
         mounted, records = mounted_lower_directories(), self._catalog.records
         by_mount = {i for i, r in records.items() if all(str(self._layers.path(d)) in mounted for d in r.layers)}
         return by_mount | set(self._holds.values())
-
-    async def _drop(self, image_ids: Iterable[str]) -> int:
-        """Delete these images and whatever nothing needs any more; the bytes freed."""
-        self._catalog.forget(image_ids)
-        freed = await self._layers.drop_except(self._catalog.needed_layers())
-        return freed + await self._blobs.drop_except(self._catalog.needed_blobs() | self._layers.kept_of_pinned())
-
-
-async def _all_of(work: builtins.list[Coroutine[Any, Any, T]]) -> builtins.list[T]:
-    """All to their end, then the first error: what was unpacked beside a failed layer is there at the next try."""
-    results = await asyncio.gather(*work, return_exceptions=True)
-    good: builtins.list[T] = []
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-        good.append(result)
-    return good
 
 
 def _no_blob(what: str) -> Iterator[bytes]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -21,3 +21,14 @@ class Threads:
 
     async def close(self) -> None:
         await asyncio.to_thread(self._pool.shutdown)
+
+
+async def all_of(work: list[Coroutine[Any, Any, R]]) -> list[R]:
+    """All to their end, then the first error: what was unpacked beside a failed layer is there at the next try."""
+    results = await asyncio.gather(*work, return_exceptions=True)
+    good: list[R] = []
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+        good.append(result)
+    return good

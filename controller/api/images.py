@@ -122,7 +122,7 @@ async def commit(api: Api, call: Call) -> Row:
 
 
 async def prune(api: Api, call: Call) -> Row:
-    """What began to be used meanwhile stays."""
+    """What began to be used meanwhile stays. What broken pulls left goes too, on every node that answers."""
     body: PruneBody = call.body
     rows: list[Row] = []
     freed = 0
@@ -132,6 +132,8 @@ async def prune(api: Api, call: Call) -> Row:
         except Conflict:
             continue
         rows, freed = rows + told, freed + freed_bytes
+    leftovers = await api.agents.everywhere(lambda node: api.agents.call(node, "RemoveImage", pb.ImageRequest(), CHANGE_S))
+    freed += sum(json.loads(each.json)["freed_bytes"] for each in leftovers.values() if not isinstance(each, ShoalError))
     return {"deleted": rows, "reclaimed_bytes": freed}
 
 

@@ -28,7 +28,7 @@ from agent.core.sampling import Sampler
 from agent.core.session import NodeIdentity, SessionClient
 from agent.core.tls import NodePki
 from agent.images.errors import ImageNotFound
-from agent.images.records import Details, HeldImage, Image, ImageConfig, Pushed, RemoteImage
+from agent.images.records import Details, HeldImage, Image, ImageConfig, Pushed, RemoteImage, Removed
 from agent.network.balance_port import Balancer, NoBalancer
 from agent.network.memory import MemoryNetwork
 from agent.plan.container import ContainerOrder, ExecRequest, Exited, Found, LogLine, Usage
@@ -186,10 +186,9 @@ class PretendImages:
         self.pulls: list[str] = []
         self.holders: dict[str, str] = {}
         self.moved = asyncio.Event()
-        self.id = "sha256:1"
 
     def held(self) -> tuple[HeldImage, ...]:
-        return (HeldImage(self.id, (("docker.io/library/web:1", "sha256:2"),), ("sha256:1", "sha256:2")),)
+        return (HeldImage("sha256:1", (("docker.io/library/web:1", "sha256:2"),), ("sha256:1", "sha256:2")),)
 
     async def resolve(self, ref: str, **_: Any) -> str:
         return f"sha256:{'2' * 64}"

@@ -116,7 +116,8 @@ async def test_a_removal_says_what_went_and_how_much(service: ImagesService, reg
     assert gone["deleted"] == [row["id"], CHAIN]
     assert 0 < gone["freed_bytes"] < 50_000
     last = await service.remove(pb.ImageRequest(reference=other["id"]))
-    assert (len(last["deleted"]), last["freed_bytes"]) == (3, other["size_bytes"])
+    blobs = len(OTHER.manifest) + sum(layer["size"] for layer in json.loads(OTHER.manifest)["layers"])
+    assert (len(last["deleted"]), last["freed_bytes"]) == (3, other["size_bytes"] + blobs)
     assert service.all() == []
 
 
