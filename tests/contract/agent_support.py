@@ -186,9 +186,10 @@ class PretendImages:
         self.pulls: list[str] = []
         self.holders: dict[str, str] = {}
         self.moved = asyncio.Event()
+        self.id = "sha256:1"
 
     def held(self) -> tuple[HeldImage, ...]:
-        return (HeldImage("sha256:1", (("docker.io/library/web:1", "sha256:2"),), ("sha256:1", "sha256:2")),)
+        return (HeldImage(self.id, (("docker.io/library/web:1", "sha256:2"),), ("sha256:1", "sha256:2")),)
 
     async def resolve(self, ref: str, **_: Any) -> str:
         return f"sha256:{'2' * 64}"
@@ -229,8 +230,11 @@ class PretendImages:
         assert source.read_bytes() == b"archive"
         return self.list()
 
-    async def remove(self, ref: str, *, force: bool = False) -> None:
+    async def remove(self, ref: str, *, force: bool = False) -> Removed:
         raise NotFound(f"image {ref} is not on this node")
+
+    async def collect(self) -> int:
+        return 0
 
     def hold(self, image_id: str, owner: str) -> None:
         self.holders[owner] = image_id
