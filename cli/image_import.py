@@ -22,6 +22,7 @@ from cli.connect import connected
 from model.errors import BadInput
 from model.image_changes import changed
 from model.image_ref import image_platform, parse_image_ref
+from model.stamps import utc_text
 
 _GZIP: Final = b"\x1f\x8b"
 
@@ -37,7 +38,7 @@ def import_command(source: IO[bytes], name: str, changes: tuple[str, ...], messa
         raise BadInput(f"{name}: a new name has no digest")
     if source.isatty():
         raise BadInput("the tar would come from the terminal: name a file, or redirect it")
-    now = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    now = utc_text(dt.datetime.now(dt.UTC), "milliseconds")
     with tempfile.TemporaryFile() as layer, tempfile.TemporaryFile() as archive, connected() as client:
         diff_id = take_tar(source, layer)
         first = node or client.get("/v1/nodes")[0]["name"]

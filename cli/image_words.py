@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from model.errors import BadInput
 from model.image_ref import ImageRef, parse_image_ref
+from model.stamps import utc_text
 
 NONE: Final = "<none>"
 _CREATED_BY_CHARS: Final = 45
@@ -127,7 +128,7 @@ def created_by(text: str, *, whole: bool) -> str:
 
 def stamp(at_s: int) -> str:
     """Unix seconds as RFC 3339; empty for 0."""
-    return dt.datetime.fromtimestamp(at_s, dt.UTC).isoformat().replace("+00:00", "Z") if at_s else ""
+    return utc_text(dt.datetime.fromtimestamp(at_s, dt.UTC)) if at_s else ""
 
 
 def pull_heading(reference: str) -> list[str]:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from agent.images.calls import Calls
 from agent.images.records import RegistryConfig
-from agent.images.transport import Transport
 from deploy.images.build import build_demo_images
 from deploy.images.debs import BuildError
 from lab.layout import REGISTRY, REGISTRY_PORT, LabPaths, LabRecord
@@ -43,11 +43,11 @@ def registry_command(paths: LabPaths, record: LabRecord) -> list[str]:
 def push(layouts: Mapping[str, Path], registry: str, say: Callable[[str], None]) -> None:
     """Push every layout under its name; what is there already is not sent again."""
     _wait_for(registry)
-    transport = Transport(RegistryConfig(insecure=frozenset({registry})))
+    calls = Calls(RegistryConfig(insecure=frozenset({registry})))
     try:
-        results = [push_layout(transport, registry, path, name) for name, path in sorted(layouts.items())]
+        results = [push_layout(calls, registry, path, name) for name, path in sorted(layouts.items())]
     finally:
-        transport.close()
+        calls.close()
     sent = sum(result.bytes_sent for result in results)
     say(f"registry {registry}: {len(results)} images, {sent >> 20} MiB sent")
 

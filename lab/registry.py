@@ -17,8 +17,8 @@ import signal
 import socket
 from pathlib import Path
 
+from agent.images.calls import Calls
 from agent.images.records import RegistryConfig
-from agent.images.transport import Transport
 from lab.push import PushResult, push_layout
 from model.errors import ShoalError
 
@@ -41,7 +41,7 @@ class LabRegistry:
         self.port = port
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task[None] | None = None
-        self._transport: Transport | None = None
+        self._calls: Calls | None = None
 
     @property
     def endpoint(self) -> str:
@@ -66,7 +66,7 @@ class LabRegistry:
     async def start(self) -> None:
         """Serve, and return once it answers. Raises RegistryFailed."""
         command = self.prepare()
-        self._transport = Transport(RegistryConfig(insecure=frozenset({self.endpoint}), timeout_s=30.0))
+        self._calls = Calls(RegistryConfig(insecure=frozenset({self.endpoint}), timeout_s=30.0))
         await self._spawn(command)
         try:
             await self._answering()
@@ -90,14 +90,14 @@ class LabRegistry:
             except TimeoutError:
                 process.kill()
                 await process.wait()
-        if self._transport is not None:
-            self._transport.close()
-            self._transport = None
+        if self._calls is not None:
+            self._calls.close()
+            self._calls = None
 
     async def push_layout(self, path: Path, name_tag: str) -> PushResult:
         """Push the image in the OCI layout `path` as `name_tag`; see lab/push.py."""
-        transport = self._transport or Transport(RegistryConfig(insecure=frozenset({self.endpoint})))
-        return await asyncio.to_thread(push_layout, transport, self.endpoint, path, name_tag)
+        calls = self._calls or Calls(RegistryConfig(insecure=frozenset({self.endpoint})))
+        return await asyncio.to_thread(push_layout, calls, self.endpoint, path, name_tag)
 
     def _configuration(self) -> dict[str, object]:
         return {

@@ -21,6 +21,7 @@ from agent.core.ports import Ports
 from agent.plan.inspect import inspected
 from model.errors import BadInput, Conflict, NotFound
 from model.image_ref import parse_image_ref
+from model.stamps import utc_text
 from protos import node_pb2 as pb
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class ImagesService:
                 "digest": image.digest,
                 "digests": dict(self._ports.images.details(image.id).digests),
                 "size_bytes": image.size_bytes,
-                "created": image.created.isoformat().replace("+00:00", "Z") if image.created else "",
+                "created": utc_text(image.created) if image.created else "",
                 "containers": users.get(image.id, []),
             }
             for image in images

@@ -19,6 +19,7 @@ from agent.plan.networks import attachments
 from agent.plan.publish import exposed
 from agent.plan.records import Life
 from model.spec import ContainerSpec
+from model.stamps import utc_text
 
 _STATUS = {"created": "created", "running": "running", "exited": "exited"}
 _NEVER = "0001-01-01T00:00:00Z"
@@ -58,7 +59,7 @@ def moment(at: float) -> str:
     """RFC 3339 in UTC; Docker's zero time for 0."""
     if not at:
         return _NEVER
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return utc_text(datetime.fromtimestamp(at, UTC), "microseconds")
 
 
 def _state(life: Life, pid: int) -> dict[str, Any]:

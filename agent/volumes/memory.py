@@ -27,6 +27,7 @@ from agent.volumes.port import (
 )
 from model.errors import NotFound, RuntimeFailed
 from model.spec import Mount
+from model.stamps import utc_text
 
 
 class MemoryVolumes:
@@ -64,7 +65,7 @@ class MemoryVolumes:
         path = Path(device) if device else folder / "_data"
         if fill is not None and (not device or device in self.paths):
             fill(path)
-        created = datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        created = utc_text(datetime.fromtimestamp(self._now(), UTC), "milliseconds")
         volume = Volume(wanted.name, path, wanted.driver, options, dict(wanted.labels), created, anonymous)
         self._volumes[volume.name] = volume
         return volume

@@ -32,6 +32,7 @@ from agent.volumes.port import (
 )
 from model.errors import ImageError, NotFound, RuntimeFailed
 from model.spec import Mount
+from model.stamps import utc_text
 
 log = logging.getLogger(__name__)
 _LOCKS = 64
@@ -74,7 +75,7 @@ class VolumeStore:
         check_options(wanted.name, wanted.driver, options)
         folder = self._root / wanted.name
         content = _content(folder, options)
-        created = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        created = utc_text(datetime.now(UTC), "milliseconds")
         volume = Volume(wanted.name, content, wanted.driver, options, dict(wanted.labels), created, anonymous)
         try:
             folder.mkdir(exist_ok=True, mode=0o701)

@@ -25,6 +25,7 @@ from controller.loops.picture import Snapshot
 from model import codec
 from model.documents import DecisionDoc, Event, NodeDoc, ServiceDoc, StatusDoc
 from model.errors import NotFound
+from model.stamps import utc_text
 from model.states import RUNNING
 
 Row = dict[str, Any]
@@ -35,7 +36,7 @@ def time_text(ms: int) -> str:
     """RFC 3339 UTC, empty for 0."""
     if not ms:
         return ""
-    return dt.datetime.fromtimestamp(ms / 1000, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return utc_text(dt.datetime.fromtimestamp(ms / 1000, dt.UTC), "milliseconds")
 
 
 # ---- replicas

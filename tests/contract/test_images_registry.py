@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.images.calls import Calls
 from agent.images.errors import ImageNotFound
 from agent.images.records import RegistryConfig
 from agent.images.registry import RegistryClient
-from agent.images.transport import Transport
 from deploy.images.debs import FileEntry
 from deploy.images.layout import make_layer, write_layout
 from lab.push import push_layout
@@ -152,6 +152,6 @@ async def test_a_taken_port_is_named(tmp_path: Path) -> None:
 
 async def test_a_stopped_registry_makes_one_clear_error(tmp_path: Path) -> None:
     path = layout(tmp_path / "image", "x:1")
-    transport = Transport(RegistryConfig())
+    calls = Calls(RegistryConfig(backoff_s=0.001))
     with pytest.raises(Exception, match=r"^image x:1 cannot be pushed to registry 127.0.0.1:1: .*refused"):
-        await asyncio.to_thread(push_layout, transport, "127.0.0.1:1", path, "x:1")
+        await asyncio.to_thread(push_layout, calls, "127.0.0.1:1", path, "x:1")
