@@ -61,6 +61,10 @@ class Authority:
         """SHA-256 (hex) of the certificate's DER: what join tokens pin."""
         return hashlib.sha256(self.certificate.public_bytes(serialization.Encoding.DER)).hexdigest()
 
+    def secret(self) -> bytes:
+        """What only they know who have its key, to derive other keys from; never to be written or sent."""
+        return self._key.private_numbers().private_value.to_bytes(66, "big")
+
     def issue(self, name: str, role: str, sans: Sequence[str] = (), days: int = LEAF_DAYS) -> KeyPair:
         """A new key and its certificate."""
         key = ec.generate_private_key(ec.SECP256R1())

@@ -23,6 +23,7 @@ from typing import Final
 from controller.agents import Agents
 from controller.api.app import make_app
 from controller.api.context import Api
+from controller.api.digests import NodeDigests
 from controller.api.exec import exec_routes
 from controller.api.metrics_scaling import count as count_decisions
 from controller.api.server import ApiServer
@@ -38,6 +39,7 @@ from controller.parts import Parts
 from controller.pki import Pki, ensure_etcd_pki, ensure_pki, write_admin_context, write_private, write_prometheus_files
 from controller.prometheus.http import HttpPrometheus
 from controller.providers.make import make_provider
+from controller.sealing import Sealing
 from controller.store.etcd import EtcdStore
 from controller.store.etcd_admin import EtcdAdmin
 from controller.store.etcd_channel import EtcdTarget
@@ -113,7 +115,9 @@ async def _parts(
         api = Api(
             store, picture, mirror.wait_for, clock, random, pki, agents, dispatch, settings, config.name, api_url,
             dispatch.address, parts.gone, parts.samples, parts.measuring,
+            digests=NodeDigests(picture, agents, dispatch.images, dispatch.leads), seals=Sealing(pki.authority.secret()),
         )  # fmt: skip
+        dispatch.open_seals_with(api.seals)
         me = LeaderDoc(config.name, 0, api_url, dispatch.address, id=_controller_id(config.data_dir))
         server = ApiServer(make_app(api, exec_routes(api)), pki, listener)
         await stack.enter_async_context(_tasks(mirror, store, etcd, server, parts.election(me), leadership))

@@ -41,6 +41,7 @@ class ServiceDoc:
     `force` counts requests to replace every replica. `stopped`: keep no replica running (shoal stop). `networks`: what the
     running containers are attached to instead of `spec.container.networks` (network connect and disconnect); None: not said.
     `kept_replicas`: what the file says since it gave autoscaling up: while it says the same, the count stays as it was then.
+    `registry_auth`: sealed (controller/sealing.py), credentials for the image's registry; empty: none are known.
     """
 
     id: str
@@ -52,6 +53,7 @@ class ServiceDoc:
     updated_ms: int = 0
     networks: tuple[Attachment, ...] | None = None
     kept_replicas: int | None = None
+    registry_auth: str = ""
 
     @property
     def attachments(self) -> tuple[Attachment, ...]:

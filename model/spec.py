@@ -172,6 +172,9 @@ class ContainerSpec:
     configs: tuple[FileRef, ...] = ()
     pull_policy: Literal["missing", "always", "never"] = "missing"
     platform: str = ""
+    image_digest: str = ""
+    """What `image` stood for when the service was written, of an index or a manifest: every replica runs it. Empty: each node
+    asks for itself."""
 
 
 PRIORITY_MAX: Final = 1_000

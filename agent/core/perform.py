@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from agent.core.attach import Attacher
 from agent.core.failure import failure_of
+from agent.core.logins import Logins
 from agent.core.ports import Ports
 from agent.plan import effects as fx
 from agent.plan.container import ContainerOrder, ExecRequest, HostMount
@@ -38,6 +39,7 @@ class Performer:
         self._desired = desired
         self._mounts: dict[ReplicaId, tuple[HostMount, ...]] = {}
         self.attacher = Attacher(ports, desired)
+        self.logins = Logins()
         self.pids: dict[str, int] = {}
 
     def hold(self, life: Life) -> None:
@@ -46,10 +48,12 @@ class Performer:
             self._ports.images.hold(life.image.id, life.container_id)
 
     async def pull(self, effect: fx.PullImage) -> fx.Stimulus:
-        image = await self._ports.images.pull(effect.reference, policy=pull_policy(effect.policy))
+        image = await self._ports.images.pull(
+            effect.reference, digest=effect.digest, auth=self.logins.of(effect.service_id), policy=pull_policy(effect.policy)
+        )
         config = image.config
         facts = ImageFacts(image.id, config.stop_signal, config.healthcheck, config.volumes, config.exposed_ports)
-        return fx.Pulled(effect.reference, effect.policy, facts)
+        return fx.Pulled(effect, facts)
 
     async def apply_networks(self, effect: fx.ApplyNetworks) -> fx.Stimulus:
         await self._ports.network.apply(effect.networks)
@@ -72,8 +76,11 @@ class Performer:
 
     async def _image(self, life: Life) -> Image:
         assert life.image is not None
-        found = self._ports.images.get(life.image.id)
-        return found if found is not None else await self._ports.images.pull(life.spec.container.image)
+        found, container = self._ports.images.get(life.image.id), life.spec.container
+        if found is not None:
+            return found
+        auth = self.logins.of(life.id.service_id)
+        return await self._ports.images.pull(container.image, digest=container.image_digest, auth=auth)
 
     async def attach(self, effect: fx.AttachNetwork) -> fx.Stimulus:
         life = await self.attacher.attach(effect.life)

@@ -27,6 +27,7 @@ from agent.plan.records import Desired, Failure, Life, ReplicaId, sandbox_of
 from model.documents import Event
 from model.errors import ShoalError
 from model.ports import Clock
+from protos import node_pb2 as pb
 
 log = logging.getLogger(__name__)
 REPAIR_S = 10.0
@@ -102,12 +103,18 @@ class Runner:
 
     def leave(self) -> None:
         """Nothing is to run here any more, and nobody is there to say when the last connection has ended."""
+        self.performer.logins.wipe()
         self.desire(Desired(), drain=False)
 
     def desire(self, desired: Desired, *, drain: bool = True) -> None:
         """A new desired state; kept for a restart without the controller. `drain`: who must stop ends its connections first."""
         self._save_desired(desired)
         self.give(fx.DesiredArrived(desired, drain))
+
+    def take_logins(self, message: pb.Desired) -> None:
+        """The credentials that come with what must run; take them before that."""
+        if changed := self.performer.logins.take(message):
+            self.give(fx.LoginsChanged(changed))
 
     def give(self, stimulus: fx.Stimulus) -> None:
         """Tell the core and perform what it answers."""
@@ -301,8 +308,8 @@ class _TriedAgain:
 
 def _failure(effect: fx.Effect, failure: Failure) -> fx.Stimulus | None:
     match effect:
-        case fx.PullImage(reference, policy):
-            return fx.PullFailed(reference, policy, failure)
+        case fx.PullImage():
+            return fx.PullFailed(effect, failure)
         case fx.ApplyNetworks(_, token):
             return fx.NetworksApplied(token, failure)
         case fx.Probe(replica, container_id, _):

@@ -199,7 +199,9 @@ class SessionClient:
     async def _take_desired(self, stream: ControllerStream, lock: asyncio.Lock, message: pb.Desired) -> None:
         problem = ""
         try:
-            self._runner.desire(merge(self._runner.core.desired, wire.desired_message(message)))
+            desired = merge(self._runner.core.desired, wire.desired_message(message))
+            self._runner.take_logins(message)
+            self._runner.desire(desired)
         except DesiredMismatch as error:
             problem = str(error)
         async with lock:

@@ -107,6 +107,13 @@ class Catalog:
         same = (self.names[name] for name in sorted(self.names) if self.names[name].id == image_id)
         return next(same, NameRecord(image_id, self.records[image_id].digest))
 
+    def came_with(self, digest: str) -> NameRecord | None:
+        """What stands for this digest here, of an index or a manifest, whatever it is called."""
+        named = (self.names[name] for name in sorted(self.names))
+        found = next((each for each in named if digest in (each.digest, *each.indexes)), None)
+        nameless = (NameRecord(record.id, digest) for record in self.records.values() if record.digest == digest)
+        return found or next(nameless, None)
+
     def to_push(self, ref: ImageRef) -> NameRecord:
         """The same for a push: a reference by digest is also known by another name of its repository."""
         by_name = self.names.get(ref.canonical)

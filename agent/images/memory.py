@@ -93,12 +93,14 @@ class MemoryImages:
         parsed = parse_image_ref(ref)
         if digest:
             parse_image_ref(f"{parsed.name}@{digest}")
+        for same in [image.id for image in self._images.values() if digest == image.digest]:
+            self._name(parsed.canonical, same)
         present = self._names.get(parsed.canonical)
         if present is not None and (digest == self._images[present].digest if digest else policy != "always"):
             return self._images[present]
         if policy == "never":
             raise ImageNotFound(f"image {parsed.familiar} is not on this node, and its pull policy is 'never'")
-        key = f"{parsed.canonical} {digest}"
+        key = f"{parsed.canonical} {digest} {hash(auth)}"
         image = self._images[await self._pulls.join(key, lambda: self._pull(parsed, digest))]
         if progress is not None:
             progress(PullProgress(parsed.familiar, 0, 0, 0, 0))
@@ -127,6 +129,12 @@ class MemoryImages:
         self._images[image_id] = Image(image_id, (), digest, (), config, 0, None)
         self._rename(image_id)
         return image_id
+
+    def _name(self, name: str, image_id: str) -> None:
+        before = self._names.get(name)
+        self._names[name] = image_id
+        for changed in (before or image_id, image_id):
+            self._rename(changed)
 
     def _rename(self, image_id: str) -> None:
         """Its names as they are now."""
@@ -193,10 +201,7 @@ class MemoryImages:
         parsed, image_id = new_name(name), self._find(ref)
         if image_id is None:
             raise ImageNotFound(f"image {ref} is not on this node")
-        before = self._names.get(parsed.canonical)
-        self._names[parsed.canonical] = image_id
-        for changed in (before or image_id, image_id):
-            self._rename(changed)
+        self._name(parsed.canonical, image_id)
         return self._images[image_id]
 
     def hold(self, image_id: str, owner: str) -> None:

@@ -118,11 +118,14 @@ class ImageStore:
         wanted = replace(parsed, digest=digest) if digest else parsed
         if digest and parse_image_ref(wanted.canonical).digest != (parsed.digest or digest):
             raise BadInput(f"image {parsed.familiar}: it cannot stand for {digest}")
+        if digest and not self._is_present(ref, digest, policy) and (same := self._catalog.came_with(digest)) is not None:
+            self._catalog.name([parsed.canonical], same)
+            self._layers.start_sync()
         if self._is_present(ref, digest, policy):
             return self._catalog.image(self._catalog.names[parsed.canonical].id)
         if policy == "never":
             raise ImageNotFound(f"image {wanted.familiar} is not on this node, and its pull policy is 'never'")
-        key = f"{parsed.canonical} {digest}"
+        key = f"{parsed.canonical} {digest} {hash(auth)}"  # who may not is no burden to who may
         sinks = self._sinks.setdefault(key, [])
         if progress is not None:
             sinks.append(progress)

@@ -1,8 +1,8 @@
 """The agent's core: all lives of the node, one stimulus in, effects out.
 
-Rules: sans-IO and deterministic; time comes in with the stimulus. Limits live here: `starts_max` starts at a time, one pull for
-all who want the same image, one life of a slot at a time (the old one has stopped before the new one starts) unless both are
-wanted. A second identical `DesiredArrived` yields nothing.
+Rules: sans-IO and deterministic; time comes in with the stimulus. Limits live here: `starts_max` starts at a time, one pull
+for all of a service who want the same image, one life of a slot at a time (the old one has stopped before the new one starts)
+unless both are wanted. A second identical `DesiredArrived` yields nothing.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Core:
         self._starts = Starts(starts_max)
         self._by_container: dict[str, ReplicaId] = {}
         self._places: dict[tuple[str, int], list[ReplicaId]] = {}
-        self._pulls: dict[tuple[str, str], dict[ReplicaId, None]] = {}
+        self._pulls: dict[fx.PullImage, dict[ReplicaId, None]] = {}
         self._networks = Networks()
         self._suspects: frozenset[str] = frozenset()
         self._timers = Timers()
@@ -118,14 +118,8 @@ class Core:
             case fx.Drained(replica, token):
                 if replica in self.lives:
                     self._put(drain.over(self.lives[replica], token))
-            case fx.Pulled(reference, policy, image):
-                for life in self._waiting_for(reference, policy):
-                    self._put(lives_of.pulled(life, image))
-            case fx.PullFailed(reference, policy, failure):
-                for life in self._waiting_for(reference, policy):
-                    after = lives_of.start_failed(life, failure, now)
-                    self._put(after)
-                    self._say(telling.start_failed(life, after, failure, now))
+            case fx.Pulled() | fx.PullFailed() | fx.LoginsChanged():
+                self._take_pull(stimulus, now)
             case fx.NetworksApplied(token, problem):
                 self._take_networks(token, problem, now)
             case fx.ContainerExited(end):
@@ -135,6 +129,20 @@ class Core:
                 self._take_health(stimulus, now)
             case fx.Compared(missing):
                 self._take_comparison(missing, now)
+
+    def _take_pull(self, news: fx.Pulled | fx.PullFailed | fx.LoginsChanged, now: float) -> None:
+        match news:
+            case fx.Pulled(pull, image):
+                for life in self._waiting_for(pull):
+                    self._put(lives_of.pulled(life, image))
+            case fx.PullFailed(pull, failure):
+                for life in self._waiting_for(pull):
+                    after = lives_of.start_failed(life, failure, now)
+                    self._put(after)
+                    self._say(telling.start_failed(life, after, failure, now))
+            case fx.LoginsChanged(services):
+                for life in [life for life in self.lives.values() if life.id.service_id in services]:
+                    self._put(lives_of.pull_again(life))
 
     def _take_desired(self, desired: Desired, drains: bool, now: float) -> None:
         self.desired = desired
@@ -184,8 +192,8 @@ class Core:
         self._put(after)
         self._say(telling.exited(before, after))
 
-    def _waiting_for(self, reference: str, policy: str) -> list[Life]:
-        waiting = self._pulls.pop((reference, policy), {})
+    def _waiting_for(self, pull: fx.PullImage) -> list[Life]:
+        waiting = self._pulls.pop(pull, {})
         lives = [self.lives[key] for key in waiting if key in self.lives]
         return [life for life in lives if life.image is None and life.goal == "run"]
 
@@ -311,11 +319,12 @@ class Core:
         return any(other.may_run() and other.goal != "run" for other in others)
 
     def _pull(self, life: Life) -> None:
-        key = (life.spec.container.image, life.spec.container.pull_policy)
-        if key not in self._pulls:
-            self._pulls[key] = {}
-            self._out.append(fx.PullImage(*key))
-        self._pulls[key][life.id] = None
+        container = life.spec.container
+        pull = fx.PullImage(container.image, container.pull_policy, container.image_digest, life.id.service_id)
+        if pull not in self._pulls:
+            self._pulls[pull] = {}
+            self._out.append(pull)
+        self._pulls[pull][life.id] = None
 
     def _forget(self, life: Life) -> None:
         del self.lives[life.id]

@@ -20,10 +20,13 @@ from model.spec import Healthcheck, Pairs
 
 @dataclass(frozen=True, slots=True)
 class PullImage:
-    """Once for all replicas that wait for it. Outcome: Pulled or PullFailed."""
+    """Once for all replicas of the service that wait for it: it may have credentials of its own. `digest`: what the name is to
+    stand for; empty: what its registry says now. Outcome: Pulled or PullFailed."""
 
     reference: str
     policy: str
+    digest: str = ""
+    service_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,16 +249,21 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    reference: str
-    policy: str
+    pull: PullImage
     image: ImageFacts
 
 
 @dataclass(frozen=True, slots=True)
 class PullFailed:
-    reference: str
-    policy: str
+    pull: PullImage
     failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class LoginsChanged:
+    """Registries may answer otherwise for these services (ids) now."""
+
+    services: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +318,7 @@ Stimulus = (
     | Failed
     | Pulled
     | PullFailed
+    | LoginsChanged
     | NetworksApplied
     | ContainerExited
     | Probed

@@ -198,6 +198,11 @@ def pulled(life: Life, image: ImageFacts) -> Life:
     return replace(life, image=image)
 
 
+def pull_again(life: Life) -> Life:
+    """There are other credentials for its image: what was refused may be allowed now."""
+    return replace(life, not_before=0.0) if life.image is None and not life.ended else life
+
+
 def done(life: Life, netns: str, addresses: Pairs, ports: Pairs, now: float) -> Life:
     """The effect in flight has succeeded."""
     after = _done(life, netns, addresses, ports, now)

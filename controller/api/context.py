@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 from starlette.requests import Request
 
 from controller.agents import Agents
+from controller.api.digests import Digests
 from controller.api.gone import GoneServices
 from controller.api.tally import Tally
 from controller.certificates import Peer
@@ -29,6 +30,7 @@ from controller.loops.views import view_of
 from controller.metrics import STORE_SECONDS
 from controller.pki import Pki
 from controller.samples.port import Samples
+from controller.sealing import NoSeals, Seals
 from model import codec
 from model.documents import key
 from model.errors import Conflict, StoreUnknown
@@ -76,6 +78,9 @@ class Api:
     serving: ServingCounts = field(default_factory=ServingCounts)
     claiming: asyncio.Lock = field(default_factory=asyncio.Lock)
     tally: Tally = field(default_factory=Tally)
+    digests: Digests | None = None
+    """Who says what an image's name stands for; None: nobody."""
+    seals: Seals = field(default_factory=NoSeals)
 
     def snapshot(self) -> Snapshot:
         return self.picture.snapshot()

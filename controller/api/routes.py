@@ -41,6 +41,7 @@ from controller.api.schemas import (
     TokenBody,
 )
 from controller.api.streams import EVENTS, NDJSON
+from controller.decide.pinning import Resolve
 from model.autoscale import NodeGroupSpec
 from model.spec import NetworkSpec, ServiceSpec
 
@@ -148,6 +149,7 @@ SAMPLES: Final = (
     ),
 )  # fmt: skip
 FORCE: Final = (Query("force", bool, "also when something speaks against it", False),)
+RESOLVE: Final = Query("resolve_image", Resolve, "which images' registries are asked what they mean now", "changed")
 STACKS: Final = (
     Route(
         "GET", "/v1/stacks", stacks.list_stacks, "All stacks", answer=Objects, reads=("stacks", *RUNNING),
@@ -156,10 +158,10 @@ STACKS: Final = (
         "GET", "/v1/stacks/{stack}", stacks.get_stack, "One stack", answer=Object,
         reads=("stacks", "networks", "volumes", *RUNNING),
     ),
-    Route("POST", "/v1/stacks/{stack}/plan", stacks.plan, "What applying it would change", Object, Object),
+    Route("POST", "/v1/stacks/{stack}/plan", stacks.plan, "What applying it would change", Object, Object, (RESOLVE,)),
     Route(
         "PUT", "/v1/stacks/{stack}", stacks.apply, "Applies a resolved Compose project", Object, Object,
-        (Query("prune", bool, "removes services the project no longer names", True),),
+        (Query("prune", bool, "removes services the project no longer names", True), RESOLVE),
     ),
     Route(
         "DELETE", "/v1/stacks/{stack}", stacks.remove, "Removes a stack", None, Object,

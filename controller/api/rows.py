@@ -17,6 +17,7 @@ from controller.decide.explain import Explanation, explain_replica
 from controller.decide.explain import explain_node as _explain_node
 from controller.decide.explain import explain_service as _explain_service
 from controller.decide.machines.explain import for_service
+from controller.decide.pinning import with_digest
 from controller.decide.replicas import ReplicaRow, counts, replica_rows
 from controller.decide.scaled import policy_lines
 from controller.decide.wording import replica_name
@@ -133,6 +134,7 @@ def service(api: Api, document: ServiceDoc) -> Row:
     decision: DecisionDoc | None = api.snapshot().of("decisions").get(spec.name)
     return {
         **_service(api, document),
+        "image": with_digest(spec),
         "spec": codec.to_plain(spec),
         "scale": document.scale,
         "autoscaling": _autoscaling(api, document),

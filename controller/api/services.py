@@ -10,6 +10,8 @@ from controller.api import rows
 from controller.api.claims import Commit, claimed, claims
 from controller.api.connections import address_problem
 from controller.api.context import Api, Call
+from controller.api.pinning import pin_services
+from controller.api.registry_logins import keeping, logins_of
 from controller.api.scale_orders import set_floor
 from controller.api.schemas import ScaleBody
 from controller.decide import scales
@@ -48,16 +50,21 @@ async def create_service(api: Api, call: Call) -> dict[str, Any]:
         raise BadInput(f"service {spec.name} names the stack {spec.stack}: apply the stack instead")
     if problems := service_problems(spec):
         raise BadInput(problems[0], problems)
+    logins = logins_of(call.request)
+    found = await pin_services(api, [spec], "changed", logins)
+    (spec,), keep = found.services, keeping(api.seals, logins)
 
     async def create(commit: Commit) -> ServiceDoc:
         if (await api.read("services", spec.name))[0] is not None:
             raise Conflict(f"{spec.name} exists already: remove it first, or choose another name")
         document = _document(api, spec)
+        document = replace(document, registry_auth=keep(document.id, spec.container.image, None))
         guards, ops = _creation(api, document)
         await commit(guards, ops)
         return document
 
-    return rows.service(api, await claimed(api, spec.name, create, needed=claims(spec.container)))
+    row = rows.service(api, await claimed(api, spec.name, create, needed=claims(spec.container)))
+    return {**row, "unpinned": list(found.warnings), "absent": bool(found.absent)}
 
 
 def _document(api: Api, spec: ServiceSpec) -> ServiceDoc:

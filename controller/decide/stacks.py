@@ -7,7 +7,7 @@ Rules:
   stack's is refused.
 - What `network connect` and `disconnect` did to a service stays until its containers are replaced by another version.
 - External networks must be there, and are neither made, changed nor removed.
-- Applied twice, the second time changes nothing.
+- Applied twice, the second time changes nothing. Which digest an image stands for is found out before (pinning.py).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from controller.decide import scales
 from controller.decide.attached import UNPLANNED, crowded, networks_of
 from controller.decide.clashes import port_clashes
 from controller.decide.nets import subnet_problem
+from controller.decide.registry_auth import Keep, as_before
 from controller.decide.types import Settings, View
 from controller.decide.wording import counted, listed, too_many
 from model.documents import NetworkDoc, ServiceDoc, StackDoc, VolumeDoc, key
@@ -58,10 +59,16 @@ class StackChanges:
 
 
 def diff_stack(
-    view: View, wanted: StackSpec, ids: Callable[[], str], now_ms: int, prune: bool = True, settings: Settings | None = None
+    view: View,
+    wanted: StackSpec,
+    ids: Callable[[], str],
+    now_ms: int,
+    prune: bool = True,
+    settings: Settings | None = None,
+    keep: Keep = as_before,
 ) -> StackChanges:
     """From what is to what the file says. `ids` gives a new id for each new document. With `settings` new networks' subnets are
-    compared with what is taken.
+    compared with what is taken. `keep`: the sealed credentials of each service.
 
     Raises BadInput (something named is missing or malformed) or Conflict (something is another's: a name, port or subnet).
     """
@@ -74,7 +81,7 @@ def diff_stack(
         if not volume.external:
             _diff_volume(view, volume, ids, now_ms, found)
     for service in wanted.services:
-        _diff_service(view, service, ids, now_ms, found)
+        _diff_service(view, service, ids, now_ms, found, keep)
     names = {service.name for service in wanted.services}
     gone = [name for name in _services_of(view, wanted.name) if name not in names] if prune else []
     for name in gone:
@@ -144,11 +151,14 @@ def _check(view: View, wanted: StackSpec) -> None:
         raise Conflict("; ".join(others))
 
 
-def _diff_service(view: View, spec: ServiceSpec, ids: Callable[[], str], now_ms: int, found: StackChanges) -> None:
-    before = view.services.get(spec.name)
+def _diff_service(
+    view: View, spec: ServiceSpec, ids: Callable[[], str], now_ms: int, found: StackChanges, keep: Keep
+) -> None:
+    before, image = view.services.get(spec.name), spec.container.image
     if before is None:
         scale, _ = scales.applied(None, spec)
-        found.services.append(ServiceDoc(ids(), spec, scale, 1, False, now_ms, now_ms))
+        made = ServiceDoc(ids(), spec, scale, 1, False, now_ms, now_ms)
+        found.services.append(replace(made, registry_auth=keep(made.id, image, None)))
         size = f" with {counted(scale)}" if spec.mode.startswith("replicated") else ""
         found.changes.append(Change("create", "service", spec.name, (), f"service {spec.name} is created{size}"))
         return
@@ -159,7 +169,7 @@ def _diff_service(view: View, spec: ServiceSpec, ids: Callable[[], str], now_ms:
     inside = differing(before.spec.container, spec.container)
     networks = None if inside else before.networks
     after = replace(before, spec=spec, scale=scale, version=before.version + bool(inside), stopped=False, networks=networks)
-    after = replace(after, updated_ms=now_ms, kept_replicas=kept)
+    after = replace(after, updated_ms=now_ms, kept_replicas=kept, registry_auth=keep(before.id, image, before))
     if replace(after, updated_ms=before.updated_ms) == before:
         found.changes.append(Change("none", "service", spec.name, (), f"service {spec.name} is unchanged"))
         return
@@ -180,6 +190,8 @@ def _service_change(before: ServiceDoc, after: ServiceDoc, changed: tuple[str, .
         said.append(f"scaled from {before.scale} to {after.scale}")
     if before.stopped:
         said.append("started again")
+    if after.registry_auth != before.registry_auth and after.version == before.version:
+        said.append("credentials for its registry changed, no container is restarted")
     rest = (*changed, *(["replicas"] if after.scale != before.scale else []))
     action: Action = "scale" if not changed and after.scale != before.scale and not before.stopped else "update"
     return Change(action, "service", name, rest, f"service {name}: {'; '.join(said) or 'updated'}")

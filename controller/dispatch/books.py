@@ -17,6 +17,7 @@ from controller.dispatch.endpoints import EndpointBook
 from controller.dispatch.guarded import GuardBook
 from controller.dispatch.session import NodeSession
 from controller.loops.picture import Change, Picture, Snapshot
+from controller.sealing import NoSeals, Seals
 from model.documents import INGRESS, NetworkPlanDoc
 from protos import node_pb2 as pb
 
@@ -44,7 +45,9 @@ class Books:
         self._specs = SpecBook()
         self._peers = PeerBook()
         self._ways = WayBook()
-        self._composer = Composer(self._specs, self._peers)
+        self.seals: Seals = NoSeals()
+        """Opens the credentials that services have in the store."""
+        self._composer = Composer(self._specs, self._peers, lambda: self.seals)
         self._slices: dict[str, dict[str, str]] = {}
         self._endpoints = EndpointBook()
         self._guarded = GuardBook(guarded)

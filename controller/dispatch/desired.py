@@ -7,12 +7,13 @@ all: the peers of a network, and of a service everything but its slots (encoded.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from controller.dispatch.encoded import desired_message, service_field, slot_fields
 from controller.loops.picture import Snapshot
+from controller.sealing import NoSeals, Seals
 from model import codec
 from model.autoscale import MetricsPort
 from model.documents import AssignedService, AssignmentDoc, NetworkPlanDoc, ServiceDoc
@@ -124,13 +125,14 @@ def _encoded(peer: PeerRow) -> bytes:
 
 class Way(NamedTuple):
     """How a service's replicas run, the same on all nodes. `networks` None: those of the spec. `scraped`: names of the metrics
-    that its policy wants of them, to be had at `metrics`."""
+    that its policy wants of them, to be had at `metrics`. `registry_auth`: sealed."""
 
     stopped: bool = False
     volumes: tuple[str, ...] = ()
     networks: tuple[Attachment, ...] | None = None
     scraped: tuple[str, ...] = ()
     metrics: MetricsPort | None = None
+    registry_auth: str = ""
 
 
 _PLAIN: Final = Way()
@@ -174,7 +176,8 @@ class WayBook:
 
 def _way(document: ServiceDoc) -> Way:
     volumes = {mount.source for mount in document.spec.container.mounts if mount.type == "volume" and mount.source}
-    return Way(document.stopped, tuple(sorted(volumes)), document.networks, *_scraped(document.spec))
+    scraped, metrics = _scraped(document.spec)
+    return Way(document.stopped, tuple(sorted(volumes)), document.networks, scraped, metrics, document.registry_auth)
 
 
 def _scraped(spec: ServiceSpec) -> tuple[tuple[str, ...], MetricsPort | None]:
@@ -242,11 +245,12 @@ def _networks(snapshot: Snapshot, node: str, slices: Mapping[str, str], peers: P
 
 
 class Composer:
-    """Makes the messages of all sessions out of the shared books."""
+    """Makes the messages of all sessions out of the shared books. `seals` opens what stands sealed in the store."""
 
-    def __init__(self, specs: SpecBook, peers: PeerBook) -> None:
+    def __init__(self, specs: SpecBook, peers: PeerBook, seals: Callable[[], Seals] = NoSeals) -> None:
         self._specs = specs
         self._peers = peers
+        self._seals = seals
         self._heads: dict[str, tuple[Way, bytes]] = {}
         """By service id what does not depend on the node."""
 
@@ -298,7 +302,7 @@ class Composer:
     def _service(self, row: AssignedService, way: Way, known: set[SpecKey], held: Container[SpecKey]) -> bytes:
         """A slot of an older version whose spec neither we (this leader began after it was replaced) nor the node have is left
         out: nothing can run there, the node would refuse the whole message for it, and the rollout replaces it at once."""
-        parts = [self._head(row, way)]
+        parts = [self._head(row, way), self._registry_auth(row, way)]
         for run in row.runs:
             spec_key = (row.service_id, run[0])
             if spec_key not in known:
@@ -310,6 +314,14 @@ class Composer:
                     continue
             parts += slot_fields(run)
         return service_field(parts)
+
+    def _registry_auth(self, row: AssignedService, way: Way) -> bytes:
+        """Opened for each message: a password is not kept in memory."""
+        login = self._seals().open(row.service_id, way.registry_auth) if way.registry_auth else None
+        if login is None:
+            return b""
+        auth = pb.RegistryAuth(username=login.username, password=login.password)
+        return pb.Service(registry_auth=auth).SerializeToString()
 
     def _head(self, row: AssignedService, way: Way) -> bytes:
         head = self._heads.get(row.service_id)

@@ -33,6 +33,7 @@ from controller.images_held import HeldImages
 from controller.loops.picture import Change, Picture
 from controller.samples.pace import sample_s
 from controller.samples.port import Samples
+from controller.sealing import Seals
 from controller.steady import zero_ms
 from model.documents import Event, NodeDoc, StatusDoc
 from model.errors import ShoalError
@@ -85,6 +86,10 @@ class Dispatch:
         self._followers = Followers(clock, lambda: self._books.number, late_s)
         self.writer = StatusWriter(picture, clock, self._status_of)
         picture.subscribe(self._on_changes)
+
+    def open_seals_with(self, seals: Seals) -> None:
+        """Nodes are told the credentials of the services they run."""
+        self._books.seals = seals
 
     # ---- the reign
 

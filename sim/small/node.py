@@ -195,8 +195,8 @@ class Place:
         match item:
             case fx.ContainerExited():
                 return item
-            case fx.PullImage(reference, policy):
-                return fx.Pulled(reference, policy, ImageFacts("sha256:1"))
+            case fx.PullImage():
+                return fx.Pulled(item, ImageFacts("sha256:1"))
             case fx.ApplyNetworks(_, token):
                 return fx.NetworksApplied(token)
             case fx.Drain(replica, token):

@@ -179,8 +179,12 @@ async def test_a_name_stands_for_the_digest_it_was_pulled_with(rig: Rig) -> None
     assert await rig.images.pull("shop/web:1", digest=digest, policy="always") == image
     found = await rig.images.pull("shop/web:1", digest=newer)
     assert (found.digest, found.config.cmd) == (newer, ("serve newer",))
+    back = await rig.images.pull("shop/web:1", digest=digest, policy="never")  # it is still there, without a name
+    assert (back.id, back.names) == (image.id, ("shop/web:1",))
+    also = await rig.images.pull("else/where:2", digest=newer, policy="never")  # and this one had another
+    assert (also.id, also.digest, also.names) == (found.id, newer, ("else/where:2",))
     with pytest.raises(ImageNotFound, match="not on this node"):
-        await rig.images.pull("shop/web:1", digest=digest, policy="never")
+        await rig.images.pull("shop/web:1", digest=f"sha256:{'1' * 64}", policy="never")
     with pytest.raises(ImageNotFound):
         await rig.images.pull("shop/web:1", digest=f"sha256:{'0' * 64}")
     with pytest.raises(BadInput):

@@ -83,9 +83,9 @@ class Node:
         bad = self.random.random() < self.failing
         failure = Failure("it broke", permanent=self.random.random() < 0.3)
         match effect:
-            case fx.PullImage(reference, policy):
+            case fx.PullImage(reference):
                 self.pulls.append(reference)
-                self.give(fx.PullFailed(reference, policy, failure) if bad else fx.Pulled(reference, policy, ImageFacts("sha")))
+                self.give(fx.PullFailed(effect, failure) if bad else fx.Pulled(effect, ImageFacts("sha")))
             case fx.ApplyNetworks(_, token):
                 self.give(fx.NetworksApplied(token, failure if bad else None))
             case fx.KillContainer(container_id, signal):

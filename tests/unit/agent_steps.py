@@ -45,8 +45,8 @@ def done(core: Core, effects: list[fx.Effect], now: float) -> list[fx.Effect]:
     after: list[fx.Effect] = []
     for effect in effects:
         match effect:
-            case fx.PullImage(reference, policy):
-                after += core.handle(fx.Pulled(reference, policy, ImageFacts("sha")), now)
+            case fx.PullImage():
+                after += core.handle(fx.Pulled(effect, ImageFacts("sha")), now)
             case fx.ApplyNetworks(_, token):
                 after += core.handle(fx.NetworksApplied(token), now)
             case fx.Save() | fx.Report() | fx.Drop() | fx.Gone() | fx.Say():

@@ -1,0 +1,85 @@
+"""What a name of an image stands for: on the nodes, and at its registry. Asked before a service is written.
+
+Rules: the leader knows from its memory what the nodes have; another controller asks the nodes. A registry is asked by one node,
+the next one when that cannot be reached, with the credentials that came with the request. Nothing here takes long: what is not
+known in time is not known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from typing import Final, Protocol
+
+from controller.agents import Agents
+from controller.images_held import HeldImages
+from controller.loops.picture import Picture
+from controller.sealing import Login
+from model.errors import ShoalError, Unavailable
+from model.image_ref import parse_image_ref
+from protos import node_pb2 as pb
+
+HELD_S: Final = 2.0
+ASK_S: Final = 10.0
+NODES_MAX: Final = 3
+"""That are asked for a registry's answer, one after the other."""
+
+
+class Digests(Protocol):
+    async def held(self, names: Collection[str]) -> Mapping[str, str]:
+        """By canonical reference; one that no node has is not in it."""
+
+    async def at_registry(self, name: str, login: Login | None) -> str:
+        """Raises ShoalError: nobody can say."""
+
+
+class NodeDigests:
+    """`leads`: whether `known` is kept up here."""
+
+    def __init__(self, picture: Picture, agents: Agents, known: HeldImages, leads: Callable[[], bool]) -> None:
+        self._picture = picture
+        self._agents = agents
+        self._known = known
+        self._leads = leads
+
+    async def held(self, names: Collection[str]) -> Mapping[str, str]:
+        if self._leads():
+            return {name: digest for name in names if (digest := self._known.digest_of(name))}
+        return await self._asked(names)
+
+    async def _asked(self, names: Collection[str]) -> Mapping[str, str]:
+        answers = await self._agents.everywhere(
+            lambda node: self._agents.call(node, "Images", pb.Empty(), HELD_S), self._ready()
+        )
+        found: dict[str, Counter[str]] = {name: Counter() for name in names}
+        for answer in answers.values():
+            for row in json.loads(answer.json) if not isinstance(answer, ShoalError) else ():
+                for name, digest in row.get("digests", {}).items():
+                    canonical = parse_image_ref(name).canonical
+                    if digest and canonical in found:
+                        found[canonical][digest] += 1
+        return {name: min(rows, key=lambda each: (-rows[each], each)) for name, rows in found.items() if rows}
+
+    def _ready(self) -> list[str]:
+        snapshot = self._picture.snapshot()
+        health = snapshot.of("health")
+        return [node for node in self._agents.nodes() if health[node].state == "ready"]
+
+    async def at_registry(self, name: str, login: Login | None) -> str:
+        auth = pb.RegistryAuth(username=login.username, password=login.password) if login is not None else None
+        request = pb.ImageRequest(reference=name, auth=auth)
+        nodes = self._ready()[:NODES_MAX]
+        failure: ShoalError = Unavailable("no node is ready")
+        try:
+            async with asyncio.timeout(ASK_S):
+                for node in nodes:
+                    try:
+                        answer = await self._agents.call(node, "ResolveImage", request, ASK_S)
+                        return str(json.loads(answer.json)["digest"])
+                    except Unavailable as error:
+                        failure = error
+        except TimeoutError:
+            failure = Unavailable(f"no answer within {ASK_S:g} s")
+        raise failure

@@ -1,0 +1,80 @@
+"""Which bytes a service's image means: the digest its name is pinned to when the service is written.
+
+Rules: pure. An image named with a digest says it itself. What nodes have under the name comes first, unless the pull policy or
+the person wants the registry's word. What cannot be found out is a warning, never a refusal: then the image stays what it was,
+and a new one is left to each node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from model.documents import ServiceDoc
+from model.image_ref import parse_image_ref
+from model.spec import ServiceSpec
+
+Resolve = Literal["always", "changed", "never"]
+"""When the registry is asked: for every image, for those that are new here (and with `pull_policy: always`), for none."""
+ALWAYS: Final = "always"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """One service's image as it is written. `held`: the digest nodes have under that name, `before`: the one that the service
+    was pinned to under the same name; empty: none."""
+
+    image: str
+    policy: str = "missing"
+    resolve: Resolve = "changed"
+    held: str = ""
+    before: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    digest: str = ""
+    warning: str = ""
+
+
+def wish_of(spec: ServiceSpec, known: ServiceDoc | None, resolve: Resolve, held: str) -> Wish:
+    container, was = spec.container, known.spec.container if known is not None else None
+    before = was.image_digest if was is not None and was.image == container.image else ""
+    return Wish(container.image, container.pull_policy, resolve, held, before)
+
+
+def asks_registry(wish: Wish) -> bool:
+    """Whether its registry has to be asked before `pin`."""
+    if "never" in (wish.resolve, wish.policy) or parse_image_ref(wish.image).digest is not None:
+        return False
+    return ALWAYS in (wish.resolve, wish.policy) or not (wish.held or wish.before)
+
+
+def pin(wish: Wish, answer: str = "", problem: str = "") -> Pin:
+    """`answer`: the digest its registry has for the name; empty with the `problem` when it was asked in vain."""
+    if parse_image_ref(wish.image).digest is not None:
+        return Pin()
+    if wish.resolve == "never":
+        return Pin(wish.before)
+    if answer:
+        return Pin(answer)
+    kept = wish.held or wish.before
+    if not asks_registry(wish):
+        return Pin(kept, "" if kept else f"image {wish.image} is on no node, and its pull policy is 'never'")
+    what = f"image {wish.image} could not be accessed on a registry to record its digest"
+    after = "what the nodes have is taken" if kept else "each node pulls it by itself and may run other bytes"
+    return Pin(kept, f"{what}{f' ({problem})' if problem else ''}: {after}")
+
+
+def pinned(spec: ServiceSpec, digests: Mapping[str, str]) -> ServiceSpec:
+    """`digests`: by service name."""
+    container = spec.container
+    digest = digests.get(spec.name, "")
+    return spec if container.image_digest == digest else replace(spec, container=replace(container, image_digest=digest))
+
+
+def with_digest(spec: ServiceSpec) -> str:
+    """`registry:2@sha256:..`, as Docker shows the image of a service."""
+    container = spec.container
+    return f"{container.image}@{container.image_digest}" if container.image_digest else container.image
