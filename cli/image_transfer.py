@@ -5,8 +5,6 @@ Rules: what is kept of a login goes along in a header of the one request that ne
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import sys
 import tempfile
@@ -17,6 +15,7 @@ import click
 
 from cli.connect import connected
 from cli.image_words import loaded, pull_heading, pull_result, push_heading, push_result
+from cli.registry_headers import registry_auth as registry_auth
 from cli.wait import LiveLine
 from model.errors import BadInput, RuntimeFailed
 from model.image_ref import parse_image_ref
@@ -100,15 +99,3 @@ def load(source: BinaryIO, quiet: bool, node: str) -> None:
     with connected() as client:
         for line in loaded(client.call("POST", "/v1/images/load", source, query={"node": node or None})):
             click.echo(line)
-
-
-def registry_auth(reference: str) -> dict[str, str]:
-    """The header with what `shoal login` keeps for the reference's registry; empty without a login."""
-    from cli.docker_config import known
-    from cli.registry import key_of
-
-    login = known(key_of(parse_image_ref(reference).registry))
-    if login is None:
-        return {}
-    raw = json.dumps({"username": login.username, "password": login.password}).encode()
-    return {"X-Registry-Auth": base64.urlsafe_b64encode(raw).decode()}

@@ -152,6 +152,18 @@ def pull_result(reference: str, images: Sequence[Mapping[str, Any]]) -> list[str
     return [*lines, f"Digest: {digest}", f"Status: {status} for {ref.familiar}", ref.canonical]
 
 
+def run_heading(reference: str) -> list[str]:
+    """What `run` tells before the pull of an image that no node has."""
+    return [f"Unable to find image '{parse_image_ref(reference).familiar}' locally", pull_heading(reference)[-1]]
+
+
+def run_pulled(reference: str, image: Mapping[str, Any]) -> list[str]:
+    """What it tells after it. The node may have had it by the time it was asked: what was not there before was pulled."""
+    late = image["current"]
+    layers = [{**layer, "existed": layer["existed"] and not late} for layer in image["layers"]]
+    return pull_result(reference, [{**image, "current": False, "layers": layers}])[:-1]
+
+
 def push_heading(reference: str) -> list[str]:
     """What is told before a push."""
     ref = parse_image_ref(reference)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any, Final
 
@@ -71,6 +72,7 @@ _PATIENCE_S: Final = 1.0
 @click.pass_context
 def run_command(ctx: click.Context, /, **options: Any) -> None:
     """Run IMAGE, with COMMAND instead of its own if given."""
+    from cli.registry_headers import registry_config
     from cli.run_network import discarded
     from cli.run_spec import service_spec
     from model import codec
@@ -82,8 +84,11 @@ def run_command(ctx: click.Context, /, **options: Any) -> None:
     with Client(cluster) as client:
         if options["node"]:
             client.get(f"/v1/nodes/{options['node']}")  # NotFound now; the scheduler would wait for it to join
-        client.post("/v1/services", codec.to_plain(spec))
+        headers = registry_config([options["image"]])
+        made = client.call("POST", "/v1/services", codec.to_plain(spec), headers=headers)
         try:
+            if made["absent"] and options["pull"] != "never":
+                show_pull(cluster, client, made)
             row = until_started(client, spec.name)
             if options["detach"]:
                 if row["state"] == "rejected":
@@ -104,8 +109,37 @@ def run_command(ctx: click.Context, /, **options: Any) -> None:
             ctx.exit(130)
 
 
+def show_pull(cluster: Any, client: Client, made: Any) -> None:
+    """What Docker tells when it has to pull first, on stderr. The node pulls anyway: its own pull and this one are one, and
+    what goes wrong is told by the replica."""
+    from cli.image_words import run_heading, run_pulled
+    from cli.registry_headers import registry_auth
+
+    container = made["spec"]["container"]
+    image, name = container["image"], made["name"]
+    click.echo("\n".join(run_heading(image)), err=True)
+    node = _until(client, name, lambda row: bool(row["node"]) or _has_started(row))["node"]
+    body = {"reference": image, "nodes": [node], "policy": "missing", "digest": container.get("image_digest", "")}
+    line = LiveLine()
+    with contextlib.suppress(ShoalError), Client(cluster) as stream:
+        for row in stream.lines("/v1/images/pull", method="POST", body=body, headers=registry_auth(image)):
+            if row.get("image"):
+                line.done()
+                click.echo("\n".join(run_pulled(image, row["image"])), err=True)
+            elif not row.get("error"):
+                line.show(row["text"])
+
+
+def _has_started(row: Any) -> bool:
+    return row["state"] == "running" or row["state"] in _ENDED
+
+
 def until_started(client: Client, name: str) -> Any:
     """The replica's row once it runs or has ended. Raises Unavailable with the reason after two minutes."""
+    return _until(client, name, _has_started)
+
+
+def _until(client: Client, name: str, reached: Callable[[Any], bool]) -> Any:
     end = time.monotonic() + _START_S
     told_from = time.monotonic() + _PATIENCE_S
     row: Any = None
@@ -113,7 +147,7 @@ def until_started(client: Client, name: str) -> Any:
     while time.monotonic() < end:
         rows = client.get("/v1/replicas", service=name, all=True, index=client.index or None, wait=1)
         row = rows[0] if rows else row
-        if row and (row["state"] == "running" or row["state"] in _ENDED):
+        if row and reached(row):
             return row
         if row and row["state"] == "pending" and row["message"] and time.monotonic() > told_from:
             line.show(f"{name} waits: {row['message']}")

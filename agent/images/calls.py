@@ -17,12 +17,19 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from agent.images.auth import Authorizer
-from agent.images.errors import ImageNotFound, PullStopped, RegistryRefused, RegistryUnavailable, denied, unauthorized
+from agent.images.errors import (
+    HUB_ENDPOINT,
+    ImageNotFound,
+    PullStopped,
+    RegistryRefused,
+    RegistryUnavailable,
+    denied,
+    unauthorized,
+)
 from agent.images.records import Credentials, RegistryConfig
 from agent.images.transport import Reply, Transport
 from model.image_ref import DEFAULT_REGISTRY, ImageRef
 
-HUB_ENDPOINT = "registry-1.docker.io"
 _BACKOFF_S_MAX = 5.0
 _ERROR_BYTES_MAX = 64 << 10
 _SAID_CHARS_MAX = 200

@@ -8,6 +8,8 @@ from pathlib import Path
 from model.errors import BadInput, DiskFull, ImageError
 from model.image_ref import ImageRef, parse_image_ref
 
+HUB_ENDPOINT = "registry-1.docker.io"
+
 
 class ImageNotFound(ImageError):
     """No registry asked has it, or it is not on this node and may not be pulled."""
@@ -49,11 +51,8 @@ def disk_error(error: OSError, what: str, where: Path) -> ImageError | DiskFull:
 
 def unauthorized(endpoint: str, what: str, *, given: bool, detail: str = "") -> RegistryRefused:
     """A registry wants to know who asks. `what`: the image, or empty; `given`: it was told credentials."""
-    hint = (
-        "are the credentials right?"
-        if given
-        else "nodes have no credentials: is the name right? else name a mirror that asks for none, or use `shoal image load`"
-    )
+    login = "shoal login" if endpoint == HUB_ENDPOINT else f"shoal login {endpoint}"
+    hint = f"{'are the credentials right?' if given else 'is the name right?'} else `{login}`, then pull, push or apply again"
     return RegistryRefused(" ".join(f"registry {endpoint} refuses {what}: unauthorized ({detail}{hint})".split()))
 
 

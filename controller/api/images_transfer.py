@@ -36,7 +36,8 @@ AUTH_HEADER: Final = "X-Registry-Auth"
 async def pull(api: Api, call: Call) -> Response:
     body: PullBody = call.body
     nodes = chosen(api, body.nodes)
-    request = pb.ImageRequest(reference=body.reference, auth=registry_auth(call.request.headers.get(AUTH_HEADER, "")))
+    auth = registry_auth(call.request.headers.get(AUTH_HEADER, ""))
+    request = pb.ImageRequest(reference=body.reference, policy=body.policy, auth=auth, digest=body.digest)
     sources = [guarded(_pull(api, node, request), {"node": node, "text": ""}) for node in nodes]
     return ndjson(merged(sources))
 

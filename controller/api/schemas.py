@@ -91,7 +91,12 @@ class NodePatchBody(Body):
 
 
 class PullBody(Body):
+    """`digest`: what the name is to stand for, of an index or a manifest; empty: what its registry says now. `policy` missing:
+    a node that has the name is left alone."""
+
     reference: Annotated[str, Field(min_length=1, max_length=512)]
+    policy: Literal["missing", "always"] = "always"
+    digest: Annotated[str, Field(pattern=r"\A(sha256:[0-9a-f]{64})?\Z")] = ""
     nodes: list[Name] = Field(default=[], max_length=10_000)
 
 

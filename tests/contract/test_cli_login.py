@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from cli import docker_config
-from cli.image_transfer import registry_auth
 from cli.main import main
+from cli.registry_headers import registry_auth, registry_config
 from tests.contract.hostile_registry import BASIC, PASSWORD, USER, Answer, Hostile, Request, hostile_registry
 from tests.patience import PATIENCE
 
@@ -82,6 +82,10 @@ def test_a_good_password_is_kept_as_docker_keeps_it(
     header = registry_auth(f"{found.endpoint}/apache:1.0")["X-Registry-Auth"]
     assert json.loads(base64.urlsafe_b64decode(header)) == {"username": USER, "password": PASSWORD}
     assert registry_auth("elsewhere:5000/apache") == registry_auth("busybox") == {}
+    several = registry_config([f"{found.endpoint}/apache:1.0", "busybox", f"{found.endpoint}/web", "else:5000/x", "No Name"])
+    sent = json.loads(base64.urlsafe_b64decode(several["X-Registry-Config"]))
+    assert sent == {found.endpoint: {"username": USER, "password": PASSWORD}}
+    assert registry_config(["busybox", "elsewhere:5000/x"]) == {}
 
 
 @pytest.mark.parametrize("wants", ["basic", "bearer"])

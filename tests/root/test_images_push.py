@@ -148,7 +148,7 @@ async def test_passwords_and_tls(store: ImageStore, secured: Registry, tmp_path:
     await store.load(io.BytesIO(docker_archive(IMAGE, name)))
     with pytest.raises(RegistryRefused, match=rf"^registry {secured.endpoint} refuses {name}: unauthorized .*no credentials"):
         await store.push(name)
-    with pytest.raises(RegistryRefused, match=r"unauthorized \(are the credentials right\?\)$"):
+    with pytest.raises(RegistryRefused, match=r"unauthorized \(are the credentials right\? else `shoal login "):
         await store.push(name, auth=Credentials(USER, "wrong"))
     pushed = await store.push(name, auth=Credentials(USER, PASSWORD))
     assert digest_of(await asyncio.to_thread(secured.raw, "private/web:1")) == pushed.digest
