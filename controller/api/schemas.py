@@ -96,7 +96,7 @@ class PullBody(Body):
 
     reference: Annotated[str, Field(min_length=1, max_length=512)]
     policy: Literal["missing", "always"] = "always"
-    digest: Annotated[str, Field(pattern=r"\A(sha256:[0-9a-f]{64})?\Z")] = ""
+    digest: Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64})?$")] = ""
     nodes: list[Name] = Field(default=[], max_length=10_000)
 
 
