@@ -29,7 +29,7 @@ test-v2: setup ## the cgroup tests on a machine with cgroup v2, emulated, alone 
 sim: setup ## the cluster simulated from seeds: 10,000 faults, a few minutes (SEED=1 begins elsewhere)
 	@$(BIN)/python -m shoal sim --seed $(or $(SEED),1) --runs 100 --nodes 6 --minutes 5 --faults 100
 
-sim-nightly: setup ## 100,000 faults, the small model in every order with two faults, 5,000 nodes: two hours
+sim-nightly: setup ## 100,000 faults, the small model in every order with two faults, 5,000 nodes: an hour
 	@sh tests/sim/nightly.sh $(SEED)
 
 check: setup ## the quick rules: lint, types, import floors, generated code, shell syntax

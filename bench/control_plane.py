@@ -270,14 +270,16 @@ class Bench:
 
         opened = self.stats()["opened"]
         row = self.step("failover", kill, done, "last_settled")
-        self.settle("failover")
+        if "report_s" in self.figures:
+            self.settle("failover")
         row = self.stats()
         self.figures["failover_moved"] = row["added"] + row["removed"] + (await self._assigned() != before)
         self.figures["failover_attempts"] = row["opened"] - opened
         self._say(f"  {self.figures['failover_moved']} moved, {self.figures['failover_attempts']:,} sessions tried")
 
     def last_words(self) -> None:
-        """Of the controllers, when a step does not end."""
+        """Of agents and controllers, when a step does not end."""
+        self._say(f"the agents' counters: {self.stats()}")
         for controller in self.controllers:
             self._say(f"{controller.log.parent.name} said last:\n{controller.log.read_text()[-LAST_WORDS:]}")
 

@@ -431,12 +431,15 @@ class Hello(_message.Message):
     INFO_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     KNOWN_SPECS_FIELD_NUMBER: _builtins.int
+    UNREACHABLE_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     node_id: _builtins.str
     info: _builtins.bytes
     """JSON of model.documents.NodeInfo"""
     generation: _builtins.int
     """assignment generation it has taken (0: none)"""
+    unreachable: _builtins.str
+    """the controller it has just tried in vain: it waits here for the next one to lead"""
     @_builtins.property
     def known_specs(self) -> _containers.RepeatedCompositeFieldContainer[Global___SpecKey]:
         """need not be sent again"""
@@ -449,10 +452,11 @@ class Hello(_message.Message):
         info: _builtins.bytes = ...,
         generation: _builtins.int = ...,
         known_specs: _abc.Iterable[Global___SpecKey] | None = ...,
+        unreachable: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "info", b"info", "known_specs", b"known_specs", "node", b"node", "node_id", b"node_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "info", b"info", "known_specs", b"known_specs", "node", b"node", "node_id", b"node_id", "unreachable", b"unreachable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

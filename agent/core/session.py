@@ -81,8 +81,11 @@ class SessionClient:
         self._holdings = holdings
         self._controllers = list(identity.controllers)
         self._next: str = ""
+        self._unreachable = ""
+        """The controller that did not answer, since the last session."""
         self._epoch = 0
-        self._opened = False
+        self._opened = self._answered = False
+        """Of the session under way: it has begun; there was an answer, be it that another one leads."""
         self._problem = ""
         self._guard = Guard(runner.ports.network, clock)
 
@@ -91,7 +94,7 @@ class SessionClient:
         while True:
             address = self._next or self._controllers[turn % len(self._controllers)]
             turn += 0 if self._next else 1
-            self._next, self._opened = "", False
+            self._next, self._opened, self._answered = "", False, False
             try:
                 await self._session(address)
             except (Closed, StreamBroken) as end:
@@ -100,6 +103,8 @@ class SessionClient:
                 raise
             except Exception:
                 log.exception("session with controller %s", address)
+            if not (self._opened or self._answered):
+                self._unreachable = address
             failures = 0 if self._opened else failures + 1
             if not self._next or failures > REDIRECTS_AT_ONCE:
                 limit = min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2.0 ** min(failures, 6))
@@ -118,7 +123,7 @@ class SessionClient:
     async def _talk(self, stream: ControllerStream, address: str) -> None:
         welcome = await self._begin(stream)
         log.info("session with controller %s, epoch %d", address, welcome.epoch)
-        self._opened, self._problem = True, ""
+        self._opened, self._unreachable, self._problem = True, "", ""
         lock = asyncio.Lock()
         news = EndpointNews(self._runner.ports)
         try:
@@ -141,7 +146,7 @@ class SessionClient:
         info, known = codec.encode(self._info()), self._runner.prune_specs()
         try:
             async with asyncio.timeout(WELCOME_S):
-                await stream.write(wire.hello(self._identity.name, self._identity.id, info, known))
+                await stream.write(wire.hello(self._identity.name, self._identity.id, info, known, self._unreachable))
                 return self._welcome(await stream.read())
         except TimeoutError:
             raise Closed("no answer") from None
@@ -149,6 +154,7 @@ class SessionClient:
     def _welcome(self, first: pb.ToNode | None) -> pb.Welcome:
         if first is None:
             raise Closed("closed without an answer")
+        self._answered = True
         kind = first.WhichOneof("kind")
         if kind == "redirect":
             self._next = first.redirect.dispatch

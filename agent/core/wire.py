@@ -89,11 +89,14 @@ def _volume(item: pb.Volume) -> WantedVolume:
     )
 
 
-def hello(node: str, node_id: str, info: bytes, desired: Desired) -> pb.FromNode:
-    """`desired` has only the specs that are in use."""
+def hello(node: str, node_id: str, info: bytes, desired: Desired, unreachable: str) -> pb.FromNode:
+    """`desired` has only the specs that are in use. `unreachable`: the controller that was tried in vain."""
     known = [pb.SpecKey(service_id=spec.service_id, version=spec.version) for spec in desired.specs]
-    message = pb.Hello(node=node, node_id=node_id, info=info, generation=desired.generation, known_specs=known)
-    return pb.FromNode(hello=message)
+    return pb.FromNode(
+        hello=pb.Hello(
+            node=node, node_id=node_id, info=info, generation=desired.generation, known_specs=known, unreachable=unreachable
+        )
+    )
 
 
 def replica(status: ReplicaStatus) -> pb.Replica:

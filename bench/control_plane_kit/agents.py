@@ -32,6 +32,9 @@ COALESCE_S: Final = 0.05
 BEAT_STEP_S: Final = 0.05
 OPENING_MAX: Final = 48
 """Sessions that a process begins at the same time at first; after a change of leader they come as they come."""
+DIALLING_MAX: Final = 32
+"""Shaking hands takes this side longer than the controller. Thousands of machines do it each for itself; thousands in one
+process would all be too late."""
 PATH: Final = "/shoal.node.v1.Dispatch/Session"
 DESIRED: Final = 0x12
 """How a ToNode with a Desired begins."""
@@ -73,6 +76,7 @@ class Fleet:
         self.links = Links()
         self.controllers = tuple(controllers)
         self.opening = asyncio.Semaphore(OPENING_MAX)
+        self.dialling = asyncio.Semaphore(DIALLING_MAX)
         self.random = Random(seed)
         self.stats = Stats()
         self.heartbeat_s = 2.5
@@ -102,7 +106,8 @@ class LightAgent:
         """Beats since it has heard anything. Seconds would be those of a process with a thousand others to serve."""
         self._starting: asyncio.TimerHandle | None = None
         self._beat_number = 0
-        self._next = ""
+        self._next = self._unreachable = ""
+        self._answered = False
         self._controllers = fleet.controllers
 
     async def run(self) -> None:
@@ -110,27 +115,36 @@ class LightAgent:
         while True:
             address, self._next = self._next or self._controllers[turn % len(self._controllers)], ""
             turn += 1
-            epoch = self._epoch
+            epoch, self._answered = self._epoch, False
             with contextlib.suppress(OSError):
                 await self._session(address)
+            self._unreachable = "" if self._epoch != epoch else self._unreachable if self._answered else address
             failures = 0 if self._epoch != epoch else failures + 1
             if not self._next:
                 limit = min(3.0, 0.1 * 2.0 ** min(failures, 6))
                 await asyncio.sleep(self._fleet.random.uniform(0.1, max(limit, 0.2)))
 
     async def _session(self, address: str) -> None:
-        self._fleet.stats.opened += 1
         self._settled, self._unheard = False, 0
-        self._line = await dial(address, context_of(self._fleet.ca, self._certificate), self._fleet.links, PATH, self._hear)
         try:
-            known = [pb.SpecKey(service_id=sid, version=version) for sid, version in self._specs]
-            hello = pb.Hello(node=self.name, info=INFO, generation=self._generation, known_specs=known)
-            self._say(pb.FromNode(hello=hello).SerializeToString())
+            async with self._fleet.dialling:
+                self._fleet.stats.opened += 1
+                context = context_of(self._fleet.ca, self._certificate)
+                self._line = await dial(address, context, self._fleet.links, PATH, self._hear)
+                self._say(pb.FromNode(hello=self._hello()).SerializeToString())
+                await self._line.shaking
             await self._line.over
         finally:
-            self._line.close()
-            self._line = None
+            if self._line is not None:
+                self._line.close()
+                self._line = None
             self._closed()
+
+    def _hello(self) -> pb.Hello:
+        known = [pb.SpecKey(service_id=sid, version=version) for sid, version in self._specs]
+        return pb.Hello(
+            node=self.name, info=INFO, generation=self._generation, known_specs=known, unreachable=self._unreachable
+        )
 
     def _hear(self, data: bytes) -> None:
         stats = self._fleet.stats
@@ -141,7 +155,7 @@ class LightAgent:
             self._take(Told.FromString(data).desired)
             return
         message = pb.ToNode.FromString(data)
-        kind = message.WhichOneof("kind")
+        kind, self._answered = message.WhichOneof("kind"), True
         if kind == "welcome":
             self._welcomed(message.welcome)
         elif kind == "endpoints":

@@ -43,14 +43,17 @@ class _Client(Connection):
 
 
 class Line(Link):
-    """`heard(message)` for each message that comes; `over` when it has ended, whoever ended it."""
+    """`heard(message)` for each message that comes; `shaking` when hands are shaken or never will be; `over` when it has ended,
+    whoever ended it."""
 
-    __slots__ = ("_heard", "_http2", "over")
+    __slots__ = ("_heard", "_http2", "over", "shaking")
 
     def __init__(self, wrapped: ssl.SSLSocket, links: Links, path: str, heard: Callable[[bytes], None]) -> None:
         self._http2 = _Client(path, 64 << 20)
         self._heard = heard
-        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self.over: asyncio.Future[None] = loop.create_future()
+        self.shaking: asyncio.Future[None] = loop.create_future()
         super().__init__(wrapped, links)
         self.readable()
 
@@ -59,6 +62,7 @@ class Line(Link):
         self._flush()
 
     def opened(self) -> None:
+        self.shaking.set_result(None)
         self._flush()
 
     def received(self, data: bytes) -> None:
@@ -74,8 +78,9 @@ class Line(Link):
         self._flush()
 
     def lost(self) -> None:
-        if not self.over.done():
-            self.over.set_result(None)
+        for future in (self.shaking, self.over):
+            if not future.done():
+                future.set_result(None)
 
     def _flush(self) -> None:
         if self._http2.out and self.shaken:

@@ -4,6 +4,7 @@ Rules:
 - Identity is the certificate: OU `node`, CN the node's name, serial that of its node document. What Hello says of names is
   compared, never believed.
 - Only the leader keeps sessions. Everybody else says where the leader is. When the reign ends every session is redirected.
+- Who finds no leader waits here for a while: thousands that dial again and again would cost the next one its first seconds.
 - One session a node: the newer wins, the older is told goodbye. Heartbeats stay in memory.
 - Endpoints are acknowledged; how far everybody follows is told to the nodes that wait for it (followers.py).
 """
@@ -43,6 +44,8 @@ from protos import node_pb2 as pb
 log = logging.getLogger(__name__)
 
 EVENTS_MAX: Final = 100
+LEADERLESS_S: Final = 4.0
+"""So long an agent waits for a leader here; less than it waits for an answer."""
 STATUSES_WAITING_MAX: Final = 4
 """Of one session."""
 GUARDED_S: Final = 0.5
@@ -77,6 +80,8 @@ class Dispatch:
         """When those without a session were last heard, monotonic seconds."""
         """The last facts of nodes whose session broke: their silence counts from the last word, not from the break."""
         self._reign: Reign | None = None
+        self._led = asyncio.Event()
+        """Replaced each time the lead may have changed."""
         self._books = Books(picture, guarded)
         self._samples = samples
         self.images = HeldImages(clock)
@@ -98,9 +103,11 @@ class Dispatch:
         self._followers.open()
         self._ended.clear()
         self._reign = reign
+        self._wake_leaderless()
 
     def shut(self) -> None:
         self._reign = None
+        self._wake_leaderless()
         for session in self._sessions.values():
             session.end(redirect(self._leader_address()))
         self._followers.shut()
@@ -151,6 +158,8 @@ class Dispatch:
                 self._node_changed(change)
             elif change.kind == "health":
                 self._health_changed(change)
+            elif change.kind == "leader":
+                self._wake_leaderless()
         self._followers.settle()
 
     def _tell(self, news: News) -> None:
@@ -198,6 +207,8 @@ class Dispatch:
         hello = await read_hello(stream)
         peer = await identify(stream)
         if not self.leads():
+            await self._leader_to_come(hello.unreachable)
+        if not self.leads():
             await stream.write(redirect(self._leader_address()))
             return
         await self._admit(peer, stream)
@@ -231,6 +242,17 @@ class Dispatch:
             self._followers.settle()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await reading
+
+    async def _leader_to_come(self, unreachable: str) -> None:
+        """Returns when this controller leads, when another one does that the node has not tried in vain, or after a while."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LEADERLESS_S):
+                while not self.leads() and self._leader_address() in ("", unreachable):
+                    await self._led.wait()
+
+    def _wake_leaderless(self) -> None:
+        self._led.set()
+        self._led = asyncio.Event()
 
     async def _admit(self, peer: Peer, stream: NodeStream) -> None:
         """The picture may be a moment behind a join at another controller: before a refusal the store itself is asked."""

@@ -100,6 +100,15 @@ async def test_it_follows_a_redirect_to_the_leader(tmp_path: Path, keys: Keys) -
             assert (await leader.session()).hello.node == "n1"
 
 
+async def test_it_tells_a_standby_whom_it_has_tried_in_vain(tmp_path: Path, keys: Keys) -> None:
+    agent, lost, standby = Agent(tmp_path), Dispatcher(keys), Dispatcher(keys)
+    async with agent.on(), standby.on():
+        async with lost.on():
+            pass
+        async with running(agent.client(keys, lost.address, standby.address)):
+            assert (await standby.session()).hello.unreachable == lost.address
+
+
 async def test_a_leader_of_an_older_epoch_is_not_believed(tmp_path: Path, keys: Keys) -> None:
     agent, new, old = Agent(tmp_path), Dispatcher(keys, epoch=5), Dispatcher(keys, epoch=4)
     async with agent.on(), old.on():

@@ -5,9 +5,10 @@ set -eu
 cd "$(dirname "$0")/../.."
 seed=${1:-$(date +%Y%m%d)000}
 echo "seeds from $seed on"
-.venv/bin/python -m shoal sim --seed "$seed" --runs 450 --nodes 6 --minutes 5 --faults 100 &
+.venv/bin/python -m shoal sim --seed "$seed" --runs 500 --nodes 6 --minutes 5 --faults 100 &
 half=$!
-.venv/bin/python -m shoal sim --seed "$((seed + 450))" --runs 550 --nodes 20 --minutes 10 --faults 100 || failed=1
+.venv/bin/python -m shoal sim --seed "$((seed + 500))" --runs 400 --nodes 6 --minutes 5 --faults 100 || failed=1
+.venv/bin/python -m shoal sim --seed "$((seed + 900))" --runs 100 --nodes 20 --minutes 10 --faults 100 || failed=1
 wait "$half" || failed=1
 .venv/bin/python -m shoal sim --seed "$seed" --nodes 5000 --minutes 10 --faults 100 || failed=1
 .venv/bin/python -m sim.small --faults 2 || failed=1
