@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import socket
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -33,6 +34,7 @@ class Settings:
     labels: tuple[tuple[str, str], ...] = ()
     insecure: tuple[str, ...] = ()
     mirrors: tuple[tuple[str, str], ...] = ()
+    registry_cas: tuple[tuple[str, str], ...] = ()
     cgroup_parent: str = "shoal"
     runtime: Literal["crun", "runc"] = "crun"
     log_level: str = "info"
@@ -59,6 +61,7 @@ def parse(argv: Sequence[str]) -> Settings:
         labels=tuple(words.label),
         insecure=tuple(words.insecure_registry),
         mirrors=tuple(words.registry_mirror),
+        registry_cas=tuple(words.registry_ca),
         cgroup_parent=words.cgroup_parent,
         runtime=words.runtime,
         log_level=words.log_level,
@@ -81,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--label", action="append", default=[], type=_pair, metavar="K=V", help="node label (first start)")
     add("--insecure-registry", action="append", default=[], metavar="HOST:PORT", help="speak plain http with it")
     add("--registry-mirror", action="append", default=[], type=_pair, metavar="FROM=TO", help="ask TO instead of FROM")
+    add("--registry-ca", action="append", default=[], type=_ca, metavar="HOST:PORT=FILE", help="the CA of its certificate")
     add("--cgroup-parent", default="shoal", metavar="PATH")
     add("--runtime", choices=("crun", "runc"), default="crun")
     add("--log-level", choices=("debug", "info", "warning", "error"), default="info")
@@ -92,6 +96,15 @@ def _host_port(text: str) -> tuple[str, int]:
     if not separator or not port.isdigit() or int(port) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r}: expected HOST:PORT")
     return host.strip("[]") or "0.0.0.0", int(port)
+
+
+def _ca(text: str) -> tuple[str, str]:
+    endpoint, file = _pair(text)
+    try:
+        ssl.create_default_context(cafile=file)
+    except (OSError, ssl.SSLError) as error:
+        raise argparse.ArgumentTypeError(f"{file}: no CA certificate can be read there ({error.strerror or error})") from None
+    return endpoint, file
 
 
 def _ipv4(text: str) -> str:

@@ -249,7 +249,12 @@ async def _ports(
     mirrors: dict[str, tuple[str, ...]] = {}
     for origin, endpoint in settings.mirrors:
         mirrors[origin] = (*mirrors.get(origin, ()), endpoint)
-    registries = RegistryConfig(mirrors=mirrors, insecure=frozenset(settings.insecure))
+    registries = RegistryConfig(
+        mirrors=mirrors,
+        insecure=frozenset(settings.insecure),
+        ca_files={endpoint: Path(file) for endpoint, file in settings.registry_cas},
+        cluster_ca=settings.data_dir / "pki" / "ca.pem",
+    )
     folder = settings.data_dir / "images"
     images = watch.images(folder, registries) if watch else ImageStore(folder, config=registries)
     stack.push_async_callback(images.close)

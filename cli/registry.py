@@ -1,11 +1,13 @@
 """What the command line itself asks a registry: whether it takes a login, and its search.
 
-Rules: http.client only. TLS always; plain http with this very machine only. A password goes to the registry, or to the token
+Rules: http.client only. TLS always, with the CAs of this machine and of the cluster in use; plain http with this very machine
+only, until it says that it wants TLS. A password goes to the registry, or to the token
 server of its own domain that it names, over TLS; it is in no message.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import re
@@ -15,10 +17,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode, urljoin, urlsplit
 
+from cli import context
 from cli.client import reason
 from cli.docker_config import Login
 from model import registry_auth as rules
-from model.errors import RuntimeFailed, Unauthorized, Unavailable
+from model.errors import BadInput, NotFound, RuntimeFailed, Unauthorized, Unavailable
 
 HUB: Final = "https://index.docker.io/v1/"
 """Docker's name for its own registry, where credentials are kept."""
@@ -48,6 +51,7 @@ def check_login(key: str, login: Login) -> None:
     first = get(url)
     if first.status == 401:
         scheme, parameters = rules.parse_challenge(first.challenge)
+        url = first.url if first.url == url.replace("http:", "https:", 1) else url
         header = _basic(login) if scheme == "basic" else f"Bearer {_token(url, parameters, login)}"
         first = get(url, {"Authorization": header})
     if first.status in (401, 403):
@@ -83,17 +87,24 @@ def get(url: str, headers: Mapping[str, str] | None = None) -> Reply:
     sent = dict(headers or {})
     for _ in range(_REDIRECTS_MAX):
         scheme, host = _checked(url)
-        kind = http.client.HTTPConnection if scheme == "http" else http.client.HTTPSConnection
-        connection = kind(host, timeout=ANSWER_S)
+        connection = http.client.HTTPConnection(host, timeout=ANSWER_S)
+        if scheme == "https":
+            connection = http.client.HTTPSConnection(host, timeout=ANSWER_S, context=_trusted())
         parts = urlsplit(url)
         try:
             connection.request("GET", f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}", headers=sent)
             response = connection.getresponse()
             body, target = response.read(ANSWER_BYTES_MAX), response.getheader("Location")
+        except ssl.SSLCertVerificationError as error:
+            why = f"its certificate is not trusted here ({error.verify_message})"
+            raise Unavailable(f'Get "{url.partition("?")[0]}": {why}: see `shoal registry ca`, or set SSL_CERT_FILE') from None
         except (OSError, http.client.HTTPException, ssl.SSLError) as error:
             raise Unavailable(f'Get "{url.partition("?")[0]}": {reason(error)}') from None
         finally:
             connection.close()
+        if scheme == "http" and rules.wants_tls(response.status, body):
+            url = url.replace("http:", "https:", 1)
+            continue
         if response.status not in (301, 302, 303, 307, 308) or not target:
             return Reply(url, response.status, response.getheader("WWW-Authenticate") or "", body)
         to = _led(url, target)
@@ -101,6 +112,14 @@ def get(url: str, headers: Mapping[str, str] | None = None) -> Reply:
             sent.pop("Authorization", None)
         url = to
     raise Unavailable(f"{host}: more than {_REDIRECTS_MAX} redirects")
+
+
+def _trusted() -> ssl.SSLContext:
+    """What this machine trusts, and the CA of the cluster in use, which is that of its registries."""
+    made = ssl.create_default_context()
+    with contextlib.suppress(NotFound, BadInput, ssl.SSLError, ValueError):  # no cluster, or one that cannot be asked anyway
+        made.load_verify_locations(cadata=context.load().ca)
+    return made
 
 
 def _checked(url: str) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """Certificates: making CAs, signing, reading. In memory only; controller/pki.py keeps them in files.
 
-Rules: EC P-256 everywhere. CN is the name, OU the role. Every certificate may act as server and as client, because a
+Rules: EC P-256 everywhere. CN is the name, OU the role. A daemon's certificate may act as server and as client, because a
 daemon is both. What a CSR asks for is ignored except its public key: names and role come from us.
 """
 
@@ -70,8 +70,13 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         return KeyPair(self._sign(key.public_key(), name, role, sans, days), _pem(key))
 
-    def sign_csr(self, csr_pem: str, name: str, role: str, sans: Sequence[str], days: int = NODE_DAYS) -> bytes:
-        """PEM certificate for the CSR's key. Raises BadInput when the CSR is none or its signature is wrong."""
+    def sign_csr(
+        self, csr_pem: str, name: str, role: str, sans: Sequence[str], days: int = NODE_DAYS, *, serves_only: bool = False
+    ) -> bytes:
+        """PEM certificate for the CSR's key. Raises BadInput when the CSR is none or its signature is wrong.
+
+        `serves_only`: it is good for a server, and not to call anybody with.
+        """
         if len(csr_pem) > CSR_BYTES_MAX:
             raise BadInput(f"csr: longer than {CSR_BYTES_MAX} bytes: send one certificate signing request in PEM")
         try:
@@ -82,15 +87,16 @@ class Authority:
             raise BadInput("csr: not a certificate signing request in PEM") from error
         if not valid or not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
             raise BadInput("csr: its signature is wrong or its key is not EC P-256: make a new key and request")
-        return self._sign(key, name, role, sans, days)
+        return self._sign(key, name, role, sans, days, serves_only)
 
-    def _sign(self, key: ec.EllipticCurvePublicKey, name: str, role: str, sans: Sequence[str], days: int) -> bytes:
+    def _sign(
+        self, key: ec.EllipticCurvePublicKey, name: str, role: str, sans: Sequence[str], days: int, serves_only: bool = False
+    ) -> bytes:
         builder = _builder(_subject(name, role), self.certificate.subject, key, days)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(_USAGE_LEAF, critical=True)
-        builder = builder.add_extension(
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
-        )
+        uses = [ExtendedKeyUsageOID.SERVER_AUTH, *([] if serves_only else [ExtendedKeyUsageOID.CLIENT_AUTH])]
+        builder = builder.add_extension(x509.ExtendedKeyUsage(uses), critical=False)
         identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         builder = builder.add_extension(identifier, critical=False)
         if sans:

@@ -6,12 +6,15 @@ IP address but checks the server's name, hence fixed names that are no DNS names
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Final
 
 ROLE_CONTROLLER: Final = "controller"
 ROLE_NODE: Final = "node"
 ROLE_OPERATOR: Final = "operator"
+ROLE_REGISTRY: Final = "registry"
+"""A registry that runs in the cluster: a server for whoever trusts the cluster's CA, and nothing more."""
 ROLE_METRICS: Final = "metrics"
 """May read metrics and what there is to read them from, and nothing else."""
 
@@ -22,12 +25,25 @@ AGENT_METRICS_NAME: Final = "agent.shoal"
 server is a node of the cluster, not which: nothing else may rely on it."""
 
 NODE_NAME_MAX: Final = 63
+_HOST_NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*")
 _NODE_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 
 
 def node_server_name(node: str) -> str:
     """The name in the certificate of a node's agent: `NODE.node.shoal`."""
     return f"{node}.node.shoal"
+
+
+def registry_name_problem(name: str) -> str:
+    """Why `name` cannot stand in a registry's certificate; empty when it can. No name of a daemon may: it would pass for it."""
+    try:
+        ipaddress.ip_address(name)
+        return ""
+    except ValueError:
+        pass
+    if len(name) > 253 or not _HOST_NAME.fullmatch(name) or name.endswith(".shoal") or name == "shoal":
+        return f"name {name[:80]!r} for a registry: use a host name in small letters that does not end in .shoal, or an address"
+    return ""
 
 
 def node_name_problem(name: str) -> str:

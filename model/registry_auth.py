@@ -14,6 +14,7 @@ from collections.abc import Collection
 from typing import Final
 from urllib.parse import urlsplit
 
+_WANTS_TLS: Final = (b"HTTP request to an HTTPS server", b"plain HTTP request was sent to HTTPS port")
 _PARAMETER: Final = re.compile(r'([a-zA-Z_]+)\s*=\s*(?:"([^"]*)"|([^\s,]+))')
 
 
@@ -35,6 +36,11 @@ def token_in(raw: bytes) -> str | None:
     except (ValueError, AttributeError, RecursionError):
         return None
     return token if isinstance(token, str) and token.isascii() and token.isprintable() else None
+
+
+def wants_tls(status: int, body: bytes) -> bool:
+    """Whether that is how a server that speaks TLS answers plain http (Go's own server, nginx)."""
+    return status == 400 and any(words in body for words in _WANTS_TLS)
 
 
 def host_of(url: str) -> str:

@@ -120,7 +120,8 @@ class RegistryConfig:
 
     `mirrors` maps a registry's name in references (`docker.io`) to the endpoints (`host:port`) asked INSTEAD of it, in
     order; name the registry itself in the list to fall back to it. A push goes to the registry itself, never to a mirror.
-    Plain http is spoken with loopback hosts and with the endpoints in `insecure`, with nobody else; `ca_files` names the CA
+    Plain http is spoken with loopback hosts (until one says that it wants TLS) and with the endpoints in `insecure`, with
+    nobody else; `ca_files` names the CA
     of an endpoint that has one of its own (then TLS is spoken with it wherever it is). `platform` is
     `os/architecture[/variant]`.
     """
@@ -129,6 +130,8 @@ class RegistryConfig:
     mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     insecure: frozenset[str] = frozenset()
     ca_files: Mapping[str, Path] = field(default_factory=dict)
+    cluster_ca: Path | None = None
+    """Trusted besides the machine's own CAs: registries of the cluster itself have certificates of it."""
     token_servers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By endpoint the hosts (`host[:port]`) of another domain that may be told its credentials."""
     platform: str = field(default_factory=lambda: host_image_platform())

@@ -1,4 +1,4 @@
-"""HTTP to registries: kept connections, TLS always, plain http only where it is allowed.
+"""HTTP to registries: kept connections, TLS always, plain http only where it is allowed and the server does not want TLS.
 
 Rules: synchronous, called from worker threads, safe from several at once. One call is one exchange (redirects included),
 retrying is the caller's. Credentials are never sent to another host than the one asked, nor over a redirect. No redirect leads
@@ -17,10 +17,11 @@ from urllib.parse import urljoin, urlsplit
 
 from agent.images.errors import RegistryRefused
 from agent.images.records import RegistryConfig
-from model.registry_auth import is_loopback, may_lead
+from model.registry_auth import is_loopback, may_lead, wants_tls
 
 _REDIRECTS_MAX = 5
 _IDLE_MAX = 4
+_REFUSAL_BYTES_MAX = 1024
 _REDIRECT_CODES = frozenset({301, 302, 303, 307, 308})
 _PORTS = {"http": 80, "https": 443}
 Body = bytes | Iterable[bytes] | None
@@ -59,6 +60,8 @@ class Transport:
         self._lock = threading.Lock()
         self._idle: dict[tuple[str, str], list[http.client.HTTPConnection]] = {}
         self._tls: dict[str, ssl.SSLContext] = {}
+        self._want_tls: set[str] = set()
+        """Loopback endpoints that answered plain http with the wish for TLS."""
 
     def allows_plain(self, endpoint: str) -> bool:
         """Named insecure, or loopback without a CA file of its own."""
@@ -79,7 +82,19 @@ class Transport:
         """
         for _ in range(_REDIRECTS_MAX + 1):
             key = self._key(url)
-            connection, response = self._send(key, method, url, headers, body)
+            try:
+                connection, response = self._send(key, method, url, headers, body)
+            except ssl.SSLError as error:
+                if key[1] not in self._want_tls or isinstance(error, ssl.SSLCertVerificationError):
+                    raise
+                self._want_tls.discard(key[1])  # it was started again without
+                continue
+            if key[0] == "http" and self._says_tls(key, response):
+                self._give(key, connection, response)
+                self._want_tls.add(key[1])
+                if body is None or isinstance(body, bytes):
+                    continue
+                raise ConnectionResetError(f"{key[1]} wants TLS")  # what came piece by piece is gone: all of it once more
             names = {name.lower(): value for name, value in response.getheaders()}
             location = names.get("location")
             if follow and response.status in _REDIRECT_CODES and location and method in ("GET", "HEAD"):
@@ -106,6 +121,19 @@ class Transport:
             self._idle.clear()
         for connection in connections:
             connection.close()
+
+    def _says_tls(self, key: tuple[str, str], refusal: http.client.HTTPResponse) -> bool:
+        """Whether plain http itself is refused; it is asked again, since the answer to a HEAD has no words."""
+        if refusal.status != 400 or not is_loopback(key[1]) or "json" in refusal.getheader("Content-Type", ""):
+            return False
+        try:
+            connection, response = self._send(key, "GET", f"http://{key[1]}/v2/", {}, None)
+        except (OSError, http.client.HTTPException):
+            return False
+        try:
+            return wants_tls(response.status, response.read(_REFUSAL_BYTES_MAX))
+        finally:
+            self._give(key, connection, response)
 
     def _send(
         self, key: tuple[str, str], method: str, url: str, headers: Mapping[str, str], body: Body
@@ -151,7 +179,8 @@ class Transport:
             )
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise RegistryRefused(f"registry answers with an address that is not http(s): {url[:120]!r}")
-        return parts.scheme, parts.netloc.rpartition("@")[2]
+        host = parts.netloc.rpartition("@")[2]
+        return ("https" if host in self._want_tls else parts.scheme), host
 
     def _take(self, key: tuple[str, str]) -> tuple[http.client.HTTPConnection, bool]:
         with self._lock:
@@ -168,7 +197,9 @@ class Transport:
         with self._lock:
             if netloc not in self._tls:
                 ca_file = self._config.ca_files.get(netloc)
-                self._tls[netloc] = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+                self._tls[netloc] = context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+                if ca_file is None and self._config.cluster_ca is not None:
+                    context.load_verify_locations(cafile=str(self._config.cluster_ca))
             return self._tls[netloc]
 
     def _give(self, key: tuple[str, str], connection: http.client.HTTPConnection, response: http.client.HTTPResponse) -> None:

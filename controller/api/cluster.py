@@ -15,12 +15,19 @@ from cryptography import x509
 from starlette.responses import PlainTextResponse, Response
 
 from controller.api.context import Api, Call
-from controller.api.schemas import JoinBody, NodeInfoBody, TokenBody
-from controller.certificates import serial_of
+from controller.api.schemas import JoinBody, NodeInfoBody, RegistryCertificateBody, TokenBody
+from controller.certificates import LEAF_DAYS, serial_of
 from model import codec
 from model.documents import ClusterDoc, LeaderDoc, NodeDoc, NodeInfo, StatusDoc, TokenDoc, key
 from model.errors import BadInput, Conflict, Unauthorized
-from model.pki_names import AGENT_METRICS_NAME, ROLE_NODE, node_name_problem, node_server_name
+from model.pki_names import (
+    AGENT_METRICS_NAME,
+    ROLE_NODE,
+    ROLE_REGISTRY,
+    node_name_problem,
+    node_server_name,
+    registry_name_problem,
+)
 from model.store_port import Delete, Guard, Op, Put
 from model.tokens import Token, parse_token
 from model.version import VERSION
@@ -60,6 +67,17 @@ async def make_token(api: Api, call: Call) -> dict[str, str]:
     path = key("tokens", token.id)
     await api.commit([Guard(path, 0)], [Put(path, codec.encode(document)), *_expired_tokens(api)])
     return {"token": token.text()}
+
+
+async def registry_certificate(api: Api, call: Call) -> dict[str, str]:
+    """For a registry that runs in the cluster. It is good for no daemon's name, and to call nobody with."""
+    body: RegistryCertificateBody = call.body
+    for name in body.names:
+        if problem := registry_name_problem(name):
+            raise BadInput(problem)
+    names = list(dict.fromkeys(body.names))
+    made = api.pki.authority.sign_csr(body.csr, body.name, ROLE_REGISTRY, names, LEAF_DAYS, serves_only=True)
+    return {"certificate": made.decode(), "ca": api.pki.authority.pem.decode()}
 
 
 def _expired_tokens(api: Api) -> list[Op]:

@@ -36,6 +36,7 @@ from controller.api.schemas import (
     PauseBody,
     PruneBody,
     PullBody,
+    RegistryCertificateBody,
     ScaleBody,
     TagBody,
     TokenBody,
@@ -60,7 +61,11 @@ CLUSTER: Final = (
     Route("POST", "/v1/join", cluster.join, "A machine joins with a token", JoinBody, Object, anonymous=True),
     Route("GET", "/v1/version", cluster.version, "Version, leader, cluster", answer=Object),
     Route("POST", "/v1/tokens", cluster.make_token, "A new join token", TokenBody, Object),
-)
+    Route(
+        "POST", "/v1/registry-certificates", cluster.registry_certificate, "A certificate for a registry of the cluster",
+        RegistryCertificateBody, Object,
+    ),
+)  # fmt: skip
 SERVICES: Final = (
     Route(
         "GET", "/v1/services", services.list_services, "All services", None, Objects, (Query("stack", str, "of this stack"),),

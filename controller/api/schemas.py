@@ -55,6 +55,12 @@ class TokenBody(Body):
     ttl_s: float = Field(default=86_400.0, gt=0, le=366 * 86_400)
 
 
+class RegistryCertificateBody(Body):
+    csr: Annotated[str, Field(max_length=16_384)]
+    name: Annotated[str, Field(min_length=1, max_length=63)]
+    names: Annotated[list[Name], Field(min_length=1, max_length=5000)]
+
+
 class ScaleBody(Body):
     """`floor_s`: so long the autoscaler of a service that has one keeps at least so many; 0: not at all; None: ten minutes."""
 

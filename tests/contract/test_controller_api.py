@@ -17,7 +17,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from controller.certificates import Authority, KeyPair, read_peer
+from controller.certificates import Authority, KeyPair, read_peer, sans_of
 from model.pki_names import CONTROLLER_SERVER_NAME
 from tests.contract.controller_harness import INFO, Client, ControllerProcess, new_csr, service_body
 
@@ -51,6 +51,19 @@ def test_a_node_certificate_is_no_operator(controller: ControllerProcess, operat
         status, answer = node.request(method, path, {} if method == "POST" else None)
         assert (status, code_of(answer)) == (403, "unauthorized")
     assert node.get("/healthz") == (200, "ok")
+
+
+def test_a_registry_gets_a_certificate_and_no_daemons_name(controller: ControllerProcess, operator: Client) -> None:
+    body = {"csr": new_csr("store")[0], "name": "store", "names": ["localhost", "10.0.0.1"]}
+    made = operator.ok("POST", "/v1/registry-certificates", body)
+    assert made["ca"] == controller.context()["ca"]
+    assert sans_of(x509.load_pem_x509_certificate(made["certificate"].encode())) == {"localhost", "10.0.0.1"}
+    for name in ("controller.shoal", "n1.node.shoal"):
+        status, answer = operator.request("POST", "/v1/registry-certificates", {**body, "names": ["localhost", name]})
+        assert (status, code_of(answer)) == (400, "bad_input")
+    status, answer = operator.request("POST", "/v1/registry-certificates", {**body, "csr": "none"})
+    assert (status, code_of(answer)) == (400, "bad_input")
+    assert controller.anonymous().request("POST", "/v1/registry-certificates", body)[0] == 403
 
 
 def test_a_certificate_of_another_ca_is_refused_by_tls(controller: ControllerProcess) -> None:

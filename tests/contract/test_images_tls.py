@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
 import ssl
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import trustme
 
 from agent.images.errors import RegistryRefused
-from agent.images.records import RegistryConfig
+from agent.images.manifest import Documents, Manifest, parse_index_or_manifest
+from agent.images.push import Push
+from agent.images.records import Credentials, Limits, RegistryConfig
 from agent.images.registry import RegistryClient
-from model.image_ref import parse_image_ref
-from tests.contract.images_server import FakeRegistry, fake_registry, make_image
+from cli import context
+from cli.docker_config import Login
+from cli.registry import check_login
+from model.errors import Unauthorized, Unavailable
+from model.image_ref import ImageRef, parse_image_ref
+from tests.contract.images_server import FakeRegistry, digest_of, fake_registry, make_image
+from tests.contract.registry_process import PASSWORD, USER, Registry, registry_process
 
 pytestmark = pytest.mark.contract
 
@@ -58,3 +67,68 @@ def test_another_ca_is_refused_at_once(registry: FakeRegistry, tmp_path: Path) -
     with pytest.raises(RegistryRefused, match=r"TLS failed \(CERTIFICATE_VERIFY_FAILED\)"):
         resolve(registry, tmp_path / "other.pem")
     assert registry.requests == []
+
+
+@dataclass(frozen=True, slots=True)
+class Secured:
+    """Debian's docker-registry on loopback, with a password and TLS; to `client` its CA is the cluster's."""
+
+    running: Registry
+    client: RegistryClient
+    ref: ImageRef
+
+    def push(self) -> str:
+        image = make_image({"f": b"x" * 100_000})
+        parsed = parse_index_or_manifest(image.manifest, "x", "linux/amd64", Limits())
+        assert isinstance(parsed, Manifest)
+        push = Push(self.client.calls, self.client.calls.access(self.running.endpoint, self.ref, None, pushes=True))
+        for part in (*parsed.layers, parsed.config):
+            data = image.blobs[part.digest]
+            push.blob(part, lambda at, size, data=data: data[at : at + size], (), lambda _: None)  # type: ignore[misc]
+        push.manifest(Documents(parsed, image.manifest))
+        return parsed.digest
+
+
+@pytest.fixture
+def secured(tmp_path: Path) -> Iterator[Secured]:
+    with registry_process(tmp_path / "registry", secured=True) as running:
+        config = RegistryConfig(
+            cluster_ca=running.ca_file, platform="linux/amd64", backoff_s=0.001,
+            credentials={running.endpoint: Credentials(USER, PASSWORD)},
+        )  # fmt: skip
+        client = RegistryClient(config)
+        yield Secured(running, client, parse_image_ref(f"{running.endpoint}/shop/web:1"))
+        client.close()
+
+
+needs_registry = pytest.mark.skipif(shutil.which("docker-registry") is None, reason="Debian's docker-registry is not installed")
+
+
+@needs_registry
+def test_a_registry_of_the_cluster_on_this_machine_is_spoken_to_over_tls_when_it_wants_that(secured: Secured) -> None:
+    digest = secured.push()
+    assert secured.client.resolve(secured.ref).manifest.digest == digest
+    assert digest_of(secured.running.raw("shop/web:1")) == digest
+
+
+@needs_registry
+def test_without_the_clusters_ca_it_is_refused(secured: Secured) -> None:
+    client = RegistryClient(RegistryConfig(platform="linux/amd64"))
+    with pytest.raises(RegistryRefused, match=r"TLS failed \(CERTIFICATE_VERIFY_FAILED\)"):
+        client.resolve(secured.ref)
+    client.close()
+
+
+@needs_registry
+def test_login_is_tried_over_tls_with_the_clusters_ca(
+    secured: Secured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOAL_CONFIG_DIR", str(tmp_path / "config"))
+    monkeypatch.delenv("SHOAL_CONTEXT", raising=False)
+    with pytest.raises(Unavailable, match="is not trusted here"):
+        check_login(secured.running.endpoint, Login(USER, PASSWORD))
+    assert secured.running.ca_file is not None
+    context.save(context.Context("c", (), secured.running.ca_file.read_text(), "", ""))
+    check_login(secured.running.endpoint, Login(USER, PASSWORD))
+    with pytest.raises(Unauthorized, match="incorrect username or password"):
+        check_login(secured.running.endpoint, Login(USER, "wrong"))

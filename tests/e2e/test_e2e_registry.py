@@ -9,11 +9,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lab.cluster import Lab
+from tests.contract.registry_process import skopeo
 from tests.e2e.harness import ROOT, Done, LabUnderTest, eventually, remove_all
 from tests.patience import PATIENCE
 
@@ -108,3 +110,37 @@ def test_a_registry_behind_a_login(clean: LabUnderTest) -> None:
     eventually(lambda: asked(lab, "n3", "/v2/_catalog") == (200, {"repositories": ["apache"]}), "what was pushed before")
     assert lab("registry", "down", "--volumes") == "registry\n"
     assert lab.call("registry", "status").err.startswith("shoal: no registry is called registry")
+
+
+def test_a_registry_with_tls_and_a_login(clean: LabUnderTest, tmp_path: Path) -> None:
+    """By whoever knows the cluster's CA: nodes, this machine, skopeo."""
+    lab = clean
+    record = Lab(lab.name).record()
+    first, second = (f"{record.address(record.machine(node))}:5000" for node in ("n1", "n2"))
+    lab("registry", "up", "--tls", "--tls-name", "images.example", "--user", "ana", "--password-stdin", stdin=f"{PASSWORD}\n")
+    (found,) = lab.json("registry", "status")
+    assert {"localhost", "n1", "n2", first.partition(":")[0], "images.example"} <= set(found["tls"]["names"])
+    told = lab("inspect", "registry_registry.1") + lab("service", "inspect", "registry_registry")
+    assert ("BEGIN CERTIFICATE" in told, "PRIVATE" in told) == (True, False)
+    lab("pull", "-q", "busybox", "--node", "n1")
+    for registry in (first, second):
+        lab("login", "-u", "ana", "--password-stdin", registry, stdin=PASSWORD)
+    for name in (f"{first}/web:1", f"{second}/web:2"):
+        lab("tag", "busybox", name)
+        assert "digest: sha256:" in lab("push", name)
+    (tmp_path / "ca.crt").write_text(lab("registry", "ca"))
+    options = [f"--cert-dir={tmp_path}", f"--creds=ana:{PASSWORD}"]
+    assert sorted(json.loads(skopeo("list-tags", *options, f"docker://{first}/web"))["Tags"]) == ["1", "2"]
+    given = [option.replace("--", f"--{side}-") for side in ("src", "dest") for option in options]
+    skopeo("copy", *given, f"docker://{first}/web:1", f"docker://{second}/by/skopeo:1")
+    assert "Status: Downloaded newer image" in lab("pull", f"{first}/by/skopeo:1", "--node", "n2")
+
+    shoal_on(lab, "n1", "login", "-u", "ana", "--password-stdin", "localhost:5000", stdin=PASSWORD)
+    lab("tag", "busybox", "localhost:5000/web:3")
+    assert "digest: sha256:" in lab("push", "localhost:5000/web:3")  # what was plain http on a node's own address is not now
+    before = lab.running("registry_registry")[0]["container_id"]
+    lab("registry", "up")  # what it has is good: nothing changes
+    assert lab.running("registry_registry")[0]["container_id"] == before
+    lab("registry", "down", "--volumes")
+    for registry in (first, second, "localhost:5000"):
+        lab("logout", registry)

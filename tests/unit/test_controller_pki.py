@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from controller import certificates, pki
 from controller.certificates import Authority, new_authority, read_peer, sans_of, serial_of
 from model.errors import BadInput
-from model.pki_names import CONTROLLER_SERVER_NAME, node_name_problem
+from model.pki_names import AGENT_METRICS_NAME, CONTROLLER_SERVER_NAME, ROLE_REGISTRY, node_name_problem, registry_name_problem
 from tests.contract.controller_harness import new_csr
 
 
@@ -112,3 +113,24 @@ def test_node_names_that_are_refused(name: str) -> None:
 @pytest.mark.parametrize("name", ["n1", "host-7.example.org", "0"])
 def test_node_names_that_are_taken(name: str) -> None:
     assert not node_name_problem(name)
+
+
+def test_a_registrys_certificate_is_good_for_a_server_only() -> None:
+    authority = Authority(new_authority("test"))
+    csr, _ = new_csr("store")
+    made = load(authority.sign_csr(csr, "store", ROLE_REGISTRY, ["localhost", "10.0.0.1"], serves_only=True))
+    uses = made.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert list(uses) == [ExtendedKeyUsageOID.SERVER_AUTH]
+    assert (read_peer(made).role, sans_of(made)) == ("registry", {"localhost", "10.0.0.1"})
+
+
+@pytest.mark.parametrize("name", ["localhost", "10.0.0.1", "::1", "n1", "registry.example.com", "a-1.b"])
+def test_what_a_registry_may_be_called(name: str) -> None:
+    assert registry_name_problem(name) == ""
+
+
+@pytest.mark.parametrize(
+    "name", [CONTROLLER_SERVER_NAME, AGENT_METRICS_NAME, "n1.node.shoal", "shoal", "Big.it", "a b", "-a", "a..b", "*.x", "a/b"]
+)
+def test_no_registry_is_called_like_a_daemon(name: str) -> None:
+    assert "for a registry" in registry_name_problem(name)
