@@ -11,6 +11,7 @@ import fcntl
 import gc
 import logging
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from agent.core.capacity import Capacity, confined, detect, node_info
@@ -27,7 +29,7 @@ from agent.core.holding import Holdings
 from agent.core.journal import Journal
 from agent.core.leaving import leave
 from agent.core.metrics_wiring import Watch, watching
-from agent.core.ports import Ports
+from agent.core.ports import Images, Ports
 from agent.core.report import Reporter
 from agent.core.runner import Runner
 from agent.core.sampling import Sampler
@@ -36,12 +38,17 @@ from agent.core.tls import load_pki
 from agent.identity import JoinRequest, join, load_identity, save_controllers, wipe_identity
 from agent.plan.core import Core
 from agent.plan.mounts import volume_users
+from agent.runtime.cgroups import CgroupDriver
 from agent.runtime.machine import MachineFiles
+from agent.runtime.spawn import ENVIRONMENT
 from agent.settings import Settings
 from agent.volumes.copyup import sweep
 from agent.volumes.store import VolumeStore
 from model.documents import Event, NodeInfo
 from model.errors import BadInput, Conflict, Unavailable
+
+if TYPE_CHECKING:
+    from agent.build.builder import Builder
 
 log = logging.getLogger(__name__)
 _NOT_JOINED = "this node is in no cluster yet: start it with --join https://CONTROLLER:7443 --token TOKEN"
@@ -231,6 +238,17 @@ def _sweep(data_dir: Path) -> None:
         path.unlink()
 
 
+async def _builder(settings: Settings, images: Images, cgroups: CgroupDriver) -> Builder | None:
+    """None where the builder is not installed."""
+    if shutil.which("buildah", path=ENVIRONMENT["PATH"]) is None:
+        return None
+    from agent.build.builder import Builder
+
+    builder = Builder(images, settings.data_dir / "builds", settings.run_dir / "builds", settings.cgroup_parent, cgroups)
+    await asyncio.to_thread(builder.sweep)
+    return builder
+
+
 async def _ports(
     settings: Settings, info: NodeInfo, core: Core, say: Callable[[str, str, str], None], stack: AsyncExitStack,
     watch: Watch | None,
@@ -272,7 +290,8 @@ async def _ports(
         RuntimeConfig(settings.data_dir, settings.run_dir, settings.cgroup_parent, settings.runtime, settings.name)
     )
     stack.push_async_callback(runtime.close)
+    builder = await _builder(settings, images, runtime.cgroups)
     volumes = VolumeStore(settings.data_dir / "volumes", lambda: volume_users(list(core.lives.values())))
     machine = MachineFiles(settings.data_dir, info.underlay, runtime.cgroups, confined(settings.cgroup_parent))
     stack.callback(machine.close)
-    return Ports(runtime, images, network, volumes, settings.data_dir, names, balance, machine)
+    return Ports(runtime, images, network, volumes, settings.data_dir, names, balance, machine, builder)

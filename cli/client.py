@@ -26,6 +26,8 @@ CONNECT_S: Final = 5.0
 ANSWER_S: Final = 60.0
 DEFAULT_PORT: Final = 7443
 PIECE_BYTES: Final = 1 << 20
+READ_BYTES: Final = 256 << 10
+"""Of a body that is sent from a file or as it is made."""
 _ELSEWHERE: Final = 307
 
 
@@ -212,7 +214,9 @@ class Client:
         problems = []
         for api in (self._leader,) if self._leader else self.context.apis:
             parts = urlsplit(api)
-            connection = _Connection(parts.hostname or "", parts.port or DEFAULT_PORT, timeout=CONNECT_S, context=self._tls)
+            connection = _Connection(
+                parts.hostname or "", parts.port or DEFAULT_PORT, timeout=CONNECT_S, context=self._tls, blocksize=READ_BYTES
+            )
             try:
                 connection.connect()
             except OSError as error:

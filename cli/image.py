@@ -14,6 +14,7 @@ from typing import Any, Final
 import click
 
 from cli import image_transfer
+from cli.build import build_command
 from cli.connect import connected
 from cli.output import Column, age, field, human_bytes, listing, output_option
 from model.errors import BadInput, NotFound, ShoalError
@@ -41,7 +42,7 @@ def image_command() -> None:
     """The group."""
 
 
-for _moved in (image_transfer.pull, image_transfer.push, image_transfer.save, image_transfer.load):
+for _moved in (build_command, image_transfer.pull, image_transfer.push, image_transfer.save, image_transfer.load):
     image_command.add_command(_moved)
 
 

@@ -1,8 +1,8 @@
 """The command line's front door: a table of commands, each loaded when it is used, and one place where errors are printed.
 
 Rules: nothing here imports more than click; `shoal --help` loads no command. An error is one line on stderr that says what
-to do, exit code 1 also for bad usage (2 is `plan` saying that something would change), interrupted 130; a traceback only with
-SHOAL_DEBUG=1.
+to do, exit code 1 also for bad usage (2 is `plan` saying that something would change; a build has its RUN's), interrupted 130;
+a traceback only with SHOAL_DEBUG=1.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "pull": ("cli.image_transfer:pull", "bring an image to the nodes"),
     "push": ("cli.image_transfer:push", "bring an image to its registry"),
     "tag": ("cli.image:tag", "one more name for an image"),
+    "build": ("cli.build:build_command", "build an image from a Dockerfile"),
     "commit": ("cli.commit:commit_command", "make an image of a container"),
     "import": ("cli.image_import:import_command", "make an image of a tar of files"),
     "save": ("cli.image_transfer:save", "write images to an archive"),
@@ -153,4 +154,4 @@ def _failed(error: ShoalError, cause: BaseException | None = None) -> int:
     lines = error.problems if isinstance(error, BadInput) else (str(error),)
     for line in lines:
         click.echo(f"shoal: {line}", err=True)
-    return 1
+    return getattr(error, "exit_code", None) or 1

@@ -20,6 +20,7 @@ from agent.runtime.port import ContainerRuntime
 from agent.volumes.port import Volumes
 
 if TYPE_CHECKING:
+    from agent.build.builder import Builder
     from agent.images.records import (
         Credentials,
         Details,
@@ -119,3 +120,5 @@ class Ports:
     names: Names = field(default_factory=NoNames)
     balance: Balancer = field(default_factory=NoBalancer)
     machine: Machine = field(default_factory=MemoryMachine)
+    builder: Builder | None = None
+    """None: nothing is built on this node."""

@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast
 import grpc
 from grpc import aio
 
+from agent.core.builds_service import build
 from agent.core.figures import stats
 from agent.core.following import follow_to_rest
 from agent.core.images_service import ImagesService
@@ -199,12 +200,13 @@ class AgentService(node_pb2_grpc.AgentServicer):
     async def ResolveImage(self, request: pb.ImageRequest, context: Context) -> pb.Json:
         return _json(await self._images.resolve(request))
 
+    async def Build(self, requests: AsyncIterator[pb.BuildInput], context: Context) -> AsyncIterator[pb.BuildOutput]:
+        async for output in build(self._ports.builder, requests):
+            yield output
+
     # still to come
 
     def Blob(self, request: pb.BlobRequest, context: Context) -> AsyncIterator[pb.Chunk]:
-        raise NotImplementedError
-
-    def Build(self, requests: AsyncIterator[pb.BuildInput], context: Context) -> AsyncIterator[pb.BuildOutput]:
         raise NotImplementedError
 
     def Export(self, request: pb.ContainerRequest, context: Context) -> AsyncIterator[pb.Chunk]:
@@ -297,8 +299,8 @@ async def _admit(context: Context) -> None:
 
 _METHODS = (
     "Logs", "Exec", "Attach", "Inspect", "Images", "PullImage", "PushImage", "InspectImage", "TagImage", "RemoveImage",
-    "LoadImage", "SaveImages", "RemoteImage", "ResolveImage", "CommitContainer", "Volumes", "RemoveVolume", "PruneVolumes",
-    "Stats", "Traffic",
+    "LoadImage", "Build", "SaveImages", "RemoteImage", "ResolveImage", "CommitContainer", "Volumes", "RemoveVolume",
+    "PruneVolumes", "Stats", "Traffic",
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from controller.api import (
     autoscale,
+    build,
     cluster,
     connections,
     discovery,
@@ -240,6 +241,19 @@ IMAGES: Final = (
     Route(
         "GET", "/v1/images/save", images_transfer.save, "Images as one archive",
         query=(Query("name", tuple[str, ...], "a name or id; may be repeated"),), stream=images_transfer.ARCHIVE,
+    ),
+    Route(
+        "POST", "/v1/build", build.build, "Builds an image on one node, of the context that is the body", stream=NDJSON,
+        query=(
+            Query("name", tuple[str, ...], "what it is to be called; may be repeated"),
+            Query("dockerfile", str, "its path in the context (Dockerfile)"),
+            Query("target", str, "the stage that is wanted (the last one)"),
+            Query("label", tuple[str, ...], "KEY=VALUE; may be repeated"),
+            Query("no_cache", bool, "take nothing from the node's cache of builds", False),
+            Query("pull", bool, "ask the registries for newer base images", False),
+            Query("node", str, "build there (default: the ready node with most free)"),
+        ),
+        takes="application/x-tar",
     ),
     Route("GET", "/v1/images/{reference:path}/json", images.inspect, "One image, Docker's inspect", answer=Object),
     Route("GET", "/v1/images/{reference:path}/history", images.history, "How it was made, newest first", answer=Objects),

@@ -146,6 +146,8 @@ def _incomplete(service: Mapping[str, Any], at: str, mark: Mark, report: Report,
     missing: list[tuple[str, str, Mark]] = []
     if not service.get("image") and ("image" in service or not service.get("build")) and "provider" not in service:
         missing.append((f"{at}.image", "names no image", mark_of(service, "image") if "image" in service else mark))
+    elif complete and not service.get("image") and service.get("build"):
+        report.problem(f"{at}.image", "names no image: `shoal apply` builds it and gives it a name", mark_of(service, "build"))
     for index, mount in enumerate(service.get("volumes") or ()):
         empty = [key for key in ("type", "target") if not mount.get(key)]
         missing.extend((f"{at}.volumes[{index}].{key}", "is empty", mark_of(mount, key)) for key in empty)
@@ -267,7 +269,7 @@ def _unsupported_values(service: Mapping[str, Any]) -> Iterator[tuple[str, Any, 
     if update.get("failure_action") == "rollback":
         yield "deploy.update_config.failure_action", "rollback", "is taken as pause: apply the earlier file to go back"
     policy = service.get("pull_policy")
-    if policy not in (None, "always", "never", "missing", "if_not_present"):
+    if policy not in (None, "always", "never", "missing", "if_not_present", "build" if service.get("build") else None):
         yield "pull_policy", policy, "is taken as missing"
     for index, mount in enumerate(service.get("volumes") or ()):
         if mount.get("type") in ("npipe", "image"):

@@ -30,7 +30,6 @@ from model.compose.kinds import (
 )
 from model.compose.parts import (
     BLKIO,
-    BUILD,
     BUILD_OBJ,
     DEPENDS_ON,
     DEPLOY,
@@ -70,7 +69,7 @@ SERVICE = Obj(
         "annotations": Field(LABELS, NOT_YET),
         "attach": Field(BOOL, NEVER),
         "blkio_config": Field(BLKIO, NOT_YET),
-        "build": Field(BUILD_OBJ, BUILD),
+        "build": Field(BUILD_OBJ),
         "cap_add": Field(UNIQUE),
         "cap_drop": Field(UNIQUE),
         "cgroup": Field(Enum(("host", "private")), NOT_YET),

@@ -52,7 +52,15 @@ from model.compose.tree import copy_map
 NOT_YET = "is kept but not acted on yet"
 NEVER = "has no meaning in a cluster and is left out"
 PLACED = "says only where replicas are placed: no device is given to the container"
-BUILD = "shoal builds no images: build and push the image, then name it in 'image'"
+CACHED = "is not acted on: each node keeps the cache of its own builds"
+BUILD_REFUSED = {
+    "additional_contexts": "a build has one context",
+    "entitlements": "a build is given no more rights",
+    "privileged": "a build is given no more rights",
+    "secrets": "builds are given no secrets",
+    "ssh": "builds are given no keys",
+}
+"""What an image cannot be built with: applying a file that has it is refused."""
 
 LABELS = KeyValues(bare="")
 STRINGS = ListOf(STR)
@@ -142,21 +150,32 @@ DEVICE_REQUEST = Obj(
     required=("capabilities",),
 )
 
+
+
+def _refused(key: str) -> str:
+    return f"is refused by apply: {BUILD_REFUSED[key]}"
+
+
 BUILD_OBJ = Obj(
     {
-        **{name: Field(STR) for name in ("dockerfile", "dockerfile_inline", "network", "target", "isolation")},
-        **{name: Field(STRINGS) for name in ("entitlements", "cache_from", "cache_to", "tags", "platforms")},
-        **{name: Field(BOOL) for name in ("no_cache", "pull", "privileged")},
-        **{name: Field(TEXT) for name in ("provenance", "sbom")},
+        **{name: Field(STR) for name in ("dockerfile", "dockerfile_inline", "network", "target")},
+        "isolation": Field(STR, NEVER),
+        "entitlements": Field(STRINGS, _refused("entitlements")),
+        **{name: Field(STRINGS, CACHED) for name in ("cache_from", "cache_to")},
+        "tags": Field(STRINGS),
+        "platforms": Field(STRINGS, "is not acted on: images are built for the node that builds them"),
+        **{name: Field(BOOL) for name in ("no_cache", "pull")},
+        "privileged": Field(BOOL, _refused("privileged")),
+        **{name: Field(TEXT, NOT_YET) for name in ("provenance", "sbom")},
         "context": Field(BUILD_CONTEXT),
         "args": Field(KeyValues(bare=None)),
-        "ssh": Field(LABELS),
+        "ssh": Field(LABELS, _refused("ssh")),
         "labels": Field(LABELS),
-        "additional_contexts": Field(LABELS),
-        "shm_size": Field(BYTES),
-        "extra_hosts": Field(EXTRA_HOSTS),
-        "secrets": Field(ListOf(FILE_REF)),
-        "ulimits": Field(ULIMITS),
+        "additional_contexts": Field(LABELS, _refused("additional_contexts")),
+        "shm_size": Field(BYTES, NOT_YET),
+        "extra_hosts": Field(EXTRA_HOSTS, NOT_YET),
+        "secrets": Field(ListOf(FILE_REF), _refused("secrets")),
+        "ulimits": Field(ULIMITS, NOT_YET),
     },
     short=context_short,
 )

@@ -49,9 +49,9 @@ class MadeImage:
         return digest_of(self.manifest)
 
 
-def make_image(*layers: dict[str, bytes], **config: Any) -> MadeImage:
-    """One image of the given layers; `config` goes into its run configuration."""
-    tars = [tar_of(files) for files in layers]
+def make_image(*layers: dict[str, bytes] | bytes, **config: Any) -> MadeImage:
+    """One image of the given layers (files, or a ready tar); `config` goes into its run configuration."""
+    tars = [files if isinstance(files, bytes) else tar_of(files) for files in layers]
     packed = [gzip.compress(tar, mtime=0) for tar in tars]
     document = {
         "os": "linux",

@@ -106,10 +106,10 @@ def test_faults_name_the_field(text: str, where: str) -> None:
 
 
 def test_unsupported_fields_are_named_warnings_and_errors_when_strict() -> None:
-    text = "services: {web: {image: x, build: ., privileged: false, uts: host, attach: false, x-other: {max: 3}}}"
+    text = "services: {web: {image: x, build: {ssh: [a]}, privileged: false, uts: host, attach: false, x-other: {max: 3}}}"
     loaded = load(text)
-    assert ids(loaded) == ["unsupported:services.web.build", "unsupported:services.web.uts"]
-    assert str(loaded.warnings[0]).startswith("/p/compose.yaml:1:35: unsupported:services.web.build: shoal builds no images")
+    assert ids(loaded) == ["unsupported:services.web.build.ssh", "unsupported:services.web.uts"]
+    assert str(loaded.warnings[0]).startswith("/p/compose.yaml:1:41: unsupported:services.web.build.ssh: is refused")
     assert [line.split(": ")[1] for line in faults(text, strict=True)] == ids(loaded)
 
 
@@ -210,12 +210,13 @@ def test_each_reason_of_the_table_is_a_readable_sentence() -> None:
     assert len(rows) > 200
     assert all(row.later == row.later.strip() and len(row.later) != 1 for row in rows.values())
     assert not rows[".services.*.image"].later
-    assert rows[".services.*.build"].later
+    assert not rows[".services.*.build"].later
+    assert rows[".services.*.build.secrets"].later
 
 
 def test_every_unsupported_service_field_warns() -> None:
     samples: dict[str, Any] = {
-        "annotations": {"a": "b"}, "attach": True, "blkio_config": {"weight": 1}, "build": {"context": "/b"},
+        "annotations": {"a": "b"}, "attach": True, "blkio_config": {"weight": 1},
         "cgroup": "host", "cgroup_parent": "x", "configs": [], "container_name": "abc", "cpu_count": 1, "cpu_percent": 5,
         "cpu_rt_period": 1, "cpu_rt_runtime": 1, "credential_spec": {"file": "x"}, "depends_on": {},
         "develop": {"watch": []}, "device_cgroup_rules": ["c 1:1 r"], "external_links": ["x"], "gpus": "all",
@@ -242,6 +243,7 @@ def test_validate_resolved_takes_what_load_gives_and_refuses_the_rest() -> None:
         ([], "expected a mapping"),
         ({}, "name: found None"),
         ({**good, "services": {"a": {"image": ""}}}, "services.a.image: names no image"),
+        ({**good, "services": {"a": {"build": {"context": "/"}}}}, "services.a.image: names no image: `shoal apply` builds it"),
         ({**good, "services": {"a": {"image": "x", "env_file": "e"}}}, "has to be resolved"),
         ({**good, "services": {"a": {"image": "x", "networks": {"no": None}}}}, "networks has no 'no'"),
         ({**good, "volumes": {"v": {"name": 5}}}, "volumes.v.name: found the number 5"),

@@ -1,0 +1,281 @@
+"""A node's builds: context in, image in the node's store out.
+
+Rules: base images come from the node's store, which pulls what it lacks; the builder itself asks no registry and gets no
+credential. A context is unpacked by a child after chroot. A few builds run at a time. Whatever happens, what a build made on
+the way goes with it; what was killed with its agent goes at the next start. What is kept is the builder's cache, up to a limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from agent.build.archive import make_archive
+from agent.build.base import write_base
+from agent.build.sandbox import Sandbox, in_thread_to_end
+from agent.images.disk import iter_file
+from agent.images.errors import disk_error, new_name
+from agent.images.layers import unpack_layer
+from agent.images.records import Credentials, Image, Limits
+from agent.images.trees import open_regular, remove_tree
+from agent.plan.build import SETTINGS, Places, Wish, build_words, buildah, environment, hidden, rewritten
+from agent.plan.build_words import Failure, Output, failure_of
+from agent.runtime.cgroups import CgroupDriver
+from agent.runtime.spawn import ENVIRONMENT
+from model.dockerfile import TEXT_BYTES_MAX, images_of, read_dockerfile
+from model.errors import BadInput, RuntimeFailed
+from model.image_ref import parse_image_ref
+
+if TYPE_CHECKING:
+    from agent.core.ports import Images
+
+log = logging.getLogger(__name__)
+AT_ONCE: Final = 2
+CACHE_BYTES_MAX: Final = 10 << 30
+OUTSIDE: Final = ".shoal-dockerfile"
+"""The name of a Dockerfile that is not of the context: it is taken out again before the build."""
+_IN_ROOT: Final = 0x10 | 0x02  # RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS
+
+Say = Callable[[str], Awaitable[None]]
+
+
+class BuildFailed(RuntimeFailed):
+    """`exit_code` is that of the RUN that failed; 1: anything else."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.text, exit_code=failure.exit_code)
+        self.failure = failure
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be built. `auths`: credentials by registry."""
+
+    dockerfile: str = "Dockerfile"
+    names: tuple[str, ...] = ()
+    target: str = ""
+    args: Mapping[str, str] = field(default_factory=dict, repr=False)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    no_cache: bool = False
+    pull: bool = False
+    auths: Mapping[str, Credentials] = field(default_factory=dict)
+
+
+class Builder:
+    """`root` holds the builder's store and what a build needs on its way; `run` is a folder below /run; cgroups are made in
+    `cgroup`."""
+
+    def __init__(
+        self, images: Images, root: Path, run: Path, cgroup: str, cgroups: CgroupDriver, limits: Limits | None = None
+    ) -> None:
+        self._images = images
+        self._root = root
+        self._places = Places(str(root / "store"), str(run), str(root / "home"))
+        self._cgroup = cgroup.strip("/")
+        self._cgroups = cgroups
+        self._limits = limits or Limits()
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._running = 0
+        self._dirty = True
+
+    def sweep(self) -> None:
+        """What a killed agent left; nothing of it runs any more."""
+        if (self._root / "work").exists():
+            remove_tree(self._root / "work")
+        with contextlib.suppress(OSError):
+            for tree in (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir()):
+                for path in (tree / self._cgroup).glob("build-*"):
+                    self._cgroups.remove(f"/{self._cgroup}/{path.name}")
+
+    async def build(self, order: Order, context: AsyncIterator[bytes], say: Say) -> Image:
+        """Build and take in. Raises BuildFailed, BadInput, ImageError, DiskFull, RuntimeFailed."""
+        names = [new_name(name).canonical for name in order.names]
+        token = secrets.token_hex(6)
+        work = await asyncio.to_thread(self._new_work, token)
+        try:
+            await _spool(context, work / "context.tar", self._limits.unpacked_bytes)
+            if self._slots.locked():
+                await say("waiting: this node builds other images\n")
+            async with self._slots:
+                await self._ready()
+                self._running += 1
+                try:
+                    return await self._build(replace(order, names=tuple(names)), work, token, say)
+                finally:
+                    self._running -= 1
+        except OSError as error:
+            raise disk_error(error, "build", self._root) from error
+        finally:
+            await in_thread_to_end(lambda: remove_tree(work))
+
+    def _new_work(self, token: str) -> Path:
+        """The build's own folder; settings are there."""
+        home = Path(self._places.home)
+        for folder in (self._root, self._root / "work", home, home / "tmp", home / "none", Path(self._places.run)):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name, text in SETTINGS.items():
+            if not (home / name).exists() or (home / name).read_text() != text:
+                (home / name).write_text(text)
+        work = self._root / "work" / token
+        for folder in (work, work / "context", work / "here"):
+            folder.mkdir(mode=0o700)
+        return work
+
+    async def _build(self, order: Order, work: Path, token: str, say: Say) -> Image:
+        await in_thread_to_end(lambda: self._unpack(work))
+        text = _dockerfile_text(work / "context", order.dockerfile)
+        name = "Dockerfile" if order.dockerfile == OUTSIDE else order.dockerfile
+        dockerfile = read_dockerfile(text, order.args, name)
+        wanted = images_of(dockerfile, order.target, name)
+        _write_dockerfile(work, rewritten(dockerfile))
+        places = replace(self._places, work=str(work))
+        env = environment(places, ENVIRONMENT["PATH"]) | hidden(order.args)
+        with Sandbox(self._cgroups, f"/{self._cgroup}/build-{token}", env) as sandbox:
+            try:
+                bases = [(base, await self._base(sandbox, work, token, base, order, say)) for base in wanted]
+                args, labels = tuple(sorted(order.args.items())), tuple(sorted(order.labels.items()))
+                wish = Wish(order.target, args, labels, order.no_cache, tuple(bases))
+                await self._run(sandbox, build_words(places, wish), {image: base for base, image in bases}, say)
+                return await self._taken_in(sandbox, work, order.names)
+            except BaseException:
+                self._dirty = True  # it may have left containers in the builder's store
+                raise
+            finally:
+                for base in wanted:
+                    self._images.release(f"build-{token}-{base}")
+
+    def _unpack(self, work: Path) -> None:
+        archive = work / "context.tar"
+        pieces = iter_file(archive, 0, archive.stat().st_size)
+        unpack_layer(pieces, work / "context", None, "build context", self._limits)
+        archive.unlink()
+
+    async def _base(self, sandbox: Sandbox, work: Path, token: str, name: str, order: Order, say: Say) -> str:
+        """Have a base image in the builder's store; its id there."""
+        image = self._images.get(name)
+        if image is None or order.pull:
+            ref = parse_image_ref(name)
+            await say(f"Pulling {ref.familiar}\n")
+            image = await self._images.pull(name, auth=order.auths.get(ref.registry), policy="always")
+        self._images.hold(image.id, f"build-{token}-{name}")
+        details, folder = self._images.details(image.id), work / f"base-{secrets.token_hex(4)}"
+        image_id = await asyncio.to_thread(write_base, folder, name, details, self._images.blob_path)
+        policy = f"{self._places.home}/policy.json"
+        words = buildah(self._places, "pull", "--quiet", "--signature-policy", policy, f"dir:{folder}")
+        await sandbox.short(words, f"base image {name}")
+        return image_id
+
+    async def _run(self, sandbox: Sandbox, words: list[str], names: dict[str, str], say: Say) -> None:
+        output = Output(names)
+
+        async def take(data: bytes) -> None:
+            if shown := output.take(data):
+                await say(shown)
+
+        code = await sandbox.run(words, take)
+        if shown := output.end(failed=code != 0):
+            await say(shown)
+        if code:
+            raise BuildFailed(failure_of(output, code))
+
+    async def _taken_in(self, sandbox: Sandbox, work: Path, names: tuple[str, ...]) -> Image:
+        built, archive = (work / "id").read_text().strip(), work / "image.tar"
+        policy = f"{self._places.home}/policy.json"
+        words = buildah(self._places, "push", "--quiet", "--signature-policy", policy, built, f"docker-archive:{archive}")
+        await sandbox.short(words, "the built image")
+        await in_thread_to_end(lambda: make_archive(archive, names))
+        (image,) = await self._images.load(archive)
+        return image
+
+    # the builder's store
+
+    async def _ready(self) -> None:
+        """Before a build that runs alone: what ended builds left goes, and the cache when it is too large."""
+        if self._running or not self._dirty:
+            return
+        store = Path(self._places.store)
+        self._dirty = False
+        if not store.exists():
+            return
+        if await asyncio.to_thread(_cache_bytes, store) > CACHE_BYTES_MAX:
+            log.info("the cache of builds is larger than %d GiB: it is emptied", CACHE_BYTES_MAX >> 30)
+            await in_thread_to_end(lambda: self._empty())
+        elif _containers(store):
+            with Sandbox(self._cgroups, f"/{self._cgroup}/build-sweep", environment(self._places, ENVIRONMENT["PATH"])) as box:
+                try:
+                    await box.short(buildah(self._places, "rm", "--all"), "builds that ended early")
+                except RuntimeFailed as error:
+                    log.warning("%s: the cache of builds is emptied", error)
+                    await in_thread_to_end(lambda: self._empty())
+
+    def _empty(self) -> None:
+        for folder in (self._places.store, self._places.run):
+            remove_tree(Path(folder))
+            Path(folder).mkdir(mode=0o700)
+
+
+async def _spool(context: AsyncIterator[bytes], path: Path, bytes_max: int) -> None:
+    """Write it down as it comes; all of it is taken, also when it is too much."""
+    size = 0
+    with path.open("wb") as file:
+        async for piece in context:
+            size += len(piece)
+            if size <= bytes_max:
+                await asyncio.to_thread(file.write, piece)
+    if size > bytes_max:
+        raise BadInput(f"build context: {size} bytes are more than the {bytes_max} that a node takes")
+    if not size:
+        raise BadInput("build context: nothing was sent")
+
+
+def _dockerfile_text(context: Path, name: str) -> str:
+    """Its links lead nowhere but into the context. One that is not of the context is taken out of it."""
+    try:
+        directory = os.open(context, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with open(open_regular(directory, name, _IN_ROOT), "rb") as file:
+                data = file.read(TEXT_BYTES_MAX + 1)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise BadInput(f"cannot read the Dockerfile {name} of the build context: {error.strerror}") from None
+    if name == OUTSIDE:
+        (context / name).unlink()
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise BadInput(f"{name} is not UTF-8 text") from None
+
+
+def _write_dockerfile(work: Path, made: Any) -> None:
+    (work / "Dockerfile").write_text(made.text)
+    for path, text in made.files:
+        target = work / "here" / path
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(text)
+
+
+def _cache_bytes(store: Path) -> int:
+    """By the builder's own book-keeping."""
+    rows = _rows(store / "overlay-layers" / "layers.json")
+    return sum(row.get("diff-size") or 0 for row in rows)
+
+
+def _containers(store: Path) -> bool:
+    return bool(_rows(store / "overlay-containers" / "containers.json"))
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return []
+    return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []

@@ -1,0 +1,228 @@
+"""A build as data: the Dockerfile that buildah gets, its command lines, and the cgroup files it is put into.
+
+Rules: pure. buildah 1.28 knows neither here-documents nor `--link`: a RUN's here-document becomes the script of an exec form, a
+COPY's becomes a file of a build context of its own, `--link` only says how layers are made and goes. Base images are given by
+id, so that buildah looks up no name. No argument of a build is ever logged: command lines are not either.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from model.dockerfile import Dockerfile, Heredoc, Instruction, Stage
+from model.errors import BadInput
+
+HERE_CONTEXT: Final = "shoal-here-documents"
+SHELL: Final = ("/bin/sh", "-c")
+CAPABILITIES_DROPPED: Final = ("CAP_AUDIT_WRITE", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SYS_CHROOT")
+CPU_WEIGHT_V2, CPU_SHARES_V1, OOM_SCORE = 20, 256, 500
+"""A quarter of what a container gets by default when both want the processor; and what goes first when memory ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """`files` (path, content) are to lie in the folder of the context `HERE_CONTEXT`."""
+
+    text: str
+    files: tuple[tuple[str, str], ...]
+
+
+def rewritten(dockerfile: Dockerfile) -> Rewritten:
+    """As buildah takes it: an instruction a line, names of base images without variables. Raises BadInput."""
+    lines = [f"# escape={dockerfile.escape}"] + [_plain(each) for each in dockerfile.head]
+    files: list[tuple[str, str]] = []
+    for stage in dockerfile.stages:
+        lines += _stage(stage, files)
+    return Rewritten("".join(f"{line}\n" for line in lines), tuple(files))
+
+
+def _stage(stage: Stage, files: list[tuple[str, str]]) -> list[str]:
+    name = f" AS {stage.name}" if stage.name else ""
+    lines = [f"FROM {_flags(stage.flags)}{stage.base}{name}"]
+    shell: Sequence[str] = SHELL
+    for step in stage.steps:
+        if step.word == "SHELL":
+            shell = _listed(step.text) or shell
+        if step.heredocs:
+            lines.append(_run(step, shell) if step.word == "RUN" else _copy(step, files))
+        else:
+            lines.append(_plain(step))
+    return lines
+
+
+def _plain(step: Instruction) -> str:
+    flags = [flag for flag in step.flags if flag[0] != "link" or step.word not in ("COPY", "ADD")]
+    return f"{step.word} {_flags(flags)}{step.text}"
+
+
+def _flags(flags: Sequence[tuple[str, str]]) -> str:
+    return "".join(f"--{name}={value} " if value else f"--{name} " for name, value in flags)
+
+
+def _run(step: Instruction, shell: Sequence[str]) -> str:
+    """`RUN <<EOF` is the body as a script; `RUN cmd <<EOF` is left to the shell, which knows here-documents itself."""
+    first = step.heredocs[0]
+    if step.text.startswith("<<") and len(step.text.split()) == len(step.heredocs) == 1:
+        if first.body.startswith("#!"):
+            raise BadInput(f"Dockerfile line {step.line}: RUN with a script that names its program (#!) is not supported: "
+                           "COPY the script, then RUN it")  # fmt: skip
+        script = first.body
+    else:
+        script = "\n".join([step.text, *(f"{each.body}{each.word}" for each in step.heredocs), ""])
+    return f"RUN {_flags(step.flags)}{json.dumps([*shell, script])}"
+
+
+def _copy(step: Instruction, files: list[tuple[str, str]]) -> str:
+    """The bodies are files of a context of their own, named like the here-documents."""
+    words = step.text.split()
+    if len(words) != len(step.heredocs) + 1:
+        raise BadInput(f"Dockerfile line {step.line}: here-documents and files in one {step.word}: write two of them")
+    flags = [flag for flag in step.flags if flag[0] != "link"]
+    sources = []
+    for each in step.heredocs:
+        _check_literal(step, each)
+        path = f"{len(files)}/{each.word}"
+        files.append((path, each.body))
+        sources.append(path)
+    return f"COPY --from={HERE_CONTEXT} {_flags(flags)}{' '.join([*sources, words[-1]])}"
+
+
+def _check_literal(step: Instruction, heredoc: Heredoc) -> None:
+    if not heredoc.literal and ("$" in heredoc.body or "\\" in heredoc.body):
+        raise BadInput(
+            f"Dockerfile line {step.line}: variables in a here-document of {step.word} are not replaced by shoal: "
+            f"write <<'{heredoc.word}' for it as it stands, or RUN cat > FILE <<{heredoc.word}"
+        )
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return ()
+    return tuple(map(str, found)) if isinstance(found, list) else ()
+
+
+# command lines
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Paths of a node's builds: `store` and `run` are buildah's, shared by all builds; `home` holds its settings; `work` is of
+    one build."""
+
+    store: str
+    run: str
+    home: str
+    work: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is to be built. `bases`: image ids (digits only) by name."""
+
+    target: str = ""
+    args: tuple[tuple[str, str], ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    no_cache: bool = False
+    bases: tuple[tuple[str, str], ...] = ()
+
+
+def environment(places: Places, path: str) -> dict[str, str]:
+    """All of buildah's environment: nothing of the agent's own."""
+    return {
+        "PATH": path,
+        "HOME": places.home,
+        "TMPDIR": f"{places.home}/tmp",
+        "CONTAINERS_CONF": f"{places.home}/containers.conf",
+        "CONTAINERS_STORAGE_CONF": f"{places.home}/storage.conf",
+        "REGISTRY_AUTH_FILE": f"{places.home}/auth.json",
+    }
+
+
+SETTINGS: Final[Mapping[str, str]] = {
+    "containers.conf": "[containers]\n",
+    "storage.conf": '[storage]\ndriver = "overlay"\n',
+    "auth.json": "{}",
+    "registries.conf": "unqualified-search-registries = []\n",
+    "policy.json": '{"default":[{"type":"insecureAcceptAnything"}]}',
+    "ignore": "",
+}
+"""Files of `home`: no registry, no credential, nothing of the machine's own settings."""
+
+
+_OWN: Final = re.compile(
+    r"PATH|HOME|TMPDIR|TZ|LANG|(REGISTRY_AUTH|CONTAINERS|STORAGE|BUILDAH|XDG|LC|LD|GO|SHOAL)_?.*|[^A-Za-z_].*|.*\W.*"
+)
+"""Names that mean something to the builder's own process, or are none."""
+
+
+def hidden(args: Mapping[str, str]) -> dict[str, str]:
+    """Arguments that go into the builder's environment: a command line can be read by everybody on the machine."""
+    return {key: value for key, value in args.items() if not _OWN.fullmatch(key)}
+
+
+def buildah(places: Places, *words: str) -> list[str]:
+    """`policy.json` is an option of those subcommands that take images in or out."""
+    home = places.home
+    return [
+        "buildah", "--root", places.store, "--runroot", places.run, "--storage-driver", "overlay",
+        "--registries-conf", f"{home}/registries.conf", "--registries-conf-dir", f"{home}/none", *words,
+    ]  # fmt: skip
+
+
+def build_words(places: Places, wish: Wish) -> list[str]:
+    words = [
+        "build", "--isolation", "chroot", "--layers", "--format", "docker", "--pull-never", "--http-proxy=false",
+        "--identity-label=false", "--cap-drop", ",".join(CAPABILITIES_DROPPED), "--ignorefile", f"{places.home}/ignore",
+        "--signature-policy", f"{places.home}/policy.json", "--iidfile", f"{places.work}/id", "--force-rm",
+        "--build-context", f"{HERE_CONTEXT}={places.work}/here",
+    ]  # fmt: skip
+    words += [word for name, image in wish.bases for word in ("--build-context", f"{name}=container-image://{image}")]
+    args = [key if key in hidden(dict(wish.args)) else f"{key}={value}" for key, value in wish.args]
+    words += [word for each in args for word in ("--build-arg", each)]
+    words += [word for key, value in wish.labels for word in ("--label", f"{key}={value}")]
+    words += ["--no-cache"] if wish.no_cache else []
+    words += ["--target", wish.target] if wish.target else []
+    return buildah(places, *words, "--file", f"{places.work}/Dockerfile", f"{places.work}/context")
+
+
+DEVICES: Final = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
+_INSIDE: Final = "\n".join(
+    [
+        "set -e",
+        "mount -t tmpfs -o mode=755,size=256k,nosuid shoal-build /dev",
+        *(f"mknod -m 666 /dev/{name} c {major} {minor}" for name, major, minor in DEVICES),
+        "mkdir /dev/pts /dev/shm",
+        "mount -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts /dev/pts",
+        "mount -t tmpfs -o mode=1777,size=64m,nosuid,nodev shoal-build /dev/shm",
+        "ln -s pts/ptmx /dev/ptmx",
+        "ln -s /proc/self/fd /dev/fd",
+        "for n in 0:stdin 1:stdout 2:stderr; do ln -s /proc/self/fd/${n%:*} /dev/${n#*:}; done",
+        "mount -t tmpfs -o ro,size=4k shoal-build /sys/fs/cgroup",
+        'exec "$@"',
+    ]
+)
+_OUTSIDE: Final = "\n".join(
+    [
+        'for file in $SHOAL_CGROUPS; do echo $$ > "$file" || exit 125; done',
+        f"echo {OOM_SCORE} > /proc/self/oom_score_adj",
+        "unset SHOAL_CGROUPS",
+        'exec "$@"',
+    ]
+)
+
+
+def confined(words: Sequence[str]) -> list[str]:
+    """In the cgroups that SHOAL_CGROUPS names, with mounts and process numbers of its own: all of it goes when its first
+    process goes, and that goes when who started it goes. A build sees no device of the machine, and none of its cgroups."""
+    return [
+        "sh", "-c", _OUTSIDE, "sh",
+        "setpriv", "--pdeathsig", "KILL",
+        "unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child=KILL", "--mount-proc",
+        "sh", "-c", _INSIDE, "sh", *words,
+    ]  # fmt: skip

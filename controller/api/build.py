@@ -1,0 +1,185 @@
+"""Building an image on one node: the context is passed through as it comes, the build's output comes back as lines.
+
+Rules: nothing of a context is held. The answer begins when the context is through. Arguments and credentials come in headers,
+are used for this one build, and neither kept nor told. When the caller goes away the build ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Any, Final
+
+from grpc import aio
+from starlette.requests import Request
+from starlette.responses import Response
+
+from controller.agents import error_of
+from controller.api import rows
+from controller.api.context import Api, Call
+from controller.api.images import CHANGE_S, Row, chosen, node_rows
+from controller.api.routing import leads
+from controller.api.streams import ndjson
+from model.errors import BadInput, Conflict, ShoalError, Unavailable
+from model.image_ref import parse_image_ref
+from protos import node_pb2 as pb
+
+ARGS_HEADER: Final = "X-Shoal-Build-Args"
+AUTHS_HEADER: Final = "X-Registry-Config"
+NAMES_MAX: Final = 100
+HEARD_S: Final = 0.05
+HEARD_TRIES: Final = 60
+
+
+async def build(api: Api, call: Call) -> Response:
+    """The context is the body, a tar."""
+    stream = call.request.stream()
+    try:
+        start = start_of(call.query, call.request)
+        node = _node(api, call.query["node"])
+        stub = await api.agents.stub(node)
+    except ShoalError:
+        async for _ in stream:
+            pass  # a caller that still sends would not hear the answer
+        raise
+    building = stub.Build()
+    try:
+        await _send(building, start, stream)
+    except BaseException as error:
+        building.cancel()
+        if isinstance(error, aio.AioRpcError):
+            raise error_of(node, error) from None
+        raise
+    return ndjson(_told(api, building, node))
+
+
+def start_of(query: Mapping[str, Any], request: Request) -> pb.BuildStart:
+    """Raises BadInput."""
+    names: tuple[str, ...] = query["name"] or ()
+    if len(names) > NAMES_MAX:
+        raise BadInput(f"query name: more than {NAMES_MAX} names")
+    for name in names:
+        if parse_image_ref(name).digest is not None:
+            raise BadInput(f"{name}: a new name has no digest")
+    pairs = [text.partition("=") for text in query["label"] or ()]
+    auths = {
+        registry: pb.RegistryAuth(username=str(auth.get("username", "")), password=str(auth.get("password", "")))
+        for registry, auth in _header(request, AUTHS_HEADER).items()
+        if isinstance(auth, dict)
+    }
+    return pb.BuildStart(
+        dockerfile=query["dockerfile"] or "", names=names, target=query["target"] or "", args=_texts(request, ARGS_HEADER),
+        labels={key: value for key, _, value in pairs}, no_cache=query["no_cache"], pull=query["pull"], auths=auths,
+    )  # fmt: skip
+
+
+def _texts(request: Request, name: str) -> dict[str, str]:
+    found = _header(request, name)
+    if not all(isinstance(value, str) for value in found.values()):
+        raise BadInput(f"{name}: expected texts by name")
+    return found
+
+
+def _header(request: Request, name: str) -> dict[str, Any]:
+    """base64url of a JSON object; the error does not repeat it."""
+    text = request.headers.get(name, "")
+    if not text:
+        return {}
+    try:
+        found = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise BadInput(f"{name}: expected base64url of a JSON object")
+    return found
+
+
+def _node(api: Api, wanted: str | None) -> str:
+    """The one that was named, or the one with the largest part of its processors and memory free. Raises NotFound, Conflict."""
+    if wanted:
+        return chosen(api, [wanted])[0]
+    found = [row for row in rows.nodes(api) if row["state"] == "ready" and row["availability"] == "active"]
+    if not found:
+        raise Conflict("no node is ready to build on: see `shoal node ls`")
+    return str(max(found, key=_free)["name"])
+
+
+def _free(row: Row) -> float:
+    reserved = row["reserved"]
+    parts = [1 - reserved[what] / row[what] for what in ("cpus", "memory_bytes") if row[what]]
+    return min(parts, default=0.0)
+
+
+async def _send(building: Any, start: pb.BuildStart, stream: AsyncGenerator[bytes, None] | Any) -> None:
+    """All of the body is read, also when the node wants no more of it."""
+    takes = await _written(building, pb.BuildInput(start=start))
+    async for chunk in stream:
+        if chunk and takes:
+            takes = await _written(building, pb.BuildInput(context=chunk))
+    if takes and await _written(building, pb.BuildInput(context_end=True)):
+        await building.done_writing()
+
+
+async def _written(building: Any, message: pb.BuildInput) -> bool:
+    """False: the node has ended the call; why is in its status."""
+    if building.done():
+        return False
+    try:
+        await building.write(message)
+    except (aio.AioRpcError, aio.UsageError):
+        return False
+    return True
+
+
+async def _told(api: Api, building: Any, node: str) -> AsyncGenerator[Row, None]:
+    """The build's rows. The last one goes out when its names stand for the new image everywhere."""
+    async with aclosing(_output(building, node)) as found:
+        async for row in found:
+            if "built" in row:
+                await _renamed(api, node, row["built"])
+            yield row
+
+
+async def _renamed(api: Api, node: str, built: Row) -> None:
+    """Other nodes lose the names for what they had under them, as an image does when its name is given away; the leader has
+    heard of the new one, so that what is applied next is pinned to it."""
+    if not built["names"]:
+        return
+
+    async def lose(other: str, name: str) -> None:
+        with contextlib.suppress(ShoalError):  # it went meanwhile, or its node cannot be asked
+            await api.agents.call(other, "RemoveImage", pb.ImageRequest(reference=name, force=True), CHANGE_S)
+
+    held = [row for row in await node_rows(api) if row["node"] != node and row["id"] != built["id"]]
+    await asyncio.gather(*(lose(row["node"], name) for row in held for name in row["names"] if name in built["names"]))
+    canonical = [parse_image_ref(name).canonical for name in built["names"]]
+    for _ in range(HEARD_TRIES if leads(api) else 0):
+        if all(api.held().digest_of(name) == built["digest"] for name in canonical):
+            return
+        await api.clock.sleep(HEARD_S)
+
+
+async def _output(building: Any, node: str) -> AsyncGenerator[Row, None]:
+    try:
+        async for output in building:
+            kind = output.WhichOneof("kind")
+            if kind == "output":
+                yield {"node": node, "text": output.output.decode("utf-8", "replace")}
+            elif kind == "result":
+                yield {"node": node, "text": "", "built": json.loads(output.result)}
+                return
+            elif kind == "failure":
+                yield {"node": node, "text": "", "error": output.failure.text, "exit_code": output.failure.exit_code}
+                return
+        silent = f"node {node} ended the build without a word: look at its log"
+        yield {"node": node, "text": "", "error": silent, "exit_code": 1}
+    except aio.AioRpcError as error:
+        told = error_of(node, error)
+        text = str(told) if isinstance(told, Unavailable) else str(told).removeprefix(f"node {node}: ")
+        yield {"node": node, "text": "", "error": text, "exit_code": 1}
+    finally:
+        building.cancel()
