@@ -7,6 +7,7 @@ exit code becomes ours; `-it` joins the terminal.
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable
 from pathlib import PurePosixPath
@@ -120,7 +121,7 @@ def show_pull(cluster: Any, client: Client, made: Any) -> None:
     click.echo("\n".join(run_heading(image)), err=True)
     node = _until(client, name, lambda row: bool(row["node"]) or _has_started(row))["node"]
     body = {"reference": image, "nodes": [node], "policy": "missing", "digest": container.get("image_digest", "")}
-    line = LiveLine()
+    line = LiveLine(quiet=not sys.stderr.isatty())
     with contextlib.suppress(ShoalError), Client(cluster) as stream:
         for row in stream.lines("/v1/images/pull", method="POST", body=body, headers=registry_auth(image)):
             if row.get("image"):

@@ -11,7 +11,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from controller.agents import Agents
 from controller.images_held import HeldImages
@@ -34,6 +34,9 @@ class Digests(Protocol):
     async def at_registry(self, name: str, login: Login | None) -> str:
         """Raises ShoalError: nobody can say."""
 
+    async def run_by(self, services: Collection[str]) -> Mapping[str, frozenset[str]]:
+        """By service the digests that the images of all its running containers stand for; without any, it is not in it."""
+
 
 class NodeDigests:
     """`leads`: whether `known` is kept up here."""
@@ -50,17 +53,29 @@ class NodeDigests:
         return await self._asked(names)
 
     async def _asked(self, names: Collection[str]) -> Mapping[str, str]:
+        found: dict[str, Counter[str]] = {name: Counter() for name in names}
+        for row in await self._images():
+            for name, digest in row.get("digests", {}).items():
+                canonical = parse_image_ref(name).canonical
+                if digest and canonical in found:
+                    found[canonical][digest] += 1
+        return {name: min(rows, key=lambda each: (-rows[each], each)) for name, rows in found.items() if rows}
+
+    async def run_by(self, services: Collection[str]) -> Mapping[str, frozenset[str]]:
+        found: dict[str, frozenset[str]] = {}
+        for row in await self._images() if services else ():
+            digests = frozenset([row["digest"], *row["digests"].values()])
+            for user in row["containers"]:
+                for service in {user["name"], user["name"].rpartition(".")[0]} & {*services} if user["running"] else ():
+                    found[service] = found.get(service, digests) & digests
+        return found
+
+    async def _images(self) -> list[dict[str, Any]]:
+        """Of all nodes that are ready and answer."""
         answers = await self._agents.everywhere(
             lambda node: self._agents.call(node, "Images", pb.Empty(), HELD_S), self._ready()
         )
-        found: dict[str, Counter[str]] = {name: Counter() for name in names}
-        for answer in answers.values():
-            for row in json.loads(answer.json) if not isinstance(answer, ShoalError) else ():
-                for name, digest in row.get("digests", {}).items():
-                    canonical = parse_image_ref(name).canonical
-                    if digest and canonical in found:
-                        found[canonical][digest] += 1
-        return {name: min(rows, key=lambda each: (-rows[each], each)) for name, rows in found.items() if rows}
+        return [row for answer in answers.values() if not isinstance(answer, ShoalError) for row in json.loads(answer.json)]
 
     def _ready(self) -> list[str]:
         snapshot = self._picture.snapshot()

@@ -8,33 +8,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from controller.api.context import Api
 from controller.api.digests import Digests
 from controller.api.registry_logins import Logins, login_for
-from controller.decide.pinning import Pin, Resolve, Wish, asks_registry, pin, pinned, wish_of
+from controller.decide.pinning import Pin, Resolve, Wish, asks_registry, pin, pinned, pinned_first, wish_of
 from controller.sealing import Login
 from model.errors import ShoalError
 from model.image_ref import parse_image_ref
-from model.spec import ServiceSpec, StackSpec
+from model.spec import ServiceSpec
 
 _Asked = tuple[str, Login | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """`absent`: images that no node has, as they were written."""
+    """`absent`: images that no node has, as they were written. `same_bytes`: names of services that are pinned for the first
+    time, to what all their containers run."""
 
     services: tuple[ServiceSpec, ...]
     warnings: tuple[str, ...] = ()
     absent: frozenset[str] = frozenset()
-
-
-async def pin_stack(api: Api, stack: StackSpec, resolve: Resolve, logins: Logins) -> tuple[StackSpec, tuple[str, ...]]:
-    """The stack with its images pinned, and what could not be found out."""
-    found = await pin_services(api, stack.services, resolve, logins)
-    return replace(stack, services=found.services), found.warnings
+    same_bytes: frozenset[str] = frozenset()
 
 
 async def pin_services(api: Api, specs: Sequence[ServiceSpec], resolve: Resolve, logins: Logins) -> Pinned:
@@ -51,7 +47,11 @@ async def pin_services(api: Api, specs: Sequence[ServiceSpec], resolve: Resolve,
     digests = {name: found.digest for name, found in pins.items()}
     warnings = tuple(dict.fromkeys(found.warning for found in pins.values() if found.warning))
     absent = frozenset(spec.container.image for spec in specs if names[spec.name] not in held)
-    return Pinned(tuple(pinned(spec, digests) for spec in specs), warnings, absent)
+    services = tuple(pinned(spec, digests) for spec in specs)
+    fresh = {spec.name: spec.container.image_digest for spec in services if pinned_first(spec, known.get(spec.name))}
+    run_by = await api.digests.run_by(fresh)
+    same_bytes = frozenset(name for name, digest in fresh.items() if digest in run_by.get(name, ()))
+    return Pinned(services, warnings, absent, same_bytes)
 
 
 async def _at_registries(digests: Digests, asked: Collection[_Asked]) -> Mapping[_Asked, str | ShoalError]:

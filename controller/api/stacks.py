@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from controller.api import rows
 from controller.api.claims import Commit, claimed
 from controller.api.context import Api, Call, Changed
 from controller.api.network_rows import network_row
-from controller.api.pinning import pin_stack
+from controller.api.pinning import Pinned, pin_services
 from controller.api.registry_logins import keeping, logins_of
 from controller.api.volumes import forget_volume, remove_data, volume_rows
 from controller.decide.preview import preview
@@ -85,9 +86,11 @@ def read_stack(name: str, project: Any) -> StackSpec:
 
 
 async def plan(api: Api, call: Call) -> Row:
-    stack, keep, notes = await _stack_wanted(api, call)
+    stack, found, keep = await _stack_wanted(api, call)
     view = view_of(api.snapshot())
-    changes = diff_stack(view, stack, lambda: api.random.token_hex(8), api.now_ms(), settings=api.settings, keep=keep)
+    changes = diff_stack(
+        view, stack, lambda: api.random.token_hex(8), api.now_ms(), True, api.settings, keep, found.same_bytes
+    )
     shown = await asyncio.to_thread(preview, view, changes, api.settings, api.now_ms())
     return {
         "changes": _change_rows(changes),
@@ -95,16 +98,16 @@ async def plan(api: Api, call: Call) -> Row:
         "waiting": [{"replica": row.replica, "reason": row.reason} for row in shown.waiting],
         "published": [{"service": service, "port": port} for service, port in shown.published],
         "warnings": list(stack.warnings),
-        "unpinned": list(notes),
+        "unpinned": list(found.warnings),
     }
 
 
-async def _stack_wanted(api: Api, call: Call) -> tuple[StackSpec, Keep, tuple[str, ...]]:
-    """What was sent, with its images pinned; which credentials are kept; what could not be found out of the images."""
+async def _stack_wanted(api: Api, call: Call) -> tuple[StackSpec, Pinned, Keep]:
+    """What was sent, with its images pinned; what was found out of them; which credentials are kept."""
     stack = await asyncio.to_thread(read_stack, call.path["stack"], call.body)
     logins = logins_of(call.request)
-    stack, notes = await pin_stack(api, stack, call.query.get("resolve_image") or "changed", logins)
-    return stack, keeping(api.seals, logins), notes
+    found = await pin_services(api, stack.services, call.query.get("resolve_image") or "changed", logins)
+    return replace(stack, services=found.services), found, keeping(api.seals, logins)
 
 
 def _change_rows(changes: StackChanges) -> list[Row]:
@@ -115,14 +118,15 @@ def _change_rows(changes: StackChanges) -> list[Row]:
 
 
 async def apply(api: Api, call: Call) -> Row:
-    stack, keep, notes = await _stack_wanted(api, call)
+    stack, found, keep = await _stack_wanted(api, call)
 
     def changes_now() -> StackChanges:
-        prune = call.query["prune"]
-        return diff_stack(api.view(), stack, lambda: api.random.token_hex(8), api.now_ms(), prune, api.settings, keep)
+        prune, same = call.query["prune"], found.same_bytes
+        return diff_stack(api.view(), stack, lambda: api.random.token_hex(8), api.now_ms(), prune, api.settings, keep, same)
 
     changes, index = await _write(api, stack.name, changes_now)
-    return {"changes": _change_rows(changes), "warnings": list(stack.warnings), "unpinned": list(notes), "index": index}
+    unpinned = list(found.warnings)
+    return {"changes": _change_rows(changes), "warnings": list(stack.warnings), "unpinned": unpinned, "index": index}
 
 
 async def _write(api: Api, name: str, changes_now: Callable[[], StackChanges]) -> tuple[StackChanges, int]:

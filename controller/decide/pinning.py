@@ -67,6 +67,13 @@ def pin(wish: Wish, answer: str = "", problem: str = "") -> Pin:
     return Pin(kept, f"{what}{f' ({problem})' if problem else ''}: {after}")
 
 
+def pinned_first(spec: ServiceSpec, known: ServiceDoc | None) -> bool:
+    """Whether a service that ran unpinned is pinned now, with the image as it was written."""
+    was = known.spec.container if known is not None else None
+    is_same = was is not None and was.image == spec.container.image and not was.image_digest
+    return is_same and bool(spec.container.image_digest)
+
+
 def pinned(spec: ServiceSpec, digests: Mapping[str, str]) -> ServiceSpec:
     """`digests`: by service name."""
     container = spec.container

@@ -66,9 +66,11 @@ def diff_stack(
     prune: bool = True,
     settings: Settings | None = None,
     keep: Keep = as_before,
+    same_bytes: Collection[str] = (),
 ) -> StackChanges:
     """From what is to what the file says. `ids` gives a new id for each new document. With `settings` new networks' subnets are
-    compared with what is taken. `keep`: the sealed credentials of each service.
+    compared with what is taken. `keep`: the sealed credentials of each service. `same_bytes`: services whose
+    containers run already what their image is pinned to for the first time.
 
     Raises BadInput (something named is missing or malformed) or Conflict (something is another's: a name, port or subnet).
     """
@@ -81,7 +83,7 @@ def diff_stack(
         if not volume.external:
             _diff_volume(view, volume, ids, now_ms, found)
     for service in wanted.services:
-        _diff_service(view, service, ids, now_ms, found, keep)
+        _diff_service(view, service, ids, now_ms, found, keep, service.name in same_bytes)
     names = {service.name for service in wanted.services}
     gone = [name for name in _services_of(view, wanted.name) if name not in names] if prune else []
     for name in gone:
@@ -152,7 +154,7 @@ def _check(view: View, wanted: StackSpec) -> None:
 
 
 def _diff_service(
-    view: View, spec: ServiceSpec, ids: Callable[[], str], now_ms: int, found: StackChanges, keep: Keep
+    view: View, spec: ServiceSpec, ids: Callable[[], str], now_ms: int, found: StackChanges, keep: Keep, same_bytes: bool
 ) -> None:
     before, image = view.services.get(spec.name), spec.container.image
     if before is None:
@@ -166,7 +168,8 @@ def _diff_service(
         raise Conflict(f"service {spec.name}: its mode cannot change from {before.spec.mode} to {spec.mode}: remove it first")
     scale, kept = scales.applied(before, spec)
     changed = differing(before.spec, spec, skip=("container", "replicas"))
-    inside = differing(before.spec.container, spec.container)
+    inside = differing(before.spec.container, spec.container, skip=("image_digest",) if same_bytes else ())
+    inside = tuple(name for name in inside if name != "image_digest" or "image" not in inside)
     networks = None if inside else before.networks
     after = replace(before, spec=spec, scale=scale, version=before.version + bool(inside), stopped=False, networks=networks)
     after = replace(after, updated_ms=now_ms, kept_replicas=kept, registry_auth=keep(before.id, image, before))
@@ -192,6 +195,8 @@ def _service_change(before: ServiceDoc, after: ServiceDoc, changed: tuple[str, .
         said.append("started again")
     if after.registry_auth != before.registry_auth and after.version == before.version:
         said.append("credentials for its registry changed, no container is restarted")
+    if not changed and after.spec.container != before.spec.container:
+        said.append("pinned to what its containers run")
     rest = (*changed, *(["replicas"] if after.scale != before.scale else []))
     action: Action = "scale" if not changed and after.scale != before.scale and not before.stopped else "update"
     return Change(action, "service", name, rest, f"service {name}: {'; '.join(said) or 'updated'}")

@@ -7,8 +7,8 @@ from dataclasses import replace
 from agent.plan import effects as fx
 from agent.plan.container import Exited, Found
 from agent.plan.core import Core
-from agent.plan.records import Desired, Failure, Slot
-from model.spec import Healthcheck
+from agent.plan.records import Desired, Failure, Slot, WantedService, WantedSpec
+from model.spec import Healthcheck, ServiceSpec
 from tests.unit.agent_steps import NET, PLAIN, attached, desired, done, given, ids, kinds, only, settle, up
 
 
@@ -261,3 +261,36 @@ def test_a_start_is_written_down_twice() -> None:
         ("none", True, "ns"),
         ("running", True, "ns"),
     ]
+
+
+def services(*images: str, digest: str = "") -> Desired:
+    """One service for each image, one replica each."""
+    spec = replace(PLAIN, networks=())
+    return Desired(
+        1,
+        tuple(WantedService(f"s{at}", f"s{at}", (Slot(1, 1, 1),)) for at in range(len(images))),
+        tuple(
+            WantedSpec(f"s{at}", 1, ServiceSpec(f"s{at}", replace(spec, image=image, image_digest=digest)))
+            for at, image in enumerate(images)
+        ),
+    )
+
+
+def test_each_service_pulls_for_itself_what_it_is_pinned_to() -> None:
+    effects = Core("n1").handle(fx.DesiredArrived(services("web:1", "web:1", digest="sha256:1")), 0.0)
+    pulls = [effect for effect in effects if isinstance(effect, fx.PullImage)]
+    assert pulls == [fx.PullImage("web:1", "missing", "sha256:1", service) for service in ("s0", "s1")]
+
+
+def test_other_credentials_are_tried_at_once() -> None:
+    core = Core("n1")
+    effects = core.handle(fx.DesiredArrived(services("web:1", "web:1")), 0.0)
+    for pull in [effect for effect in effects if isinstance(effect, fx.PullImage)]:
+        core.handle(fx.PullFailed(pull, Failure("unauthorized", permanent=True)), 0.0)
+    assert [status.state for status in core.statuses()] == ["rejected", "rejected"]
+    assert kinds(core.handle(fx.TimerDue(), 1.0)) == []
+    effects = core.handle(fx.LoginsChanged(("s1",)), 2.0)
+    assert only(effects, fx.PullImage).service_id == "s1"
+    settle(core, effects, 2.0)
+    assert [status.state for status in core.statuses()] == ["rejected", "running"]
+    assert kinds(core.handle(fx.LoginsChanged(("s1",)), 3.0)) == [], "what runs is left alone"

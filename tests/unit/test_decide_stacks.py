@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from controller.decide.preview import Placed, Waits, changed_view, preview
+from controller.decide.registry_auth import Keep
 from controller.decide.stacks import StackChanges, diff_stack, remove_stack
 from model.autoscale import Autoscale, ScalingMetric, ScalingSchedule
 from model.documents import key
@@ -306,3 +307,46 @@ def test_a_subnet_that_is_taken_is_refused_at_once(cluster: ModelCluster) -> Non
     wanted = replace(SHOP, networks=(replace(NETWORK, subnet="10.9.5.0/24"),))
     with pytest.raises(Conflict, match=r"network shop_default: its subnet 10.9.5.0/24 overlaps 10.9.0.0/16 of network other"):
         diff(cluster, wanted, settings=cluster.settings)
+
+
+def pinned(digest: str, image: str = "web:1") -> StackSpec:
+    return shop(container=replace(WEB.container, image=image, image_digest=digest))
+
+
+def test_other_bytes_under_the_same_name_are_a_new_version(cluster: ModelCluster) -> None:
+    applied(cluster, pinned("sha256:1"))
+    assert diff(cluster, pinned("sha256:1")).empty()
+    (change,) = [row for row in diff(cluster, pinned("sha256:2")).changes if row.kind == "service"]
+    assert (change.action, change.fields) == ("update", ("image_digest",))
+    assert change.sentence == "service shop_web: image_digest changed, its 3 replicas are replaced by version 2"
+    (change,) = [row for row in diff(cluster, pinned("sha256:2", "web:2")).changes if row.kind == "service"]
+    assert change.fields == ("image",)
+
+
+def test_who_runs_the_bytes_already_is_pinned_without_a_restart(cluster: ModelCluster) -> None:
+    applied(cluster, SHOP)
+    (doc,) = diff(cluster, pinned("sha256:1")).services
+    assert doc.version == 2
+    changes = diff(cluster, pinned("sha256:1"), same_bytes=("shop_web",))
+    (doc,) = changes.services
+    assert (doc.version, doc.spec.container.image_digest) == (1, "sha256:1")
+    assert changes.changes[1].sentence == "service shop_web: pinned to what its containers run"
+    write(cluster, changes)
+    assert diff(cluster, pinned("sha256:1")).empty()
+
+
+def test_credentials_change_without_a_restart_and_come_again_unchanged(cluster: ModelCluster) -> None:
+    def keep(sealed: str) -> Keep:
+        return lambda service_id, image, before: f"{sealed} of {service_id}"
+
+    write(cluster, diff(cluster, SHOP, keep=keep("first")))
+    assert cluster.docs["services"]["shop_web"].registry_auth.startswith("first of id")
+    assert diff(cluster, SHOP, keep=keep("first")).empty()
+    assert diff(cluster, SHOP).empty(), "who sends none changes nothing"
+    changes = diff(cluster, SHOP, keep=keep("second"))
+    (doc,) = changes.services
+    assert (doc.version, doc.registry_auth.partition(" ")[0]) == (1, "second")
+    words = "service shop_web: credentials for its registry changed, no container is restarted"
+    assert changes.changes[1].sentence == words
+    elsewhere = shop(container=replace(WEB.container, image="elsewhere:5000/web:1"))
+    assert diff(cluster, elsewhere).services[0].registry_auth == "", "another registry is told nothing"
