@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import NoReturn
 
 from controller.certificates import Peer
@@ -87,6 +88,14 @@ class Stream:
         return "a test"
 
 
+async def rounds_until(probe: Callable[[], bool]) -> None:
+    for _ in range(10 * NODES * STATUSES_WAITING_MAX):
+        if probe():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it does not come")
+
+
 async def test_what_a_node_must_run_does_not_wait_behind_the_statuses_of_all_others() -> None:
     """Else thousands that say all they have at one moment are told nothing for as long, hear no heartbeat, and come again."""
     taken = 0
@@ -105,20 +114,16 @@ async def test_what_a_node_must_run_does_not_wait_behind_the_statuses_of_all_oth
     late = Stream("late")
     tasks = [asyncio.create_task(dispatch.session(stream)) for stream in streams]
     try:
-        while not all("desired" in stream.heard for stream in streams):
-            await asyncio.sleep(0)
+        await rounds_until(lambda: all("desired" in stream.heard for stream in streams))
         for stream in streams:
             status = pb.FromNode(status=pb.Status(events=[pb.NodeEvent(kind="test")]))
             stream.says(*[status] * STATUSES_WAITING_MAX)
         late.says(pb.FromNode(heartbeat=pb.Heartbeat(sequence=1)))
-        while taken == 0:
-            await asyncio.sleep(0)
+        await rounds_until(lambda: taken > 0)
         tasks.append(asyncio.create_task(dispatch.session(late)))
-        while not {"desired", "heartbeat"} <= set(late.heard):
-            await asyncio.sleep(0)
+        await rounds_until(lambda: {"desired", "heartbeat"} <= set(late.heard))
         assert taken <= 10 * AT_ONCE, f"it waited for {taken} of {NODES * STATUSES_WAITING_MAX} statuses"
-        while taken < NODES * STATUSES_WAITING_MAX:
-            await asyncio.sleep(0)
+        await rounds_until(lambda: taken == NODES * STATUSES_WAITING_MAX)
     finally:
         for task in tasks:
             task.cancel()
