@@ -88,7 +88,7 @@ def build(client: Client, context: Context, wish: Wish, say: Say) -> dict[str, A
     from cli.build_context import Reader, archive_of
 
     check_names(wish.names)
-    headers = _headers(wish, registries_of(context, wish))
+    headers = headers_of(wish, base_images(context, wish))
     query: dict[str, Any] = {
         "name": list(wish.names),
         "dockerfile": context.dockerfile,
@@ -109,31 +109,21 @@ def build(client: Client, context: Context, wish: Wish, say: Say) -> dict[str, A
     raise ShoalError("the controller ended the build without a word: look at its log")
 
 
-def registries_of(context: Context, wish: Wish) -> dict[str, dict[str, str]]:
-    """Credentials by registry, of the base images that the build needs. A wrong Dockerfile is told of here already."""
-    from cli.docker_config import known
-    from cli.registry import key_of
+def base_images(context: Context, wish: Wish) -> tuple[str, ...]:
+    """Those that the build needs. A wrong Dockerfile is told of here already."""
     from model.dockerfile import images_of, read_dockerfile
-    from model.image_ref import parse_image_ref
 
     name = "Dockerfile" if context.sends_text else context.dockerfile
-    found: dict[str, dict[str, str]] = {}
-    for image in images_of(read_dockerfile(context.text, wish.args, name), wish.target, name):
-        try:
-            registry = parse_image_ref(image).registry
-        except BadInput:
-            continue  # an image's id, or nothing: its node will tell
-        login = known(key_of(registry))
-        if login is not None:
-            found[registry] = {"username": login.username, "password": login.password}
-    return found
+    return images_of(read_dockerfile(context.text, wish.args, name), wish.target, name)
 
 
-def _headers(wish: Wish, auths: Mapping[str, Any]) -> dict[str, str]:
-    headers = {}
-    for name, value in (("X-Shoal-Build-Args", wish.args), ("X-Registry-Config", auths)):
-        if value:
-            headers[name] = base64.urlsafe_b64encode(json.dumps(dict(value)).encode()).decode()
+def headers_of(wish: Wish, bases: Sequence[str]) -> dict[str, str]:
+    """Arguments, and what is kept of logins for the registries of the base images."""
+    from cli.registry_headers import registry_config
+
+    headers = registry_config(bases)
+    if wish.args:
+        headers["X-Shoal-Build-Args"] = base64.urlsafe_b64encode(json.dumps(dict(wish.args)).encode()).decode()
     if sum(map(len, headers.values())) > HEADER_BYTES_MAX:
         raise BadInput("the build arguments are too long: COPY a file instead")
     return headers

@@ -11,7 +11,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Final
 
-from model.errors import BadInput, Unavailable
+from model.errors import BadInput, ShoalError, Unavailable
 from protos import node_pb2 as pb
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ async def build(builder: Builder | None, requests: AsyncIterator[pb.BuildInput])
     from agent.build.builder import BuildFailed
 
     if builder is None:
+        await _drained(requests)
         raise Unavailable("this node builds no images: install buildah there, and start its agent again")
     order = await _order(requests)
     news: asyncio.Queue[str | None] = asyncio.Queue(_WAITING_MAX)
@@ -50,10 +51,19 @@ async def _build(
 ) -> Image:
     try:
         return await builder.build(order, _context(requests), news.put)
+    except ShoalError:
+        await _drained(requests)
+        raise
     finally:
         task = asyncio.current_task()
         if task is None or not task.cancelling():  # else nobody takes from the queue any more
             await news.put(None)
+
+
+async def _drained(requests: AsyncIterator[pb.BuildInput]) -> None:
+    """Of a caller that still sends, gRPC would lose the error."""
+    async for _ in requests:
+        pass
 
 
 def _names(order: Order, image: Image) -> list[str]:

@@ -10,7 +10,7 @@ import asyncio
 import base64
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from controller.agents import error_of
 from controller.api import rows
 from controller.api.context import Api, Call
 from controller.api.images import CHANGE_S, Row, chosen, node_rows
+from controller.api.registry_logins import logins_of
 from controller.api.routing import leads
 from controller.api.streams import ndjson
 from model.errors import BadInput, Conflict, ShoalError, Unavailable
@@ -29,8 +30,8 @@ from model.image_ref import parse_image_ref
 from protos import node_pb2 as pb
 
 ARGS_HEADER: Final = "X-Shoal-Build-Args"
-AUTHS_HEADER: Final = "X-Registry-Config"
 NAMES_MAX: Final = 100
+CHUNKS_MAX: Final = 8
 HEARD_S: Final = 0.05
 HEARD_TRIES: Final = 60
 
@@ -46,13 +47,13 @@ async def build(api: Api, call: Call) -> Response:
         async for _ in stream:
             pass  # a caller that still sends would not hear the answer
         raise
-    building = stub.Build()
+    feed = _Feed(start)
+    building = stub.Build(feed.messages())
+    building.add_done_callback(lambda _: feed.ended.set())
     try:
-        await _send(building, start, stream)
-    except BaseException as error:
+        await feed.take(stream)
+    except BaseException:
         building.cancel()
-        if isinstance(error, aio.AioRpcError):
-            raise error_of(node, error) from None
         raise
     return ndjson(_told(api, building, node))
 
@@ -66,35 +67,23 @@ def start_of(query: Mapping[str, Any], request: Request) -> pb.BuildStart:
         if parse_image_ref(name).digest is not None:
             raise BadInput(f"{name}: a new name has no digest")
     pairs = [text.partition("=") for text in query["label"] or ()]
-    auths = {
-        registry: pb.RegistryAuth(username=str(auth.get("username", "")), password=str(auth.get("password", "")))
-        for registry, auth in _header(request, AUTHS_HEADER).items()
-        if isinstance(auth, dict)
-    }
+    logins = logins_of(request)
+    auths = {name: pb.RegistryAuth(username=login.username, password=login.password) for name, login in logins.items()}
     return pb.BuildStart(
-        dockerfile=query["dockerfile"] or "", names=names, target=query["target"] or "", args=_texts(request, ARGS_HEADER),
+        dockerfile=query["dockerfile"] or "", names=names, target=query["target"] or "", args=_args(request),
         labels={key: value for key, _, value in pairs}, no_cache=query["no_cache"], pull=query["pull"], auths=auths,
     )  # fmt: skip
 
 
-def _texts(request: Request, name: str) -> dict[str, str]:
-    found = _header(request, name)
-    if not all(isinstance(value, str) for value in found.values()):
-        raise BadInput(f"{name}: expected texts by name")
-    return found
-
-
-def _header(request: Request, name: str) -> dict[str, Any]:
+def _args(request: Request) -> dict[str, str]:
     """base64url of a JSON object; the error does not repeat it."""
-    text = request.headers.get(name, "")
-    if not text:
-        return {}
+    text = request.headers.get(ARGS_HEADER, "")
     try:
-        found = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        found = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))) if text else {}
     except ValueError:
         found = None
-    if not isinstance(found, dict):
-        raise BadInput(f"{name}: expected base64url of a JSON object")
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise BadInput(f"{ARGS_HEADER}: expected base64url of a JSON object of texts")
     return found
 
 
@@ -114,25 +103,39 @@ def _free(row: Row) -> float:
     return min(parts, default=0.0)
 
 
-async def _send(building: Any, start: pb.BuildStart, stream: AsyncGenerator[bytes, None] | Any) -> None:
-    """All of the body is read, also when the node wants no more of it."""
-    takes = await _written(building, pb.BuildInput(start=start))
-    async for chunk in stream:
-        if chunk and takes:
-            takes = await _written(building, pb.BuildInput(context=chunk))
-    if takes and await _written(building, pb.BuildInput(context_end=True)):
-        await building.done_writing()
+class _Feed:
+    """What goes to the node, as fast as it takes it; `ended`: it takes no more."""
 
+    def __init__(self, start: pb.BuildStart) -> None:
+        self.ended = asyncio.Event()
+        self._start = start
+        self._chunks: asyncio.Queue[bytes] = asyncio.Queue(CHUNKS_MAX)
 
-async def _written(building: Any, message: pb.BuildInput) -> bool:
-    """False: the node has ended the call; why is in its status."""
-    if building.done():
-        return False
-    try:
-        await building.write(message)
-    except (aio.AioRpcError, aio.UsageError):
-        return False
-    return True
+    async def messages(self) -> AsyncGenerator[pb.BuildInput, None]:
+        yield pb.BuildInput(start=self._start)
+        while chunk := await self._chunks.get():
+            yield pb.BuildInput(context=chunk)
+        yield pb.BuildInput(context_end=True)
+
+    async def take(self, stream: AsyncIterator[bytes]) -> None:
+        """All of a body, also when the node wants no more of it: who still sends would not hear the answer."""
+        async for chunk in stream:
+            if chunk:
+                await self._put(chunk)
+        await self._put(b"")
+
+    async def _put(self, chunk: bytes) -> None:
+        if self.ended.is_set():
+            return
+        if not self._chunks.full():
+            self._chunks.put_nowait(chunk)
+            return
+        putting, ending = asyncio.ensure_future(self._chunks.put(chunk)), asyncio.ensure_future(self.ended.wait())
+        try:
+            await asyncio.wait({putting, ending}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            putting.cancel()
+            ending.cancel()
 
 
 async def _told(api: Api, building: Any, node: str) -> AsyncGenerator[Row, None]:

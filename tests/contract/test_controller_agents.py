@@ -143,7 +143,25 @@ class PlayedAgent(rpc.AgentServicer):
         yield pb.Chunk(data=b"blob")
 
     async def Build(self, requests: AsyncIterator[pb.BuildInput], context: Any) -> AsyncIterator[pb.BuildOutput]:
-        yield pb.BuildOutput(result=b"{}")
+        """The target says what becomes of it."""
+        start = (await anext(requests)).start
+        self.asked.append(start)
+        parts = [request async for request in requests]
+        if start.target == "refused":
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no such stage")
+        self.archive = b"".join(part.context for part in parts)
+        assert [part.WhichOneof("kind") for part in parts][-1] == "context_end"
+        yield pb.BuildOutput(output="step \u00fc\n".encode())
+        if start.target == "failing":
+            yield pb.BuildOutput(failure=pb.BuildFailure(text="make returned 7", exit_code=7))
+            return
+        if start.target == "endless":
+            self.following.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.let_go.set()
+        yield pb.BuildOutput(result=json.dumps({"id": "sha256:3", "digest": "sha256:4", "names": [], "size_bytes": 1}).encode())
 
     async def Export(self, request: pb.ContainerRequest, context: Any) -> AsyncIterator[pb.Chunk]:
         yield pb.Chunk(data=b"tar")
@@ -206,6 +224,7 @@ async def test_everything_that_is_passed_on() -> None:
         await _refused(controller)
         await _images(operator, agent)
         await _committed(operator, agent)
+        await _built(operator, agent)
         await _volumes(operator, agent)
         row = await asyncio.to_thread(operator.ok, "GET", "/v1/replicas/web.1")
         assert row["container"] == {"Id": "abc", "slot": 1}
@@ -258,6 +277,48 @@ async def _exec(controller: ControllerProcess, agent: PlayedAgent) -> None:
         await agent.let_go.wait()
     async with socket(controller, "/v1/replicas/web.1/exec?cmd=missing") as found:
         assert "no such program" in json.loads(await found.recv())["error"]
+
+
+async def _built(operator: Client, agent: PlayedAgent) -> None:
+    context = bytes(range(256)) * 12_000
+    args = base64.urlsafe_b64encode(b'{"A":"secret"}').decode()
+    logins = base64.urlsafe_b64encode(b'{"one:5000":{"username":"ana","password":"x"}}').decode()
+
+    async def build(query: str, body: bytes = context, headers: dict[str, str] | None = None) -> tuple[int, Any]:
+        status, text = await asyncio.to_thread(operator.request, "POST", f"/v1/build?{query}", body, **(headers or {}))
+        return status, [json.loads(line) for line in text.splitlines()] if status == 200 else text["error"]["message"]
+
+    query = "dockerfile=a/D&label=k%3Dv&label=e&no_cache=true&node=n1&name=web%3A1"
+    headers = {"X-Shoal-Build-Args": args, "X-Registry-Config": logins}
+    status, rows = await build(query, headers=headers)
+    done = {"id": "sha256:3", "digest": "sha256:4", "names": [], "size_bytes": 1}
+    assert (status, rows) == (
+        200, [{"node": "n1", "text": "step \u00fc\n"}, {"node": "n1", "text": "", "built": done}]
+    )  # fmt: skip
+    start = agent.asked[-1]
+    assert (start.dockerfile, dict(start.labels), start.no_cache, start.pull) == ("a/D", {"k": "v", "e": ""}, True, False)
+    assert (list(start.names), dict(start.args), start.auths["one:5000"].username) == (["web:1"], {"A": "secret"}, "ana")
+    assert agent.archive == context
+    assert (await build("target=failing"))[1][-1] == {
+        "node": "n1", "text": "", "error": "make returned 7", "exit_code": 7
+    }  # fmt: skip
+    assert (await build("target=refused", context * 10))[1] == [
+        {"node": "n1", "text": "", "error": "no such stage", "exit_code": 1}
+    ]  # fmt: skip
+    assert await build("node=nix", context * 10) == (404, "no node is called nix: see `shoal node ls`")
+    assert (await build("name=A%20B"))[0] == (await build("", headers={"X-Shoal-Build-Args": "e30x"}))[0] == 400
+    agent.following.clear()
+    agent.let_go.clear()
+    await asyncio.to_thread(_build_given_up, operator)
+    async with asyncio.timeout(20):
+        await agent.following.wait()
+        await agent.let_go.wait()
+
+
+def _build_given_up(operator: Client) -> None:
+    with contextlib.closing(operator.connect()) as connection:
+        connection.request("POST", "/v1/build?target=endless", b"context")
+        assert json.loads(connection.getresponse().readline())["text"] == "step \u00fc\n"
 
 
 async def _refused(controller: ControllerProcess) -> None:

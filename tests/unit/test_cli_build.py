@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import os
 import tarfile
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from cli.build import Wish, args_of, build_command, labels_of, registries_of, result_lines
+from cli.build import Wish, args_of, base_images, build_command, headers_of, labels_of, result_lines
 from cli.build_context import OUTSIDE, Reader, archive_of, open_context
 from cli.compose_build import builds_of, with_images
 from cli.dockerignore import read_ignore
@@ -153,11 +155,16 @@ def test_logins_of_the_base_images_registries_go_along_and_no_others(
 ) -> None:
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     logins = {"one:5000": {"auth": "YTpi"}, "two:5000": {"auth": "Yzpk"}}
-    import json
-
     (tmp_path / "config.json").write_text(json.dumps({"auths": logins}))
-    context = open_context(str(tmp_path), inline="FROM one:5000/a\nCOPY --from=b / /\n")
-    assert registries_of(context, Wish()) == {"one:5000": {"username": "a", "password": "b"}}
+    context, wish = open_context(str(tmp_path), inline="ARG A\nFROM one:5000/$A\nCOPY --from=b / /\n"), Wish(args={"A": "a"})
+    assert base_images(context, wish) == ("one:5000/a", "b")
+    found = headers_of(wish, base_images(context, wish))
+    told = {name: json.loads(base64.urlsafe_b64decode(value)) for name, value in found.items()}
+    assert told == {
+        "X-Registry-Config": {"one:5000": {"username": "a", "password": "b"}}, "X-Shoal-Build-Args": {"A": "a"}
+    }  # fmt: skip
+    with pytest.raises(BadInput, match="too long"):
+        headers_of(Wish(args={"A": "a" * 50_000}), ())
 
 
 # Compose
