@@ -64,8 +64,8 @@ class NodeDigests:
     async def run_by(self, services: Collection[str]) -> Mapping[str, frozenset[str]]:
         found: dict[str, frozenset[str]] = {}
         for row in await self._images() if services else ():
-            digests = frozenset([row["digest"], *row["digests"].values()])
-            for user in row["containers"]:
+            digests = frozenset([row.get("digest", ""), *row.get("digests", {}).values()])
+            for user in row.get("containers", ()):
                 for service in {user["name"], user["name"].rpartition(".")[0]} & {*services} if user["running"] else ():
                     found[service] = found.get(service, digests) & digests
         return found

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from controller.decide.autoscaling import known_of, order_of
 from controller.decide.batch import Batch
+from controller.decide.pinning import with_digest
 from controller.decide.ports import ports_of, published
 from controller.decide.replicas import ReplicaRow, counts, replica_rows
 from controller.decide.scaled import policy_lines
@@ -21,7 +22,7 @@ from controller.decide.work import Work, begin
 from model.documents import ServiceDoc, ServicePlanDoc
 from model.errors import NotFound
 from model.spec import ServiceSpec
-from model.states import PENDING, RUNNING
+from model.states import FAILED, PENDING, REJECTED, RUNNING
 from scheduler import MICRO
 from scheduler.filters import reason
 from scheduler.pool import Pool
@@ -50,6 +51,9 @@ def explain_service(view: View, name: str, settings: Settings, now_ms: int) -> E
         lines.append(f"on nodes: {spread_of(placed)}")
     states = Counter(row.state for row in rows if row.state != RUNNING)
     lines += [f"{counted(number)} {state}" for state, number in sorted(states.items())]
+    troubles = Counter(row.message.removeprefix(f"{row.name}: ") for row in rows if row.state in (REJECTED, FAILED))
+    lines += [f"{counted(number)} cannot start: {why}" for why, number in troubles.most_common(3) if why]
+    lines += [f"image: {with_digest(doc.spec)}"] if doc.spec.container.image_digest else []
     lines += _demands(doc.spec)
     lines += answers(doc, view.svcplans.get(name))
     waiting = Counter(row.message for row in rows if row.state == PENDING)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -57,8 +57,12 @@ def shoal_on(lab: LabUnderTest, node: str, *words: str, stdin: str) -> Done:
 
 def test_the_tutorials_way_to_a_registry_of_ones_own(clean: LabUnderTest) -> None:
     lab = clean
-    container = lab("run", "-d", "-p", "5000:5000", "--restart=always", "--name", "registry", "registry:2")
-    assert re.fullmatch(r"[0-9a-f]{64}\n", container)
+    run = lab.call("run", "-d", "-p", "5000:5000", "--restart=always", "--name", "registry", "registry:2")
+    assert (run.code, re.fullmatch(r"[0-9a-f]{64}\n", run.out) is not None) == (0, True), run
+    told = run.err.splitlines()
+    assert told[:2] == ["Unable to find image 'registry:2' locally", "2: Pulling from library/registry"]
+    assert re.fullmatch(r"Digest: sha256:[0-9a-f]{64}", told[-2])
+    assert told[-1] == "Status: Downloaded newer image for registry:2"
     for node in ("n1", "n2", "n3"):
         eventually(lambda node=node: asked(lab, node, "/v2/") == (200, {}), "an answer")  # type: ignore[misc]
     (row,) = lab.json("ps")
@@ -78,7 +82,33 @@ def test_the_tutorials_way_to_a_registry_of_ones_own(clean: LabUnderTest) -> Non
     assert lab("run", "--rm", "--node", "n3", "localhost:5000/apache", "echo", "here") == "here\n"
 
 
-def test_a_registry_behind_a_login(clean: LabUnderTest) -> None:
+PRIVATE: Final = """
+services:
+  web:
+    image: localhost:5000/apache:1.0
+    command: sleep 1000
+    network_mode: none
+    stop_grace_period: 0s
+    deploy: {placement: {constraints: [node.hostname != NODE]}}
+"""
+
+
+def _replicas_pull_with_the_login(lab: LabUnderTest, tmp_path: Path) -> None:
+    """What the service was applied with goes along to nodes that never pulled."""
+    lab("rmi", "-f", "localhost:5000/apache:1.0", "busybox")
+    registry = lab.running("registry_registry")[0]["node"]
+    lab.apply(tmp_path, PRIVATE.replace("NODE", registry), "private")
+    first = lab.running("private_web")[0]["node"]
+    lab("node", "drain", first)
+    other = {"n1", "n2", "n3"} - {registry, first}
+    eventually(lambda: {row["node"] for row in lab.running("private_web")} == other, "it has moved")
+    lab("node", "activate", first)
+    (image,) = lab.json("images", "localhost:5000/apache")
+    assert lab.json("service", "inspect", "private_web")[0]["image"] == f"localhost:5000/apache:1.0@{image['digest']}"
+    lab("rm", "private")
+
+
+def test_a_registry_behind_a_login(clean: LabUnderTest, tmp_path: Path) -> None:
     lab = clean
     told = lab("registry", "up", "--user", "ana", "--password-stdin", stdin=f"{PASSWORD}\n")
     assert told.splitlines()[-1] == "registry registry: images are pushed as localhost:5000/NAME"
@@ -100,11 +130,14 @@ def test_a_registry_behind_a_login(clean: LabUnderTest) -> None:
     assert "1.0: digest: sha256:" in lab("push", "localhost:5000/apache:1.0")
     assert asked(lab, "n2", "/v2/_catalog", f"ana:{PASSWORD}") == (200, {"repositories": ["apache"]})
     assert asked(lab, "n2", "/v2/apache/tags/list", f"ana:{PASSWORD}") == (200, {"name": "apache", "tags": ["1.0"]})
+    _replicas_pull_with_the_login(lab, tmp_path)
 
     before = lab.running("registry_registry")[0]["container_id"]
     lab("registry", "up")  # again, and without a user: it stays as it is, and behind its login
     assert lab.running("registry_registry")[0]["container_id"] == before
     lab("logout", "localhost:5000")
+    refused = lab.call("run", "--rm", "localhost:5000/of-nobody:1.0")
+    assert (refused.code, "else `shoal login localhost:5000`" in refused.err) == (1, True), refused
     assert lab("registry", "down") == "registry\n"
     lab("registry", "up")  # what is in its volume is there again, the login went with `down`
     eventually(lambda: asked(lab, "n3", "/v2/_catalog") == (200, {"repositories": ["apache"]}), "what was pushed before")

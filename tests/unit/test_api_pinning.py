@@ -126,7 +126,7 @@ async def test_a_single_container_is_pinned_and_told_whether_anybody_has_its_ima
         listed = await services.list_services(api, Call(NOTHING, None, {}, {"stack": ""}))
         assert listed[0]["image"] == "web:1"
         other = await services.create_service(api, call(ServiceSpec("other", ContainerSpec("gone:1", image_digest=TWO))))
-        assert (other["absent"], len(other["unpinned"]), other["image"]) == (True, 1, "gone:1"), "what it says itself counts not"
+        assert (other["absent"], len(other["unpinned"]), other["image"]) == (True, 1, "gone:1"), "its own word counts not"
         told.asked.clear()
         await services.create_service(api, call(ServiceSpec("third", ContainerSpec(f"web@{TWO}"))))
         assert (told.asked, document(api, "third").spec.container.image_digest) == ([], "")

@@ -118,6 +118,19 @@ def test_a_pull_of_what_all_nodes_have_is_up_to_date() -> None:
     ]
 
 
+def test_run_tells_the_pull_of_an_image_that_no_node_has() -> None:
+    assert words.run_heading("registry:2") == ["Unable to find image 'registry:2' locally", "2: Pulling from library/registry"]
+    assert words.run_heading("busybox")[0] == "Unable to find image 'busybox:latest' locally"
+    pulled = [
+        "Digest: sha256:77",
+        "Status: Downloaded newer image for linuxtips/apache:1.0",
+    ]
+    told = words.run_pulled("linuxtips/apache:1.0", got(current=False, a=True, b=False))
+    assert told == ["aaaaaaaaaaaa: Already exists", "bbbbbbbbbbbb: Pull complete", *pulled]
+    late = words.run_pulled("linuxtips/apache:1.0", got(current=True, a=True))  # the replica's own pull was quicker
+    assert late == ["aaaaaaaaaaaa: Pull complete", *pulled]
+
+
 def test_a_push_is_told_as_docker_tells_it() -> None:
     assert words.push_heading("linuxtips/apache:1.0") == ["The push refers to repository [docker.io/linuxtips/apache]"]
     assert words.push_heading("localhost:5000/apache")[0] == "Using default tag: latest"

@@ -123,3 +123,14 @@ def test_a_node_is_explained(cluster: ModelCluster) -> None:
     assert "2 replicas of 1 service" in told.lines
     assert "reserved: 1 of 4 cpus, 0 MiB of 8,192 MiB memory" in told.lines
     assert "is paused" in explain_node(cluster.view(), "n1").sentence
+
+
+def test_a_service_says_which_bytes_it_runs_and_why_some_do_not_start(cluster: ModelCluster) -> None:
+    cluster.service("web", 2, container=ContainerSpec("web:1", image_digest="sha256:1"))
+    cluster.converge()
+    status = cluster.docs["status"]["n1"]
+    refused = [replace(row, state="rejected", message="no: `shoal login here:5000`") for row in status.replicas]
+    cluster.docs["status"]["n1"] = replace(status, replicas=tuple(refused))
+    lines = explain_service(cluster.view(), "web", cluster.settings, cluster.now_ms).lines
+    assert "1 replica cannot start: no: `shoal login here:5000`" in lines
+    assert "image: web:1@sha256:1" in lines
