@@ -5,15 +5,12 @@ Rules: what is kept of a login goes along in a header of the one request that ne
 
 from __future__ import annotations
 
-import os
-import sys
-import tempfile
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
 
 from cli.connect import connected
+from cli.export import output_file_option, to_file
 from cli.image_words import loaded, pull_heading, pull_result, push_heading, push_result
 from cli.registry_headers import registry_auth as registry_auth
 from cli.wait import LiveLine
@@ -72,23 +69,9 @@ def push(name: str, quiet: bool) -> None:
 
 @click.command("save", help="Write images to an archive that `shoal load` and `docker load` take.")
 @click.argument("image", nargs=-1, required=True)
-@click.option("-o", "--output", "target", type=click.Path(dir_okay=False), default="", help="the archive (default: stdout)")
+@output_file_option
 def save(image: tuple[str, ...], target: str) -> None:
-    if not target:
-        if sys.stdout.isatty():
-            raise BadInput("cowardly refusing to save to a terminal: use -o FILE, or redirect it")
-        with connected() as client:
-            client.download("/v1/images/save", sys.stdout.buffer, name=list(image))
-        return
-    path = Path(target)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(descriptor, "wb") as file, connected() as client:
-            client.download("/v1/images/save", file, name=list(image))
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    to_file("save", "/v1/images/save", target, name=list(image))
 
 
 @click.command("load", help="Load an archive (docker save or OCI layout) into the nodes; from stdin without -i.")

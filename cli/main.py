@@ -33,6 +33,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "inspect": ("cli.inspect:inspect_command", "everything about a service, replica, node, volume or network"),
     "explain": ("cli.explain:explain_command", "why this count, this node, this waiting"),
     "events": ("cli.events:events_command", "what was decided and seen, with the reason"),
+    "container": ("cli.container:container_command", "run, list, inspect, stop, export containers, as Docker has it"),
     "run": ("cli.run:run_command", "run a single container somewhere on the cluster"),
     "stop": ("cli.single:stop_command", "stop single containers"),
     "start": ("cli.single:start_command", "start stopped single containers"),
@@ -48,6 +49,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "tag": ("cli.image:tag", "one more name for an image"),
     "build": ("cli.build:build_command", "build an image from a Dockerfile"),
     "commit": ("cli.commit:commit_command", "make an image of a container"),
+    "export": ("cli.export:export_command", "write a container's files to a tar"),
     "import": ("cli.image_import:import_command", "make an image of a tar of files"),
     "save": ("cli.image_transfer:save", "write images to an archive"),
     "load": ("cli.image_transfer:load", "load an archive of images"),
@@ -65,6 +67,13 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
 DAEMONS: Final = (("controller", "the control plane"), ("agent", "the daemon of every node"))
 
 
+def load(name: str) -> click.Command:
+    """The command of that name in the table."""
+    module, _, attribute = COMMANDS[name][0].partition(":")
+    command: click.Command = getattr(importlib.import_module(module), attribute)
+    return command
+
+
 class Commands(click.Group):
     """Commands by name, imported when asked for."""
 
@@ -72,11 +81,7 @@ class Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, name = COMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), name)
-        return command
+        return load(cmd_name) if cmd_name in COMMANDS else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -17,6 +17,7 @@ import grpc
 from grpc import aio
 
 from agent.core.builds_service import build
+from agent.core.export import exported
 from agent.core.figures import stats
 from agent.core.following import follow_to_rest
 from agent.core.images_service import ImagesService
@@ -145,6 +146,10 @@ class AgentService(node_pb2_grpc.AgentServicer):
         networks = self._runner.core.desired.networks
         return _json(inspected(life, image.config if image else ImageConfig(), pid, mounts, networks))
 
+    async def Export(self, request: pb.ContainerRequest, context: Context) -> AsyncIterator[pb.Chunk]:
+        async for chunk in exported(self._ports.runtime, self._life(request.key)):
+            yield chunk
+
     async def Stats(self, request: pb.Empty, context: Context) -> pb.Json:
         return _json(await stats(self._runner))
 
@@ -207,9 +212,6 @@ class AgentService(node_pb2_grpc.AgentServicer):
     # still to come
 
     def Blob(self, request: pb.BlobRequest, context: Context) -> AsyncIterator[pb.Chunk]:
-        raise NotImplementedError
-
-    def Export(self, request: pb.ContainerRequest, context: Context) -> AsyncIterator[pb.Chunk]:
         raise NotImplementedError
 
     # volumes

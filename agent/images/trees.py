@@ -19,7 +19,8 @@ from model.errors import ImageError
 _SYS_OPENAT2 = 437
 BENEATH = 0x08 | 0x04
 """RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS."""
-_NO_XDEV = 0x01
+NO_XDEV = 0x01
+"""RESOLVENO_XDEV: no mount point is crossed."""
 _OPEN_MAX = 64
 _TRIES = 100
 _counter = itertools.count()
@@ -105,7 +106,7 @@ class _Level:
         self.name = name
         self.left: list[str] = []
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-        self.fd = openat2(parent, name, flags, BENEATH | _NO_XDEV)
+        self.fd = openat2(parent, name, flags, BENEATH | NO_XDEV)
         try:
             self._unlink_files()
         except BaseException:

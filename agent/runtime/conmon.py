@@ -277,6 +277,9 @@ class ConmonRuntime:
             async with paused([self._runtime, "--root", str(self._root)], container_id, container.paths.paused, runs):
                 yield container.paths.upper
 
+    def root(self, container_id: str) -> Path:
+        return self._get(container_id).paths.rootfs
+
     async def delete(self, container_id: str) -> None:
         container = self._containers.get(container_id)
         if container is None:

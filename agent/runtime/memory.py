@@ -225,6 +225,10 @@ class MemoryRuntime:
         self._get(container_id)
         yield Path("/memory/containers") / container_id / "upper"
 
+    def root(self, container_id: str) -> Path:
+        self._get(container_id)
+        return Path("/memory/containers") / container_id / "rootfs"
+
     def listening(self, container_id: str) -> frozenset[int]:
         container = self._containers.get(container_id)
         if container is None or container.exit is not None or not container.started_at or container.program.deaf:

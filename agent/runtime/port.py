@@ -87,6 +87,10 @@ class ContainerRuntime(Protocol):
         `pause` its processes stand still meanwhile, if it runs. Raises NotFound."""
         ...
 
+    def root(self, container_id: str) -> Path:
+        """Where its root is shown, as long as it is not deleted, whether it runs or not. Raises NotFound."""
+        ...
+
     async def delete(self, container_id: str) -> None:
         """End it if it runs, then remove its cgroups, mounts and files; its log stays until `forget_logs`.
 

@@ -12,6 +12,7 @@ from controller.api import (
     cluster,
     connections,
     discovery,
+    export,
     history,
     images,
     images_transfer,
@@ -189,6 +190,7 @@ REPLICAS: Final = (
         reads=RUNNING,
     ),
     Route("GET", "/v1/replicas/{name}/logs", replicas.replica_logs, "What it wrote", query=LOGS, stream=NDJSON),
+    Route("GET", "/v1/replicas/{name}/export", export.export, "All its files as a tar", stream=export.TAR),
     Route("POST", "/v1/replicas/{name}/commit", images.commit, "An image of what it wrote, on its node", CommitBody, Object),
     Route("GET", "/v1/services/{name}/logs", replicas.service_logs, "What its replicas wrote", query=LOGS, stream=NDJSON),
 )  # fmt: skip

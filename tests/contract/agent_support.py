@@ -133,6 +133,11 @@ class PretendRuntime:
             raise NotFound(f"container {container_id} is not there")
         yield Path("/nothing")
 
+    def root(self, container_id: str) -> Path:
+        if container_id not in self.containers:
+            raise NotFound(f"container {container_id} is not there")
+        return Path("/nothing")
+
     async def delete(self, container_id: str) -> None:
         self.containers.pop(container_id, None)
 

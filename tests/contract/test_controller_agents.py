@@ -39,6 +39,7 @@ class PlayedAgent(rpc.AgentServicer):
         self.asked: list[Any] = []
         self.stdin = b""
         self.archive = b""
+        self.exports: list[bytes] = []
         self.following = asyncio.Event()
         self.let_go = asyncio.Event()
 
@@ -110,6 +111,13 @@ class PlayedAgent(rpc.AgentServicer):
         self.asked.append(request)
         return pb.Json(json=b'{"id":"sha256:8","names":["mine:1"]}')
 
+    async def Export(self, request: pb.ContainerRequest, context: Any) -> AsyncIterator[pb.Chunk]:
+        self.asked.append(request)
+        for data in self.exports:
+            yield pb.Chunk(data=data)
+        if not self.exports:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "web.1 has no container yet")
+
     async def TagImage(self, request: pb.TagRequest, context: Any) -> pb.Json:
         self.asked.append(request)
         return pb.Json(json=b"{}")
@@ -162,9 +170,6 @@ class PlayedAgent(rpc.AgentServicer):
             finally:
                 self.let_go.set()
         yield pb.BuildOutput(result=json.dumps({"id": "sha256:3", "digest": "sha256:4", "names": [], "size_bytes": 1}).encode())
-
-    async def Export(self, request: pb.ContainerRequest, context: Any) -> AsyncIterator[pb.Chunk]:
-        yield pb.Chunk(data=b"tar")
 
     async def Volumes(self, request: pb.Empty, context: Any) -> pb.Json:
         return pb.Json(json=json.dumps([{"Name": "data", "Mountpoint": "/somewhere"}]).encode())
@@ -225,6 +230,7 @@ async def test_everything_that_is_passed_on() -> None:
         await _images(operator, agent)
         await _committed(operator, agent)
         await _built(operator, agent)
+        await _exported(operator, agent)
         await _volumes(operator, agent)
         row = await asyncio.to_thread(operator.ok, "GET", "/v1/replicas/web.1")
         assert row["container"] == {"Id": "abc", "slot": 1}
@@ -379,6 +385,16 @@ async def _committed(operator: Client, agent: PlayedAgent) -> None:
     assert asked.created.endswith("Z")
     for path, name, status in (("web.9", "x", 404), ("web.1", "Upper", 400), ("web.1", f"x@sha256:{'1' * 64}", 400)):
         assert (await asyncio.to_thread(operator.request, "POST", f"/v1/replicas/{path}/commit", {"name": name}))[0] == status
+
+
+async def _exported(operator: Client, agent: PlayedAgent) -> None:
+    agent.exports = [b"a" * 70_000, b"b"]
+    assert await asyncio.to_thread(operator.request, "GET", "/v1/replicas/web.1/export") == (200, "a" * 70_000 + "b")
+    assert (agent.asked[-1].key.slot, operator.headers["content-type"]) == (1, "application/x-tar")
+    agent.exports = []
+    status, answer = await asyncio.to_thread(operator.request, "GET", "/v1/replicas/web.1/export")
+    assert (status, answer["error"]["message"]) == (409, "node n1: web.1 has no container yet")
+    assert (await asyncio.to_thread(operator.request, "GET", "/v1/replicas/web.9/export"))[0] == 404
 
 
 async def _named_and_pushed(operator: Client, agent: PlayedAgent) -> None:

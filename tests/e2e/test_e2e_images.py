@@ -137,9 +137,10 @@ def test_an_image_in_use_stays(lab: LabUnderTest, registry: str) -> None:
     assert rows(lab) == []
 
 
-def test_a_container_becomes_an_image_that_runs(lab: LabUnderTest, registry: str) -> None:
+def test_a_container_becomes_an_image_that_runs(lab: LabUnderTest, registry: str, tmp_path: Path) -> None:
     script = "echo mine > /root/file; rm /bin/vi; touch /ready; exec sleep 100000"
-    lab("run", "-d", "--name", "maker", "--node", "n1", "--init", "--stop-timeout", "1", "busybox", "sh", "-c", script)
+    words = ("--init", "--stop-timeout", "1", "-v", "kept:/kept")
+    lab("run", "-d", "--name", "maker", "--node", "n1", *words, "busybox", "sh", "-c", script)
     eventually(lambda: lab.call("exec", "maker", "test", "-e", "/ready").code == 0, "it has written")
     made = lab("commit", "-m", "mine", "-a", "ana", "-c", 'CMD ["cat", "/root/file"]', "maker", "img:v1").strip()
     (row,) = rows(lab, "img:v1")
@@ -150,7 +151,28 @@ def test_a_container_becomes_an_image_that_runs(lab: LabUnderTest, registry: str
     assert lab.call("run", "--rm", "--node", "n1", "img:v1", "ls", "/bin/vi").code == 1
     assert lab("exec", "maker", "cat", "/root/file") == "mine\n"
     assert lab("commit", "--pause=false", "maker").startswith("sha256:")
+    _exported(lab, tmp_path)
     lab("rm", "-f", "maker")
+
+
+def _exported(lab: LabUnderTest, folder: Path) -> None:
+    """All files of a container, of one that runs and of the same when it is stopped; an image again; without its volume."""
+    lab("exec", "maker", "sh", "-c", "echo kept > /kept/file; chown 7:8 /root/file; chmod 4750 /root/file")
+    lab("export", "-o", str(folder / "runs.tar"), "maker")
+    lab("stop", "maker")
+    lab("container", "export", "-o", str(folder / "stopped.tar"), "maker")
+    for name in ("runs.tar", "stopped.tar"):
+        with tarfile.open(folder / name) as archive:
+            names = set(archive.getnames())
+            found = archive.getmember("root/file")
+        assert {"bin", "usr/bin/ls", "etc", "kept"} <= names
+        assert not names & {"usr/bin/vi", "kept/file", "proc/self"}
+        assert (found.uid, found.gid, found.mode) == (7, 8, 0o4750)
+    lab("import", "--node", "n2", str(folder / "stopped.tar"), "whole:1")
+    told = lab("run", "--rm", "--node", "n2", "whole:1", "sh", "-c", "cat /root/file; stat -c '%u %g %a' /root/file")
+    assert told == "mine\n7 8 4750\n"
+    nobody = lab.call("export", "-o", str(folder / "none.tar"), "nobody")
+    assert (nobody.code, nobody.err.count("\n"), (folder / "none.tar").exists()) == (1, 1, False)
 
 
 def test_a_tar_becomes_an_image_on_all_nodes(lab: LabUnderTest, registry: str, tmp_path: Path) -> None:

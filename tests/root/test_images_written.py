@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
+import stat
+import subprocess
 import tarfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -18,7 +21,7 @@ from agent.images.layers import unpack_layer
 from agent.images.overlay import mount_root, unmount
 from agent.images.records import Limits
 from agent.images.trees import remove_tree
-from agent.images.written import write_layer
+from agent.images.written import root_pieces, write_layer
 from model.errors import ImageError
 from tests.contract.images_server import fake_registry, make_image
 from tests.root.test_images_store import Stores
@@ -156,3 +159,75 @@ async def test_a_commit_is_an_image_with_one_layer_more_that_others_can_have(roo
         assert not list((tmp_path / "store/tmp").iterdir())
         for each in (store, other):
             await stores.close(each)
+
+
+def test_an_export_is_all_that_the_container_sees(root: Path, tmp_path: Path) -> None:
+    """Made an image and unpacked again it is the same tree, from whichever layer a file is."""
+    write(root)
+    os.link(root / "kept", root / "kept too")  # of the layer below: copied up
+    (root / "mounted").mkdir()
+    raw = b"".join(root_pieces(root))
+    assert raw == b"".join(root_pieces(root))
+    again = tmp_path / "again"
+    (again / "fs").mkdir(parents=True)
+    unpack_layer([raw], again / "fs", f"sha256:{hashlib.sha256(raw).hexdigest()}", "export", Limits())
+    assert facts(again / "fs") == facts(root)
+    assert not (again / "fs/gone").exists()
+    assert (again / "fs/kept").stat().st_ino == (again / "fs/kept too").stat().st_ino
+
+
+def facts(top: Path) -> dict[str, object]:
+    """Of every file below, what an image keeps of it."""
+    found: dict[str, object] = {}
+    for folder, folders, files in os.walk(top):
+        for name in (*folders, *files):
+            path = Path(folder, name)
+            status = path.lstat()
+            own: tuple[object, ...] = (status.st_mode, status.st_uid, status.st_gid, int(status.st_mtime))
+            if path.is_symlink():
+                own += (path.readlink(),)
+            else:
+                own += tuple((each, os.getxattr(path, each)) for each in sorted(os.listxattr(path)))
+                own += (path.read_bytes() if path.is_file() else b"",)
+            found[str(path.relative_to(top))] = own
+    return found
+
+
+def test_an_export_leaves_the_root_by_no_link_and_no_mount(root: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_text("what is outside")
+    (root / "out").symlink_to(outside)
+    (root / "file").symlink_to(outside / "secret")
+    (root / "mounted").mkdir()
+    os.mknod(root / "device", 0o600 | stat.S_IFCHR, os.makedev(1, 5))
+    subprocess.run(["mount", "--bind", outside, root / "mounted"], check=True)
+    try:
+        raw = b"".join(root_pieces(root))
+    finally:
+        unmount(root / "mounted")
+    with tarfile.open(fileobj=io.BytesIO(raw)) as archive:
+        names = set(archive.getnames())
+    assert {"out", "file"} <= names
+    assert not {name for name in names if "secret" in name or name == "device"}
+    assert b"what is outside" not in raw
+
+
+def test_files_that_change_while_they_are_exported_break_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "cut").write_bytes(b"x" * 5000)
+    (root / "dir/first").write_text("first")
+    (root / "dir/late").write_text("late")
+    pieces = root_pieces(root)
+    real = os.listxattr
+
+    def meanwhile(fd: int) -> list[str]:
+        (root / "cut").write_bytes(b"")
+        if os.fstat(fd).st_size == len("first"):  # its directory is read already
+            (root / "dir/late").unlink(missing_ok=True)
+        return real(fd)
+
+    monkeypatch.setattr(os, "listxattr", meanwhile)
+    with tarfile.open(fileobj=io.BytesIO(b"".join(pieces))) as archive:
+        assert archive.getmember("cut").size == 5000
+        assert "dir/late" not in archive.getnames()
+        assert "swept/old" in archive.getnames()

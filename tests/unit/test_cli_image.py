@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+import sys
 from typing import Any
 
+import click
 import pytest
 
 from cli import image_words as words
+from cli.container import VERBS, container_command
+from cli.main import COMMANDS, main
 from model.errors import BadInput
 
 NOW = dt.datetime(2026, 11, 22, 12, 0, tzinfo=dt.UTC)
@@ -153,3 +157,18 @@ def test_what_is_removed_is_told_once() -> None:
     rows: list[dict[str, Any]] = [{"Untagged": "busybox:latest", "Nodes": ["n1"]}, *[{"Deleted": "sha256:1"}] * 2]
     assert words.removed(rows) == ["Untagged: busybox:latest", "Deleted: sha256:1"]
     assert words.removed(rows, lower=True) == ["untagged: busybox:latest", "deleted: sha256:1"]
+
+
+@pytest.mark.parametrize("typed", [("export", "web"), ("container", "export", "web"), ("save", "web")])
+def test_no_archive_goes_to_a_terminal(
+    typed: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert main(list(typed)) == 1
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", f"shoal: cowardly refusing to {typed[-2]} to a terminal: use -o FILE, or redirect it\n")
+
+
+def test_every_verb_of_container_is_a_command() -> None:
+    assert set(VERBS.values()) <= set(COMMANDS)
+    assert all(container_command.get_command(click.Context(container_command), verb) for verb in VERBS)
