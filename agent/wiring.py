@@ -29,6 +29,7 @@ from agent.core.holding import Holdings
 from agent.core.journal import Journal
 from agent.core.leaving import leave
 from agent.core.metrics_wiring import Watch, watching
+from agent.core.peers import PeerBlobs
 from agent.core.ports import Images, Ports
 from agent.core.report import Reporter
 from agent.core.runner import Runner
@@ -148,10 +149,11 @@ async def _serve(settings: Settings, identity: NodeIdentity, info: NodeInfo) -> 
         def say(kind: str, about: str, sentence: str) -> None:
             reporter.event(Event(round(clock.now() * 1000), kind, about, sentence, identity.name))
 
-        ports = await _ports(settings, info, core, say, stack, watch)
+        pki = load_pki(settings.data_dir)
+        peers = PeerBlobs(pki, clock)
+        ports = await _ports(settings, info, core, say, stack, watch, peers)
         runner = Runner(core, ports, journal, clock, reporter)
         await runner.recover()
-        pki = load_pki(settings.data_dir)
         from agent.core.service import start_server
 
         server, _ = await start_server(runner, pki, f"{settings.listen_host}:{settings.listen_port}")
@@ -172,6 +174,7 @@ async def _serve(settings: Settings, identity: NodeIdentity, info: NodeInfo) -> 
             partial(_remember, settings.data_dir),
             Sampler(runner, RealClock()),
             Holdings(ports.images, clock),
+            peers,
         )
         log.info("node %s: %g cpus, %d MiB, agent on %s", identity.name, info.cpus, info.memory_bytes >> 20, info.address)
         work = asyncio.ensure_future(runner.run())
@@ -251,7 +254,7 @@ async def _builder(settings: Settings, images: Images, cgroups: CgroupDriver) ->
 
 async def _ports(
     settings: Settings, info: NodeInfo, core: Core, say: Callable[[str, str, str], None], stack: AsyncExitStack,
-    watch: Watch | None,
+    watch: Watch | None, peers: PeerBlobs,
 ) -> Ports:  # fmt: skip
     from agent.images.records import RegistryConfig
     from agent.images.store import ImageStore
@@ -274,8 +277,9 @@ async def _ports(
         cluster_ca=settings.data_dir / "pki" / "ca.pem",
     )
     folder = settings.data_dir / "images"
-    images = watch.images(folder, registries) if watch else ImageStore(folder, config=registries)
+    images = watch.images(folder, registries, peers) if watch else ImageStore(folder, config=registries, peers=peers)
     stack.push_async_callback(images.close)
+    stack.push_async_callback(peers.close)  # first: nobody waits for them any more
     names = NameBook(settings.run_dir / "names.json", NameServer())
     names.load()
     nft = Nft()

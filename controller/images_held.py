@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from heapq import heappop, heappush
 from typing import Final
 
 from model.ports import Clock
@@ -43,9 +42,7 @@ class HeldImages:
     def clear(self) -> None:
         """The reign is over."""
         self._numbers: dict[str, int] = {}
-        self._nodes: dict[int, str] = {}
-        self._free: list[int] = []
-        """Numbers below the highest that no node has, as a heap."""
+        self._nodes: list[str] = []
         self._of: dict[str, tuple[_Image, ...]] = {}
         self._same: dict[_Image, _Image] = {}
         self._users: Counter[_Image] = Counter()
@@ -84,6 +81,22 @@ class HeldImages:
         self._forget_late()
         return tuple(sorted(self._nodes[number] for number in _numbers_in(self._blobs.get(digest, 0))))
 
+    def bits_of(self, digest: str) -> int:
+        """The same as bits, by the nodes' numbers."""
+        self._forget_late()
+        return self._blobs.get(digest, 0)
+
+    def number(self, node: str) -> int:
+        """Its own for this reign."""
+        number = self._numbers.get(node)
+        if number is None:
+            number = self._numbers[node] = len(self._nodes)
+            self._nodes.append(node)
+        return number
+
+    def node(self, number: int) -> str:
+        return self._nodes[number]
+
     def has(self, node: str, digest: str) -> bool:
         number = self._numbers.get(node)
         return number is not None and bool(self._blobs.get(digest, 0) >> number & 1)
@@ -100,7 +113,7 @@ class HeldImages:
             self._set(node, ())
 
     def _set(self, node: str, images: tuple[_Image, ...]) -> None:
-        bit = 1 << self._number(node)
+        bit = 1 << self.number(node)
         new = tuple(self._same.setdefault(image, image) for image in images)
         old = self._of.get(node, ())
         _take_bits(self._blobs, _blobs(old) - _blobs(new), bit)
@@ -115,9 +128,6 @@ class HeldImages:
             self._of[node] = new
         else:
             self._of.pop(node, None)
-            number = self._numbers.pop(node)
-            del self._nodes[number]
-            heappush(self._free, number)
 
     def _name(self, gone: Iterable[tuple[str, str]], new: Iterable[tuple[str, str]], bit: int) -> None:
         for name, digest in gone:
@@ -127,12 +137,6 @@ class HeldImages:
         for name, digest in new:
             _give_bits(self._names.setdefault(name, {}), (digest,), bit)
 
-    def _number(self, node: str) -> int:
-        number = self._numbers.get(node)
-        if number is None:
-            number = heappop(self._free) if self._free else len(self._nodes)
-            self._numbers[node], self._nodes[number] = number, node
-        return number
 
 
 def _image(row: pb.HeldImage) -> _Image:

@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from agent.core import images_facts as facts
 from agent.core.images_save import Archive, wanted_of
@@ -29,12 +29,17 @@ if TYPE_CHECKING:
     from agent.plan.records import Life
 
 
+UPLOADS_MAX: Final = 32
+"""Blobs given to other nodes at a time; who is sent here knows of fewer."""
+
+
 class ImagesService:
     """`lives` gives the replicas of this node."""
 
     def __init__(self, ports: Ports, lives: Callable[[], Iterable[Life]]) -> None:
         self._ports = ports
         self._lives = lives
+        self._uploads = 0
 
     def all(self) -> list[dict[str, Any]]:
         return self._plain(self._ports.images.list())
@@ -155,6 +160,17 @@ class ImagesService:
                 yield pb.Chunk(data=piece)
         finally:
             archive.close()
+
+    async def blob(self, request: pb.BlobRequest) -> AsyncIterator[pb.Chunk]:
+        """For another node. Raises Conflict when too many are given at once."""
+        if self._uploads >= UPLOADS_MAX:
+            raise Conflict(f"{UPLOADS_MAX} blobs are being given from here: ask again later")
+        self._uploads += 1
+        try:
+            async for piece in self._ports.images.blob(request.digest, request.offset):
+                yield pb.Chunk(data=piece)
+        finally:
+            self._uploads -= 1
 
     async def commit(self, life: Life, request: pb.CommitRequest) -> dict[str, Any]:
         """An image of what the container wrote to its own root."""

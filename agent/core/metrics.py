@@ -55,8 +55,11 @@ class AgentMetrics:
             "shoal_image_pull_seconds", "Time to fetch and unpack an image.", buckets=_PULL_S, registry=registry
         )
         self.fetched_bytes = Counter("shoal_image_fetched_bytes", "Bytes of layers read from registries.", registry=registry)
+        self.peers_bytes = Counter(
+            "shoal_image_peers_bytes", "Bytes of layers read from other nodes, as far as they were good.", registry=registry
+        )
         self.layers = Counter(
-            "shoal_image_layers", "Layers of fetched images, by where they came from (cache, registry).", ["source"],
+            "shoal_image_layers", "Layers of fetched images, by where they came from (cache, peer, registry).", ["source"],
             registry=registry,
         )  # fmt: skip
 

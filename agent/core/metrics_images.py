@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.core.metrics import AgentMetrics
+from agent.images.peers import Peers
 from agent.images.records import Credentials, Image, ProgressSink, PullPolicy, PullProgress, RegistryConfig
 from agent.images.store import ImageStore
 from model.ports import Clock
@@ -13,8 +14,10 @@ from model.ports import Clock
 class WatchedImageStore(ImageStore):
     """Two pulls of one reference at a time are one, and are counted as one fetch."""
 
-    def __init__(self, root: Path, *, config: RegistryConfig, metrics: AgentMetrics, clock: Clock) -> None:
-        super().__init__(root, config=config)
+    def __init__(
+        self, root: Path, *, config: RegistryConfig, metrics: AgentMetrics, clock: Clock, peers: Peers | None = None
+    ) -> None:
+        super().__init__(root, config=config, peers=peers)
         self._metrics, self._clock = metrics, clock
         self._fetching: set[str] = set()
 
@@ -59,10 +62,14 @@ class WatchedImageStore(ImageStore):
             self._metrics.pulls.labels("failed").inc()
             raise
         finally:
-            self._metrics.fetched_bytes.inc(reports[-1].bytes_done if reports else 0)
+            if reports:
+                self._metrics.fetched_bytes.inc(reports[-1].bytes_done - reports[-1].bytes_of_peers)
+                self._metrics.peers_bytes.inc(reports[-1].bytes_of_peers)
         self._metrics.pulls.labels("fetched").inc()
         self._metrics.pull_seconds.observe(self._clock.monotonic() - started)
         there, total = (reports[0].layers_done, reports[0].layers_total) if reports else (len(image.layers), len(image.layers))
         self._metrics.layers.labels("cache").inc(there)
-        self._metrics.layers.labels("registry").inc(total - there)
+        of_peers = reports[-1].layers_of_peers if reports else 0
+        self._metrics.layers.labels("peer").inc(of_peers)
+        self._metrics.layers.labels("registry").inc(total - there - of_peers)
         return image

@@ -17,6 +17,7 @@ from model.ports import Clock
 
 if TYPE_CHECKING:
     from agent.core.metrics_images import WatchedImageStore
+    from agent.images.peers import Peers
     from agent.images.records import RegistryConfig
     from agent.images.store import ImageStore
 
@@ -28,7 +29,7 @@ class Watch(Protocol):
 
     def dial(self, dial: Dial) -> Dial: ...
 
-    def images(self, folder: Path, config: RegistryConfig) -> ImageStore: ...
+    def images(self, folder: Path, config: RegistryConfig, peers: Peers) -> ImageStore: ...
 
     async def serve(self, settings: Settings, info: NodeInfo, runner: Runner, stack: AsyncExitStack) -> NodeInfo:
         """Tell the metrics until the stack ends; what the node says of itself, with where. Raises Unavailable."""
@@ -51,10 +52,10 @@ class _Watch:
 
         return watched(dial, self._metrics)
 
-    def images(self, folder: Path, config: RegistryConfig) -> ImageStore:
+    def images(self, folder: Path, config: RegistryConfig, peers: Peers) -> ImageStore:
         from agent.core.metrics_images import WatchedImageStore
 
-        self._store = WatchedImageStore(folder, config=config, metrics=self._metrics, clock=self._clock)
+        self._store = WatchedImageStore(folder, config=config, metrics=self._metrics, clock=self._clock, peers=peers)
         return self._store
 
     async def serve(self, settings: Settings, info: NodeInfo, runner: Runner, stack: AsyncExitStack) -> NodeInfo:

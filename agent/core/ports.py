@@ -6,7 +6,7 @@ Rules: each port has a real and an in-memory implementation.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,6 +87,8 @@ class Images(Protocol):
     def details(self, image_id: str) -> Details: ...
 
     def blob_path(self, digest: str) -> Path: ...
+
+    def blob(self, digest: str, offset: int = 0) -> AsyncIterator[bytes]: ...
 
 
 class Names(Protocol):

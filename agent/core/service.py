@@ -1,7 +1,7 @@
 """The agent's own gRPC server: what a controller asks one node directly (logs, exec, images, volumes, figures).
 
-Rules: mutual TLS, and only certificates of role `controller` get in. Every error is one line with the fitting status. A caller
-that goes away ends what was begun for it.
+Rules: mutual TLS, and only certificates of role `controller` get in; other nodes may read blobs. Every error is one line with
+the fitting status. A caller that goes away ends what was begun for it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from functools import wraps
 from typing import Any, TypeVar, cast
 
@@ -29,7 +29,7 @@ from agent.plan.inspect import inspected
 from agent.plan.records import Life, ReplicaId
 from agent.runtime.port import Session
 from model.errors import BadInput, Conflict, NotFound, ShoalError, Unavailable
-from model.pki_names import ROLE_CONTROLLER
+from model.pki_names import ROLE_CONTROLLER, ROLE_NODE
 from protos import node_pb2 as pb
 from protos import node_pb2_grpc
 
@@ -209,10 +209,11 @@ class AgentService(node_pb2_grpc.AgentServicer):
         async for output in build(self._ports.builder, requests):
             yield output
 
-    # still to come
+    async def Blob(self, request: pb.BlobRequest, context: Context) -> AsyncIterator[pb.Chunk]:
+        async for chunk in self._images.blob(request):
+            yield chunk
 
-    def Blob(self, request: pb.BlobRequest, context: Context) -> AsyncIterator[pb.Chunk]:
-        raise NotImplementedError
+    # still to come
 
     # volumes
 
@@ -257,15 +258,15 @@ def _json(plain: Any) -> pb.Json:
 H = TypeVar("H", bound=Callable[..., Any])
 
 
-def _admitted(method: H) -> H:
-    """Only controllers; our errors become statuses."""
+def _admitted(method: H, roles: Collection[str]) -> H:
+    """Only who has one of these roles; our errors become statuses."""
     if hasattr(method, "__wrapped__"):
         return method
     if _streams(method):
 
         @wraps(method)
         async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
-            await _admit(context)
+            await _admit(context, roles)
             try:
                 async for item in method(request, context):
                     yield item
@@ -276,7 +277,7 @@ def _admitted(method: H) -> H:
 
     @wraps(method)
     async def unary(request: Any, context: Context) -> Any:
-        await _admit(context)
+        await _admit(context, roles)
         try:
             return await cast(Awaitable[Any], method(request, context))
         except ShoalError as error:
@@ -291,9 +292,9 @@ def _streams(method: Callable[..., Any]) -> bool:
     return inspect.isasyncgenfunction(method)
 
 
-async def _admit(context: Context) -> None:
+async def _admit(context: Context, roles: Collection[str]) -> None:
     role = caller_role(context.auth_context())
-    if role != ROLE_CONTROLLER:
+    if role not in roles:
         await context.abort(
             grpc.StatusCode.PERMISSION_DENIED, f"only controllers may call an agent, this is a {role or 'nobody'}"
         )
@@ -304,13 +305,16 @@ _METHODS = (
     "LoadImage", "Build", "SaveImages", "RemoteImage", "ResolveImage", "CommitContainer", "Volumes", "RemoveVolume",
     "PruneVolumes", "Stats", "Traffic",
 )  # fmt: skip
+_OF_NODES_TOO = ("Blob",)
 
 
 async def start_server(runner: Runner, pki: NodePki, listen: str) -> tuple[aio.Server, int]:
     """The running server and its port. Raises Unavailable when the address cannot be bound."""
     service = AgentService(runner)
     for name in _METHODS:
-        setattr(service, name, _admitted(getattr(service, name)))
+        setattr(service, name, _admitted(getattr(service, name), (ROLE_CONTROLLER,)))
+    for name in _OF_NODES_TOO:
+        setattr(service, name, _admitted(getattr(service, name), (ROLE_CONTROLLER, ROLE_NODE)))
     options = [
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         ("grpc.so_reuseport", 0),

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from agent.core import wire
 from agent.core.holding import Holdings
@@ -25,6 +26,9 @@ from model import codec
 from model.documents import Event, NodeInfo
 from model.ports import Clock, Random
 from protos import node_pb2 as pb
+
+if TYPE_CHECKING:
+    from agent.core.peers import PeerBlobs
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +72,7 @@ class SessionClient:
         on_controllers: Callable[[Sequence[str]], None] = lambda _: None,
         sampler: Sampler | None = None,
         holdings: Holdings | None = None,
+        peers: PeerBlobs | None = None,
     ) -> None:
         self._identity = identity
         self._dial = dial
@@ -79,6 +84,7 @@ class SessionClient:
         self._on_controllers = on_controllers
         self._sampler = sampler
         self._holdings = holdings
+        self._peers = peers
         self._controllers = list(identity.controllers)
         self._next: str = ""
         self._unreachable = ""
@@ -135,6 +141,7 @@ class SessionClient:
                 tasks.create_task(self._wake(stream, lock))
                 tasks.create_task(self._measure(stream, lock, welcome.sample_s))
                 tasks.create_task(self._tell_images(stream, lock))
+                tasks.create_task(self._tell_wants(stream, lock))
                 tasks.create_task(self._read(stream, lock, news, max(1.0, 3 * welcome.heartbeat_s)))
         except BaseExceptionGroup as group:  # not `except*`: up to Python 3.11.3 what it raises is wrapped again
             ends, others = group.split((Removed, Closed, StreamBroken))
@@ -194,6 +201,9 @@ class SessionClient:
                     news.take(wire.endpoints_message(message.endpoints))
                 case "floor":
                     self._runner.ports.balance.floor(message.floor.number)
+                case "blob_source":
+                    if self._peers is not None:
+                        self._peers.take(message.blob_source)
                 case "guarded":
                     self._guard.take(message.guarded.whole, message.guarded.added, message.guarded.removed)
                 case "redirect":
@@ -261,6 +271,14 @@ class SessionClient:
             async for news in found:
                 async with lock:
                     await stream.write(pb.FromNode(images_held=news))
+
+    async def _tell_wants(self, stream: ControllerStream, lock: asyncio.Lock) -> None:
+        if self._peers is None:
+            return
+        async with aclosing(self._peers.news()) as found:
+            async for news in found:
+                async with lock:
+                    await stream.write(pb.FromNode(blob_wanted=news))
 
     async def _report(self, stream: ControllerStream, lock: asyncio.Lock) -> None:
         events = self._reporter.restart()

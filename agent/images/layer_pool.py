@@ -11,12 +11,14 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from agent.images.blobs import Blobs, BlobWriter
-from agent.images.disk import BlobRecord, LayerRecord, StoreDisk
+from agent.images.disk import BlobRecord, LayerRecord, StoreDisk, iter_file
 from agent.images.errors import disk_error
 from agent.images.flights import Flights
 from agent.images.layers import check_layer, unpack_layer
@@ -25,14 +27,18 @@ from agent.images.records import Limits
 from agent.images.threads import Threads
 from model.errors import ImageError
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class LayerSource:
     """`pieces` gives a layer's bytes, compressed or not, and is called in a worker thread. `blob`: what they must be; None: any
-    kept blob of the layer will do."""
+    kept blob of the layer will do. `arrived`: whether the blob is here by other ways, so that `pieces` need not be read; in
+    its block the layer is unpacked."""
 
     pieces: Callable[[], Iterable[bytes]]
     blob: Descriptor | None
+    arrived: Callable[[], AbstractAsyncContextManager[bool]] = lambda: contextlib.nullcontext(False)
 
 
 class LayerPool:
@@ -117,33 +123,54 @@ class LayerPool:
     async def _bring(self, diff_id: str, source: LayerSource, what: str) -> None:
         async with self._slots:
             try:
-                if diff_id in self._records:
-                    blob, record = await self._threads.run(self._keep_now, diff_id, source, what)
-                else:
-                    blob, record = await self._unpack(diff_id, source, what)
+                async with source.arrived() as is_here:
+                    if is_here and source.blob is not None:
+                        await self._take_kept(diff_id, source.blob, what)
+                    else:
+                        await self._take_in(diff_id, source, what)
             except OSError as error:
                 raise disk_error(error, what, self._disk.root) from error
-            self._blobs.take(blob.digest, record)
-            self._kept[diff_id] = blob
 
-    async def _unpack(self, diff_id: str, source: LayerSource, what: str) -> tuple[Descriptor, BlobRecord]:
+    async def _take_in(self, diff_id: str, source: LayerSource, what: str) -> None:
+        if diff_id in self._records:
+            blob, record = await self._threads.run(self._keep_now, diff_id, source, what)
+        else:
+            blob, record = await self._unpack(diff_id, partial(self._unpack_now, source=source), what)
+        self._blobs.take(blob.digest, record)
+        self._kept[diff_id] = blob
+
+    async def _take_kept(self, diff_id: str, blob: Descriptor, what: str) -> None:
+        """The layer of a blob that is here."""
+        path = self._blobs.path(blob.digest)
+        if diff_id in self._records:
+            await self._threads.run(check_layer, iter_file(path, 0, blob.size_bytes), diff_id, what, self._limits)
+        else:
+            await self._unpack(diff_id, partial(self._unpack_kept, path=path, blob=blob), what)
+        self._kept[diff_id] = blob
+
+    async def _unpack(self, diff_id: str, unpack: Callable[[Path, str, str], tuple[LayerRecord, T]], what: str) -> T:
         directory = self._disk.new_layer_directory()
         try:
-            layer, blob, record = await self._threads.run(self._unpack_now, directory, diff_id, source, what)
+            layer, kept = await self._threads.run(unpack, directory, diff_id, what)
         finally:
             if directory.exists():
                 await self._threads.run(self._disk.delete, directory)
         self._records[diff_id] = layer
-        return blob, record
+        return kept
+
+    def _unpack_kept(self, directory: Path, diff_id: str, what: str, path: Path, blob: Descriptor) -> tuple[LayerRecord, None]:
+        with _ended(iter_file(path, 0, blob.size_bytes)) as pieces:
+            unpacked = unpack_layer(pieces, directory / "fs", diff_id, what, self._limits)
+        return self._disk.commit_layer(directory, diff_id, unpacked.size_bytes), None
 
     def _unpack_now(
-        self, directory: Path, diff_id: str, source: LayerSource, what: str
-    ) -> tuple[LayerRecord, Descriptor, BlobRecord]:
+        self, directory: Path, diff_id: str, what: str, source: LayerSource
+    ) -> tuple[LayerRecord, tuple[Descriptor, BlobRecord]]:
         with BlobWriter(self._disk, source.blob, what) as writer:
             with _ended(source.pieces()) as pieces, _ended(writer.copy(pieces)) as copied:
                 unpacked = unpack_layer(copied, directory / "fs", diff_id, what, self._limits)
             kept = writer.commit()
-        return self._disk.commit_layer(directory, diff_id, unpacked.size_bytes), *kept
+        return self._disk.commit_layer(directory, diff_id, unpacked.size_bytes), kept
 
     def _keep_now(self, diff_id: str, source: LayerSource, what: str) -> tuple[Descriptor, BlobRecord]:
         with BlobWriter(self._disk, source.blob, what) as writer:

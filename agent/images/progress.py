@@ -21,6 +21,7 @@ class ProgressMeter:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._layers_total = self._layers_done = self._bytes_total = self._bytes_done = 0
+        self._peers_layers = self._peers_bytes = 0
         self._told_at = 0.0
 
     def start(self, loop: asyncio.AbstractEventLoop, layers_total: int, layers_done: int, bytes_total: int) -> None:
@@ -35,9 +36,17 @@ class ProgressMeter:
             self._tell(force=False)
             yield piece
 
-    def layer_done(self) -> None:
+    def add(self, size: int) -> None:
+        """From a peer; less than 0: it was not good for anything."""
+        with self._lock:
+            self._bytes_done += size
+            self._peers_bytes += size
+        self._tell(force=False)
+
+    def layer_done(self, *, from_peer: bool = False) -> None:
         with self._lock:
             self._layers_done += 1
+            self._peers_layers += from_peer
         self._tell(force=True)
 
     def _tell(self, *, force: bool) -> None:
@@ -46,7 +55,10 @@ class ProgressMeter:
             if self._loop is None or not (force or now - self._told_at >= _EVERY_S):
                 return
             self._told_at = now
-            report = PullProgress(self._ref, self._layers_done, self._layers_total, self._bytes_done, self._bytes_total)
+            report = PullProgress(
+                self._ref, self._layers_done, self._layers_total, self._bytes_done, self._bytes_total, self._peers_layers,
+                self._peers_bytes,
+            )  # fmt: skip
         self._loop.call_soon_threadsafe(self._sink, report)
 
 

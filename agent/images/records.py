@@ -146,13 +146,16 @@ class RegistryConfig:
 
 @dataclass(frozen=True, slots=True)
 class PullProgress:
-    """How far a pull is; bytes are compressed ones. `bytes_total` counts only the layers that must be fetched."""
+    """How far a pull is; bytes are compressed ones. `bytes_total` counts only the layers that must be fetched.
+    `layers_of_peers`, `bytes_of_peers`: what of it other nodes gave."""
 
     ref: str
     layers_done: int
     layers_total: int
     bytes_done: int
     bytes_total: int
+    layers_of_peers: int = 0
+    bytes_of_peers: int = 0
 
 
 PushState = Literal["waiting", "pushing", "pushed", "exists", "mounted"]

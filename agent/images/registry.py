@@ -31,7 +31,7 @@ from model.image_ref import ImageRef
 _CHUNK_BYTES = 256 << 10
 _PROGRESS_BYTES = 16 << 10
 """A piece this large counts as progress, after which the count of failures starts again."""
-_INDEX_DEPTH_MAX = 3
+INDEX_DEPTH_MAX = 3
 _T = TypeVar("_T")
 
 
@@ -71,6 +71,16 @@ class RegistryClient:
         """What the tag stands for now: the digest of an index or a manifest."""
         return self._first(ref, auth, self._digest_at)
 
+    def manifest_bytes(self, ref: ImageRef, digest: str, auth: Credentials | None = None) -> tuple[str, bytes]:
+        """Who has the manifest or index with this digest, and its bytes."""
+
+        def ask(access: Access) -> tuple[str, bytes]:
+            raw, _ = self._manifest_bytes(access, digest)
+            check_digest(raw, digest, f"image {ref.familiar}: manifest from registry {access.endpoint}")
+            return access.endpoint, raw
+
+        return self._first(ref, auth, ask)
+
     def _first(self, ref: ImageRef, auth: Credentials | None, ask: Callable[[Access], _T]) -> _T:
         """The answer of the first registry that has the image."""
         failure: ImageError | None = None
@@ -108,7 +118,7 @@ class RegistryClient:
         what = f"image {access.ref.familiar}"
         wanted = Descriptor("", access.ref.digest, -1) if access.ref.digest is not None else None
         indexes: tuple[bytes, ...] = ()
-        for _ in range(_INDEX_DEPTH_MAX):
+        for _ in range(INDEX_DEPTH_MAX):
             raw, content_type = self._manifest_bytes(access, wanted.digest if wanted else access.ref.tag or "latest")
             if wanted is not None:
                 check_digest(raw, wanted.digest, f"{what}: manifest from registry {access.endpoint}")

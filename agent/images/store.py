@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from functools import partial
@@ -22,10 +22,12 @@ from agent.images.blobs import Blobs
 from agent.images.catalog import Catalog, canonical, layer_pairs
 from agent.images.disk import ImageRecord, NameRecord, StoreDisk, iter_file
 from agent.images.errors import ImageInUse, ImageNotFound, disk_error, new_name
+from agent.images.fetch import Fetch, Sources, kept_pieces
 from agent.images.flights import Flights
 from agent.images.layer_pool import LayerPool, LayerSource
-from agent.images.manifest import Descriptor, Documents, ParsedConfig, made_manifest, parse_config, sha256_digest
+from agent.images.manifest import Descriptor, Documents, Manifest, ParsedConfig, made_manifest, parse_config, sha256_digest
 from agent.images.overlay import mounted_lower_directories
+from agent.images.peers import NoPeers, Peers
 from agent.images.progress import ProgressMeter
 from agent.images.pushing import Pushes
 from agent.images.records import (
@@ -42,7 +44,7 @@ from agent.images.records import (
     RemoteImage,
     Removed,
 )
-from agent.images.registry import RegistryClient, Resolved
+from agent.images.registry import RegistryClient
 from agent.images.spool import is_readable_in_place, spool_archive
 from agent.images.threads import Threads, all_of
 from agent.images.written import write_layer
@@ -53,7 +55,7 @@ from model.image_ref import ImageRef, parse_image_ref
 class ImageStore:
     """See the file's rules. Making one takes the store's lock and sweeps what a crash left; `close` gives it back."""
 
-    def __init__(self, root: Path, *, config: RegistryConfig) -> None:
+    def __init__(self, root: Path, *, config: RegistryConfig, peers: Peers | None = None) -> None:
         self._config = config
         self._disk = StoreDisk(root)
         self._client = RegistryClient(config)
@@ -61,6 +63,7 @@ class ImageStore:
         self._blobs = Blobs(self._disk, self._threads)
         self._layers = LayerPool(self._disk, self._blobs, config.limits, config.parallel, self._threads)
         self._catalog = Catalog(self._disk, self._layers, self._blobs, config.limits)
+        self._sources = Sources(config, self._client, peers or NoPeers(), self._blobs, self._disk, self._threads)
         self._pushes = Pushes(self._client.calls, self._catalog, self._layers, self._blobs, self._threads, config.parallel)
         self._pulls: Flights[str] = Flights()
         self._sinks: dict[str, list[ProgressSink]] = {}
@@ -99,6 +102,10 @@ class ImageStore:
     def blob_path(self, digest: str) -> Path:
         """Where a manifest, index or layer lies that is kept as it came."""
         return self._blobs.path(digest)
+
+    def blob(self, digest: str, offset: int = 0) -> AsyncIterator[bytes]:
+        """What this node keeps by that digest, for another one. Raises ImageNotFound."""
+        return kept_pieces(self._sources, digest, offset, self._config_text)
 
     async def pull(
         self,
@@ -159,9 +166,10 @@ class ImageStore:
         """
         parsed = parse_image_ref(ref)
         found = await self._threads.run(self._client.resolve, parsed, auth)
-        raw = await self._config_of(parsed, found, auth)
-        parse_config(raw, f"image {parsed.familiar}")
         manifest = found.manifest
+        raw = (self._config_text(manifest.config.digest) or "").encode()
+        raw = raw or await self._threads.run(self._client.blob_bytes, found.endpoint, parsed, manifest.config, auth)
+        parse_config(raw, f"image {parsed.familiar}")
         sizes = tuple(layer.size_bytes for layer in manifest.layers)
         return RemoteImage(manifest.config.digest, manifest.digest, raw.decode(), sizes)
 
@@ -261,38 +269,30 @@ class ImageStore:
 
     async def _pull(self, ref: ImageRef, name: str, auth: Credentials | None, sinks: Iterable[ProgressSink]) -> str:
         """`name`: what it is called here; its registry is asked for `ref`."""
-        found = await self._threads.run(self._client.resolve, ref, auth)
         what = f"image {ref.familiar}"
-        raw = await self._config_of(ref, found, auth)
-        config = parse_config(raw, what)
-        self._check(what, found.documents, config)
-        sources = self._sources(ref, found, config, auth, sinks)
-        return await self._assemble(raw, config, found.documents, sources, (name,), what)
+        async with self._sources.fetch(ref, auth) as fetch:
+            documents = await fetch.documents()
+            part = documents.manifest.config
+            raw = (self._config_text(part.digest) or "").encode() or await fetch.config(part)
+            config = parse_config(raw, what)
+            self._check(what, documents, config)
+            layers = self._layers_of(ref, fetch, documents.manifest, config, sinks)
+            return await self._assemble(raw, config, documents, layers, (name,), what)
 
-    async def _config_of(self, ref: ImageRef, found: Resolved, auth: Credentials | None) -> bytes:
-        known = self._catalog.records.get(found.manifest.config.digest)
-        if known is not None:
-            return known.config.encode()
-        return await self._threads.run(self._client.blob_bytes, found.endpoint, ref, found.manifest.config, auth)
+    def _config_text(self, image_id: str) -> str | None:
+        known = self._catalog.records.get(image_id)
+        return known.config if known is not None else None
 
-    def _sources(
-        self, ref: ImageRef, found: Resolved, config: ParsedConfig, auth: Credentials | None, sinks: Iterable[ProgressSink]
+    def _layers_of(
+        self, ref: ImageRef, fetch: Fetch, manifest: Manifest, config: ParsedConfig, sinks: Iterable[ProgressSink]
     ) -> builtins.list[tuple[str, LayerSource]]:
         """Where the layers come from, and a meter that counts what is fetched."""
-        pairs = layer_pairs(config, found.manifest)
+        pairs = layer_pairs(config, manifest)
         missing = [blob for diff_id, blob in pairs if not self._layers.has(diff_id, blob)]
         meter = ProgressMeter(ref.familiar, lambda report: _tell(sinks, report))
         bytes_total = sum(blob.size_bytes for blob in missing)
         meter.start(asyncio.get_running_loop(), len(pairs), len(pairs) - len(missing), bytes_total)
-
-        def source(blob: Descriptor) -> LayerSource:
-            def pieces() -> Iterator[bytes]:
-                yield from meter.count(self._client.blob(found.endpoint, ref, blob, auth))
-                meter.layer_done()
-
-            return LayerSource(pieces, blob)
-
-        return [(diff_id, source(blob)) for diff_id, blob in pairs]
+        return [(diff_id, fetch.layer(blob, meter)) for diff_id, blob in pairs]
 
     async def _load_spooled(self, source: IO[bytes] | Path) -> builtins.list[Image]:
         spool = self._disk.spool_file()

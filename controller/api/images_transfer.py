@@ -37,9 +37,23 @@ async def pull(api: Api, call: Call) -> Response:
     body: PullBody = call.body
     nodes = chosen(api, body.nodes)
     auth = registry_auth(call.request.headers.get(AUTH_HEADER, ""))
-    request = pb.ImageRequest(reference=body.reference, policy=body.policy, auth=auth, digest=body.digest)
+    digest = body.digest or await _one_digest(api, body, auth, nodes)
+    request = pb.ImageRequest(reference=body.reference, policy=body.policy, auth=auth, digest=digest)
     sources = [guarded(_pull(api, node, request), {"node": node, "text": ""}) for node in nodes]
     return ndjson(merged(sources))
+
+
+async def _one_digest(api: Api, body: PullBody, auth: pb.RegistryAuth | None, nodes: Sequence[str]) -> str:
+    """What the name means now, so that several nodes get the same and one copy of it does for all; empty: each asks for itself,
+    and says what is wrong."""
+    if len(nodes) < 2 or body.policy not in ("", "always"):
+        return ""
+    try:
+        return await resolved(api, body.reference, auth, nodes)
+    except BadInput:
+        raise
+    except ShoalError:
+        return ""
 
 
 def registry_auth(header: str) -> pb.RegistryAuth | None:

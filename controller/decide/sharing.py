@@ -117,8 +117,9 @@ class Sharing:
             fetching.heard_s = now_s
             return [Answer(node, digest, fetching.source)]  # asked again before the answer came
         self._end(blob, node)
-        self._blame(blob, failed & ~(fetching.failed if fetching else 0), now_s)
         known = blob.waiting.get(node) or blob.burnt.get(node)
+        before = fetching or known
+        self._blame(blob, failed & ~(before.failed if before else 0), now_s)
         if known is not None and known.failed == failed:
             known.heard_s = now_s
         else:

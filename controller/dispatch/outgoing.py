@@ -35,6 +35,8 @@ async def write_session(
         if session.beat:
             beat, session.beat = session.beat, 0
             await stream.write(pb.ToNode(heartbeat=pb.Heartbeat(sequence=beat)))
+        while session.sources:
+            await stream.write(pb.ToNode(blob_source=session.sources.pop(next(iter(session.sources)))))
         if session.unguarded:
             session.unguarded = False
             await _write_guarded(session, stream, books)

@@ -25,6 +25,7 @@ from controller.dispatch.floor import LATE_S
 from controller.dispatch.followers import Followers
 from controller.dispatch.outgoing import write_session
 from controller.dispatch.session import NodeSession, SessionFacts, goodbye, redirect
+from controller.dispatch.sources import BlobSources
 from controller.dispatch.status import NodeStatus
 from controller.dispatch.status_writer import StatusWriter
 from controller.dispatch.stream import NodeStream, Refusal
@@ -85,6 +86,7 @@ class Dispatch:
         self._books = Books(picture, guarded)
         self._samples = samples
         self.images = HeldImages(clock)
+        self._sources = BlobSources(clock, self.images, self._tell_source)
         self._reading, self._writing = Turns(), Turns()
         """Who is told what it must run does not wait behind all that others say: its heartbeats are answered only then."""
         self._guarding: asyncio.TimerHandle | None = None
@@ -116,6 +118,7 @@ class Dispatch:
             self._guarding = None
         if self._samples is not None:
             self._samples.clear()
+        self._sources.clear()
         self.images.clear()
 
     def sessions(self) -> Mapping[str, Session]:
@@ -179,6 +182,10 @@ class Dispatch:
             session.unguarded = True
             session.wake.set()
 
+    def _tell_source(self, node: str, source: pb.BlobSource) -> None:
+        for session in self._sessions_of((node,)):
+            session.tell_source(source)
+
     def _sessions_of(self, nodes: Iterable[str]) -> list[NodeSession]:
         return [session for node in nodes if (session := self._sessions.get(node)) is not None]
 
@@ -221,9 +228,11 @@ class Dispatch:
         if older is not None:
             older.end(goodbye("another session of this node took over"))
             self._followers.gone(older)
+            self._sources.left(session.node)
         self._sessions[session.node] = session
         self._followers.came(session)
         self._ended.pop(session.node, None)
+        self._sources.came(session.node, session.status.address)
         self._on_facts(session.node)
         reading = asyncio.ensure_future(self._read(session, stream))
         try:
@@ -234,6 +243,7 @@ class Dispatch:
             if self._sessions.get(session.node) is session:
                 del self._sessions[session.node]
                 self.images.left(session.node)
+                self._sources.left(session.node)
                 if self._samples is not None:
                     self._samples.forget_node(session.node)
                 if session.node in self._picture.snapshot().of("nodes"):
@@ -337,6 +347,8 @@ class Dispatch:
             self._samples.wake(session.node, message.wake.service_id, message.wake.waiting)
         elif kind == "images_held":
             self.images.take(session.node, message.images_held)
+        elif kind == "blob_wanted":
+            self._sources.take(session.node, message.blob_wanted)
         elif kind == "status":
             first = not session.status.whole
             session.status.merge(message.status)

@@ -52,6 +52,8 @@ class NodeSession:
     """What it must run may differ from what it was sent."""
     news: bool = True
     """Endpoints may differ from what it was told."""
+    sources: dict[str, pb.BlobSource] = field(default_factory=dict)
+    """Where to fetch blobs, by digest, that it has to be told."""
     beat: int = 0
     farewell: pb.ToNode | None = None
     wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -87,6 +89,10 @@ class NodeSession:
         self.endpoints.clear()
         self.known = frozenset()
         self.mark()
+
+    def tell_source(self, source: pb.BlobSource) -> None:
+        self.sources[source.digest] = source
+        self.wake.set()
 
     def answer(self, sequence: int) -> None:
         self.beat = sequence

@@ -52,6 +52,11 @@ class NodeStatus:
         self._info = codec.from_plain(NodeInfo, json.loads(data))
 
     @property
+    def address(self) -> str:
+        """Where the node's agent listens; empty: not said."""
+        return self._info.address
+
+    @property
     def generation(self) -> int:
         """The newest assignment document that the agent has taken."""
         return self._generation

@@ -208,6 +208,11 @@ class PretendImages:
     def details(self, image_id: str) -> Details:
         return Details("{}", "sha256:2", {}, {}, (), {})
 
+    async def blob(self, digest: str, offset: int = 0) -> AsyncIterator[bytes]:
+        if digest != "sha256:2":
+            raise ImageNotFound(f"blob {digest} is not on this node")
+        yield b"manifest"[offset:]
+
     def blob_path(self, digest: str) -> Path:
         return Path("/nothing") / digest
 

@@ -65,6 +65,19 @@ async def test_only_controllers_get_in(tmp_path: Path, keys: Keys, who: str) -> 
             assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED
 
 
+async def test_a_node_may_read_blobs_and_nothing_else(tmp_path: Path, keys: Keys) -> None:
+    async with serving(tmp_path, keys, keys.node) as (_, stub):
+        assert [chunk.data async for chunk in stub.Blob(pb.BlobRequest(digest="sha256:2", offset=4))] == [b"fest"]
+        with pytest.raises(aio.AioRpcError) as caught:
+            await stub.Blob(pb.BlobRequest(digest="sha256:3")).read()
+        assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+        with pytest.raises(aio.AioRpcError, match="only controllers"):
+            await stub.SaveImages(pb.SaveRequest()).read()
+    async with serving(tmp_path / "operator", keys, keys.operator) as (_, stub):
+        with pytest.raises(aio.AioRpcError, match="only controllers"):
+            await stub.Blob(pb.BlobRequest(digest="sha256:2")).read()
+
+
 async def test_a_stranger_does_not_get_a_connection(tmp_path: Path, keys: Keys) -> None:
     async with serving(tmp_path, keys, Keys.make().controller) as (_, stub):
         with pytest.raises(aio.AioRpcError) as caught:

@@ -197,7 +197,7 @@ def test_an_image_that_no_registry_has_reaches_everybody() -> None:
 def test_what_is_nowhere_is_refused_to_everybody_soon() -> None:
     """Not one after the other."""
     cluster = Cluster(20, registry_has=False)
-    told = []
+    told: list[tuple[int, float]] = []
     cluster.sharing.gave_up = partial(_noted, cluster.sharing.gave_up, told, cluster)  # type: ignore[method-assign]
     for node in cluster.nodes:
         cluster.pull(node)
