@@ -204,6 +204,8 @@ _INSIDE: Final = "\n".join(
         "ln -s /proc/self/fd /dev/fd",
         "for n in 0:stdin 1:stdout 2:stderr; do ln -s /proc/self/fd/${n%:*} /dev/${n#*:}; done",
         "mount -t tmpfs -o ro,size=4k shoal-build /sys/fs/cgroup",
+        "mkdir -p /var/lib/containers",  # buildah notes there where it has seen what, for all who build on the machine
+        "mount -t tmpfs -o mode=700,size=16m shoal-build /var/lib/containers",
         'exec "$@"',
     ]
 )
