@@ -270,7 +270,7 @@ def _unsupported_values(service: Mapping[str, Any]) -> Iterator[tuple[str, Any, 
         yield "deploy.update_config.failure_action", "rollback", "is taken as pause: apply the earlier file to go back"
     policy = service.get("pull_policy")
     if policy not in (None, "always", "never", "missing", "if_not_present", "build" if service.get("build") else None):
-        yield "pull_policy", policy, "is taken as missing"
+        yield "pull_policy", policy, "is taken as missing: apply with --resolve-image always to ask the registry again"
     for index, mount in enumerate(service.get("volumes") or ()):
         if mount.get("type") in ("npipe", "image"):
             yield f"volumes[{index}]", mount["type"], "mounts are left out"
