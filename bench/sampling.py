@@ -2,9 +2,10 @@
 
 Measured: CPU of one sample of a node whose containers each have a cgroup with a process in it, a link, and an endpoint that the
 load balancer counts for: reading, reckoning and encoding, with the real files and tables in a network namespace of its own;
-while nothing happens, and while every process runs and every endpoint is called between any two samples. A look at the kernel's
-table of connections, which comes on top while some are open. And the controller's side: CPU of one row taken, and of what the
-autoscaler reads of one service.
+while nothing happens, and while every process runs and every endpoint is called between any two samples. Then the same once a
+second for half a minute, while a thousand real connections are open through a published port, of which a hundred end and others
+begin every second: all CPU of a second, passes over the kernel's table of connections too, on average and in the worst ten
+seconds. And the controller's side: CPU of one row taken, and of what the autoscaler reads of one service.
 
 Rules: CPU seconds, not wall time. What is made in cgroups goes with this process, however that ends: a second one waits for it.
 """
@@ -14,10 +15,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import ctypes
+import gc
 import os
+import resource
+import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,7 +37,8 @@ from agent.core.sampling import Sampler
 from agent.network.balancer import KernelBalancer
 from agent.network.nfnl import Conntrack
 from agent.network.nft import Nft
-from agent.plan.balance_book import COUNTERS
+from agent.plan.balance import INGRESS
+from agent.plan.balance_book import COUNTERS, FLOWS
 from agent.plan.balance_rules import TABLE
 from agent.plan.names import EndpointName, EndpointsMessage, ServiceNames
 from agent.plan.network import LinkPlan, veth_name
@@ -42,7 +48,7 @@ from agent.runtime.cgroups import UsageFiles, cgroup_driver
 from agent.runtime.machine import MachineFiles
 from bench import figures
 from controller.samples.store import MemorySamples
-from model.spec import ContainerSpec, ServiceSpec
+from model.spec import ContainerSpec, Port, ServiceSpec
 from protos import node_pb2 as pb
 
 _CLONE_NEWNET: Final = 0x40000000
@@ -52,6 +58,12 @@ SPEC: Final = ServiceSpec("shop_web", ContainerSpec("web"))
 SERVICES: Final = 20
 STEP_S: Final = 0.1
 TIMES: Final = 10
+PUBLISHED: Final = 8080
+OPEN: Final = 1000
+TURNED: Final = 100
+WINDOW: Final = 10
+SECONDS: Final = 32
+"""Long enough for a pass over the table of connections."""
 
 
 class Runtime:
@@ -120,18 +132,50 @@ async def balancer(nft: Nft, count: int) -> KernelBalancer:
             EndpointName(f"shop_s{number}.{slot}", address(number, slot), "n1", network=NET)
             for slot in range(1, count // SERVICES + 1)
         ]
-        services.append(ServiceNames(str(number), f"shop_s{number}", endpoints=tuple(rows), vip=f"10.79.0.{number + 1}"))
+        ports = (Port(80, PUBLISHED),) if number == 0 else ()
+        services.append(
+            ServiceNames(str(number), f"shop_s{number}", endpoints=tuple(rows), vip=f"10.79.0.{number + 1}", ports=ports)
+        )
     made.take(EndpointsMessage(NET, True, tuple(services), number=1))
-    await made.applied(0)
+    made.take(EndpointsMessage(INGRESS, True, tuple(services[:1]), number=2))
+    await made.applied(1)
     return made
 
 
-def called(nft: Nft, count: int, times: int) -> None:
+def called(nft: Nft, count: int, names: Iterable[str], times: int) -> None:
     """As if each endpoint had been called so often."""
     addresses = [address(number, slot) for number in range(SERVICES) for slot in range(1, count // SERVICES + 1)]
     elements = ", ".join(f"{one} counter packets {times} bytes {1000 * times}" for one in addresses)
-    for name in COUNTERS:
+    for name in names:
         nft.run(f"flush set {TABLE} {name}; add element {TABLE} {name} {{ {elements} }}")
+
+
+class Callers:
+    """Real connections to the replicas of the published service, which all are this process."""
+
+    def __init__(self, count: int) -> None:
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        local = "".join(f"address add {address(0, slot)}/32 dev lo\n" for slot in range(1, count // SERVICES + 1))
+        subprocess.run(["ip", "-batch", "-"], input=f"link set lo up\n{local}", text=True, check=True)
+        self._listener = socket.create_server(("0.0.0.0", 80), backlog=OPEN)
+        self._open: deque[tuple[socket.socket, socket.socket]] = deque()
+        self.turn(OPEN)
+
+    def turn(self, more: int) -> None:
+        """So many begin, and as many end as there are too many: the replica says first that it is done."""
+        for _ in range(more):
+            caller = socket.create_connection(("127.0.0.1", PUBLISHED))
+            self._open.append((caller, self._listener.accept()[0]))
+        while len(self._open) > OPEN:
+            for end in reversed(self._open.popleft()):
+                end.close()
+
+    def close(self) -> None:
+        for pair in self._open:
+            for end in pair:
+                end.close()
+        self._listener.close()
 
 
 async def measure(parent: str, pids: list[int], samples: int) -> None:
@@ -144,25 +188,48 @@ async def measure(parent: str, pids: list[int], samples: int) -> None:
     nothing: Any = None
     ports = Ports(cast(Any, runtime), nothing, nothing, nothing, Path("/"), balance=balance, machine=machine)
     sampler = Sampler(cast(Runner, Node(Core(found), ports)), RealClock())
+    gc.collect()
+    gc.freeze()  # as the agent does
     for how, signal_number in (("idle", SIGSTOP), ("working", SIGCONT)):
         for pid in pids:
             os.kill(pid, signal_number)
         works = signal_number == SIGCONT
-        costs, size = await cost_s(sampler, count, samples, partial(called, nft, count) if works else lambda _: None)
+        costs, size = await cost_s(sampler, count, samples, partial(called, nft, count, COUNTERS) if works else lambda _: None)
+        costs.sort()
         figures.add(f"a sample of {count} {how} containers, CPU", 1000 * costs[len(costs) // 2], "ms")
         figures.add(f"a sample of {count} {how} containers on the wire", size / 1000, "kB")
         middle, least, most = (1000 * costs[place] for place in (len(costs) // 2, 0, -1))
         print(f"a sample, {how}: {middle:.2f} ms CPU ({least:.2f} to {most:.2f}), {size} bytes")
+    await moving(sampler, nft, count, samples)
     await parts(runtime, machine, balance, [life.container_id for life in found.values()])
     await balance.close(remove=True)
     machine.close()
 
 
-async def cost_s(sampler: Sampler, count: int, samples: int, between: Callable[[int], None]) -> tuple[list[float], int]:
-    """CPU of each sample, in order of size, and the bytes of one; `between` samples something happens."""
+async def moving(sampler: Sampler, nft: Nft, count: int, before: int) -> None:
+    """All of what a second costs while connections come and go."""
+    callers = Callers(count)
+
+    def between(second: int) -> None:
+        called(nft, count, FLOWS, 1000 * (before + second))  # never back
+        callers.turn(TURNED)
+
+    costs, _ = await cost_s(sampler, count, SECONDS, between, step_s=1.0)
+    callers.close()
+    mean, worst = sum(costs) / len(costs), max(sum(costs[at : at + WINDOW]) for at in range(len(costs) - WINDOW + 1)) / WINDOW
+    figures.add(f"a second of {count} working containers, connections moving, CPU", 1000 * mean, "ms")
+    figures.add(f"the same in the worst {WINDOW} s", 1000 * worst, "ms")
+    print(f"a second, connections moving: {1000 * mean:.2f} ms CPU, in the worst {WINDOW} s {1000 * worst:.2f} ms")
+    print("  each second: " + " ".join(f"{1000 * cost:.1f}" for cost in costs))
+
+
+async def cost_s(
+    sampler: Sampler, count: int, samples: int, between: Callable[[int], None], step_s: float = STEP_S
+) -> tuple[list[float], int]:
+    """CPU of each sample and the bytes of one; `between` samples something happens."""
     costs: list[float] = []
     size, before = 0, 0.0
-    async for message in sampler.every(STEP_S):
+    async for message in sampler.every(step_s):
         size = len(pb.FromNode(samples=message).SerializeToString())
         assert len(message.replicas) == count, f"{len(message.replicas)} of {count} replicas were measured"
         costs.append(cpu_s() - before)
@@ -170,7 +237,7 @@ async def cost_s(sampler: Sampler, count: int, samples: int, between: Callable[[
             break
         between(len(costs))
         before = cpu_s()
-    return sorted(costs[1:]), size
+    return costs[1:], size
 
 
 async def parts(runtime: Runtime, machine: MachineFiles, balance: KernelBalancer, ids: list[str]) -> None:
@@ -179,7 +246,7 @@ async def parts(runtime: Runtime, machine: MachineFiles, balance: KernelBalancer
     found = {
         "of it: cgroups": spent(lambda: runtime.sampled(ids), rest_s=STEP_S),
         "of it: machine and links": spent(machine.read, rest_s=STEP_S),
-        "a look at an empty table of connections": spent(lambda: table.balanced(six=True), rest_s=STEP_S),
+        "a pass over the table of connections": spent(lambda: table.balanced(six=True), rest_s=STEP_S),
     }
     table.close()
     costs = []

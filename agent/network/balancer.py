@@ -17,12 +17,12 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
 from agent.network.balance_port import LocalPort, Place, Traffic
+from agent.network.counting import Counting, summed
 from agent.network.draining import Draining
 from agent.network.drift import Drift
 from agent.network.holding import CallLog, Holding
@@ -30,21 +30,19 @@ from agent.network.nft import Nft
 from agent.network.published import PublishedPorts
 from agent.plan import balance_held, balance_rules
 from agent.plan.balance import HostPort, Row
-from agent.plan.balance_book import COUNTERS, BalanceBook, Change, Move
+from agent.plan.balance_book import BalanceBook, Change, Move
 from agent.plan.balance_udp import Stale, Unfinished, stale
 from agent.plan.forget import Forgetting
 from agent.plan.names import EndpointsMessage
 from agent.plan.network import LinkPlan
 from agent.plan.nflog import Call
 from agent.plan.nfnl import UDP, Connection, Side
-from agent.plan.pace import rest_s
 from model.errors import RuntimeFailed
 from model.ports import Clock
 
 log = logging.getLogger(__name__)
 RETRY_MAX_S: Final = 30.0
 OWED_MAX: Final = 1_000
-_NO_COUNT: Final = (0, 0)
 _ROUTE_LOCALNET: Final = Path("/proc/sys/net/ipv4/conf/all/route_localnet")
 
 Say = Callable[[str, str, str], None]
@@ -93,9 +91,7 @@ class KernelBalancer:
         self._session = 0
         self._task: asyncio.Task[None] | None = None
         self._set_localnet = False
-        self._open: Mapping[str, int] = {}
-        self._begun = -1
-        self._look_again_at = 0.0
+        self._counting = Counting(nft, conntrack, clock)
 
     async def open(self) -> None:
         """Take over the table of an earlier agent, or make one. Needs root."""
@@ -249,47 +245,19 @@ class KernelBalancer:
     async def traffic(self) -> tuple[Traffic, ...]:
         async with self._lock:
             rows = self._book.rows()
-            found = await asyncio.to_thread(self._counts, any(":" in address for address in rows))
+            flows = await asyncio.to_thread(self._counting.flows, any(":" in address for address in rows))
             self._book.read(rows)
             self._news.set()
-        return tuple(_summed(rows, found))
+        return tuple(summed(rows, flows, {}))
 
     async def load(self) -> tuple[Traffic, ...]:
         rows = self._book.known_rows()
-        if not rows:
-            return ()
+        return await asyncio.to_thread(self._load, rows) if rows else ()
+
+    def _load(self, rows: Mapping[str, Row]) -> tuple[Traffic, ...]:
         six = any(":" in address for address in rows)
-        found = await asyncio.to_thread(self._counts, six)
-        await self._look_at_open(sum(packets for packets, _ in found["begun"].values()), six)
-        return tuple(_summed(rows, found, self._open))
-
-    def _counts(self, six: bool) -> dict[str, dict[str, tuple[int, int]]]:
-        return {name: self._count(name) | (self._count(f"{name}6") if six else {}) for name in COUNTERS}
-
-    def _count(self, name: str) -> dict[str, tuple[int, int]]:
-        try:
-            return self._nft.counts(balance_rules.TABLE.split()[1], name)
-        except RuntimeFailed:  # somebody removed the table; it is back soon
-            return {}
-
-    async def _look_at_open(self, begun: int, six: bool) -> None:
-        """Until the next pass the last count holds. None is needed while nothing is open and nothing has begun; `begun`: how
-        many ever have."""
-        quiet = begun == self._begun and not self._open
-        if not quiet and self._clock.monotonic() >= self._look_again_at:
-            self._begun, before = begun, self._open
-            cost_s = await asyncio.to_thread(self._pass_over_open, six)
-            self._look_again_at = self._clock.monotonic() + rest_s(cost_s, before, self._open)
-
-    def _pass_over_open(self, six: bool) -> float:
-        """Gives what it cost: CPU seconds of this thread, since on a busy machine it takes longer than it works."""
-        begin = time.thread_time()
-        try:
-            self._open = self._conntrack.balanced(six=six)
-        except (RuntimeFailed, OSError) as error:
-            log.warning("open connections cannot be counted: %s", error)
-            self._open = {}
-        return time.thread_time() - begin
+        flows = self._counting.flows(six)
+        return tuple(summed(rows, flows, self._counting.still_open(flows, six)))
 
     # -- keeping
 
@@ -350,22 +318,3 @@ class KernelBalancer:
                     _ROUTE_LOCALNET.write_text("0")
         self._conntrack.close()
 
-
-def _summed(
-    rows: Mapping[str, Row], found: Mapping[str, Mapping[str, tuple[int, int]]], still_open: Mapping[str, int] | None = None
-) -> Iterator[Traffic]:
-    """One row for each replica, of its addresses of both families together."""
-    by_replica: dict[Row, list[str]] = {}
-    for address, row in rows.items():
-        by_replica.setdefault(row, []).append(address)
-    begun, to, back = (found[name] for name in COUNTERS)
-    for row, addresses in by_replica.items():
-        connections = packets_in = bytes_in = packets_out = bytes_out = open_now = 0
-        for address in addresses:
-            connections += begun.get(address, _NO_COUNT)[0]
-            packets, size = to.get(address, _NO_COUNT)
-            packets_in, bytes_in = packets_in + packets, bytes_in + size
-            packets, size = back.get(address, _NO_COUNT)
-            packets_out, bytes_out = packets_out + packets, bytes_out + size
-            open_now += still_open.get(address, 0) if still_open else 0
-        yield Traffic(*row, connections, packets_in, bytes_in, packets_out, bytes_out, open_now)

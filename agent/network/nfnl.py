@@ -16,6 +16,7 @@ from itertools import chain
 from typing import Final
 
 from agent.plan import netlink, netlink_read, nfnl
+from agent.plan.balance_rules import OPEN
 from agent.plan.netlink import Request
 from agent.plan.nfnl import Connection, Side
 from model.errors import RuntimeFailed
@@ -143,9 +144,9 @@ class Conntrack:
         return len({connection.original for connection in found if connection.open})
 
     def balanced(self, *, six: bool) -> dict[str, int]:
-        """How many open TCP connections this node's balancer has sent to each address, in one pass over the kernel's table.
-        `six`: IPv6 ones, too."""
-        answers = self._passing.datagrams(nfnl.dump_balanced(six=six))
+        """How many open TCP connections this node's balancer has sent to each address, in one pass over the kernel's table, of
+        those that its table has marked as open. `six`: IPv6 ones, too."""
+        answers = self._passing.datagrams(nfnl.dump_balanced(OPEN, six=six))
         return dict(Counter(chain.from_iterable(map(nfnl.parse_balanced, answers))))
 
     def _found(self, protocol: int, original: Side, reply: Side) -> list[Connection]:

@@ -34,7 +34,8 @@ from agent.plan.balance_heard import Heard
 from agent.plan.names import EndpointsMessage, ServiceNames
 from agent.plan.network import LinkPlan
 
-COUNTERS: Final = ("begun", "to", "from")
+FLOWS: Final = ("begun", "to", "from")
+COUNTERS: Final = (*FLOWS, "opened", "ended")
 UNREAD_MAX: Final = 4096
 _HOST: Final = ""
 _PLANS: Final = ("\0", "networks")
@@ -320,7 +321,7 @@ class BalanceBook:
 
 
 def counters(address: str) -> tuple[Member, ...]:
-    """The elements that count one address: new connections, what goes to it and what comes from it."""
+    """The elements that count one address: new connections, what goes to it and comes from it, TCP that opened and ended."""
     family = "6" if ":" in address else ""
     return tuple(Member(f"{name}{family}", address) for name in COUNTERS)
 

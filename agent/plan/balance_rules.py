@@ -3,7 +3,9 @@
 Rules: pure. A service's address is looked up by the bridge a packet came in by, so it does not exist for other networks. A slot
 is chosen at random and carried in the packet's mark from one rule to the next, with a number of our own above it, and taken off
 again before routing. The second look-up, for slot 0, is for a packet that met the slots of before and the choice of after a
-change. Counted are translated packets only, in prerouting and postrouting, which each packet passes once.
+change. Counted are translated packets only, in prerouting and postrouting, which each packet passes once. A TCP connection has
+opened when its replica agreed, and has ended when that will send no more, or either broke it off; a bit of the connection mark
+says that it is open, so that each counts once, whatever is sent again. The other bits of that mark are others'.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from agent.plan.balance_book import Change, Move, Slots
 
 TABLE: Final = "inet shoal-lb"
 MARK: Final = 0x53480000
+OPEN: Final = 0x10000000
+"""In the mark of a connection, not of a packet."""
 _NONE: Final = "none"
 HOLD: Final = "hold"
 LOG_GROUP: Final = 0x5348
@@ -29,6 +33,10 @@ SETS: Final = {
     "to6": "type ipv6_addr; counter;",
     "from": "type ipv4_addr; counter;",
     "from6": "type ipv6_addr; counter;",
+    "opened": "type ipv4_addr; counter;",
+    "opened6": "type ipv6_addr; counter;",
+    "ended": "type ipv4_addr; counter;",
+    "ended6": "type ipv6_addr; counter;",
     "own": "type ipv4_addr . ipv4_addr;",
     "own6": "type ipv6_addr . ipv6_addr;",
     "underlays": "type ipv4_addr;",
@@ -76,10 +84,27 @@ _CHAINS: Final = f"""
   meta mark & 0xffff0000 == {MARK:#x} meta mark set 0
   ct status dnat ct direction reply ip saddr @from
   ct status dnat ct direction reply ip6 saddr @from6
+  tcp flags & (fin | syn | rst) != 0 ct status dnat ct direction reply jump turned
+ }}
+ chain turned {{
+  tcp flags & (fin | rst) != 0 goto turned-off
+  ct mark & {OPEN:#x} != 0 return
+  ip saddr @opened ct mark set ct mark | {OPEN:#x} return
+  ip6 saddr @opened6 ct mark set ct mark | {OPEN:#x}
+ }}
+ chain turned-off {{
+  ct mark & {OPEN:#x} == 0 return
+  ip saddr @ended ct mark set ct mark & {~OPEN & 0xFFFFFFFF:#x} return
+  ip6 saddr @ended6 ct mark set ct mark & {~OPEN & 0xFFFFFFFF:#x}
  }}
  chain leaving {{ type filter hook postrouting priority srcnat - 2; policy accept;
   ct status dnat ct direction original ip daddr @to
   ct status dnat ct direction original ip6 daddr @to6
+  tcp flags & rst != 0 ct status dnat ct direction original ct mark & {OPEN:#x} != 0 jump broken-off
+ }}
+ chain broken-off {{
+  ip daddr @ended ct mark set ct mark & {~OPEN & 0xFFFFFFFF:#x} return
+  ip6 daddr @ended6 ct mark set ct mark & {~OPEN & 0xFFFFFFFF:#x}
  }}
  chain postrouting {{ type nat hook postrouting priority srcnat - 1; policy accept;
   ct status & dnat == 0 accept

@@ -33,7 +33,8 @@ _ELEMENT_KEY, _ELEMENT_EXPRESSION, _DATA_VALUE, _EXPRESSION_DATA = 1, 7, 1, 2
 _COUNTER_BYTES, _COUNTER_PACKETS = 1, 2
 _COUNTED = tuple(struct.Struct(f">2s10x{size}s8x8s8xQ4xQ") for size in (4, 16))
 """An element of addresses with its counter as the kernel lays it out: length, address, kind of expression, bytes, packets."""
-_CTA_ORIGINAL, _CTA_REPLY, _CTA_STATUS, _CTA_PROTOINFO, _CTA_ID, _CTA_FILTER, _CTA_STATUS_MASK = 1, 2, 3, 4, 12, 25, 26
+_CTA_ORIGINAL, _CTA_REPLY, _CTA_STATUS, _CTA_PROTOINFO, _CTA_MARK, _CTA_ID = 1, 2, 3, 4, 8, 12
+_CTA_MARK_MASK, _CTA_FILTER, _CTA_STATUS_MASK = 21, 25, 26
 _STATUS_DNAT = 1 << 5
 _CTA_FILTER_ORIGINAL, _CTA_FILTER_REPLY = 1, 2
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
@@ -120,13 +121,15 @@ def _address(packed: bytes) -> str:
     return ".".join(map(str, packed)) if len(packed) == 4 else str(ipaddress.IPv6Address(packed))
 
 
-def dump_balanced(*, six: bool = False) -> Request:
-    """Asks for the TCP connections whose target was changed on this node. `six`: of both families, and then of all protocols,
-    since it is the pass over the kernel's table that costs most. Kernels before 5.18 give what nobody changed, too."""
+def dump_balanced(mark: int, *, six: bool = False) -> Request:
+    """Asks for the TCP connections whose target was changed on this node and that carry this bit in their mark: most have ended
+    and are only remembered. `six`: of both families, and then of all protocols, since it is the pass over the kernel's table
+    that costs most. Kernels before 5.18 give what nobody changed, too."""
     asked = dump_connections(TCP)
     head = _head(0) if six else asked.payload
-    status = struct.pack(">I", _STATUS_DNAT)
-    return replace(asked, payload=head + attr(_CTA_STATUS, status) + attr(_CTA_STATUS_MASK, status))
+    status, bit = struct.pack(">I", _STATUS_DNAT), struct.pack(">I", mark)
+    filters = ((_CTA_STATUS, status), (_CTA_STATUS_MASK, status), (_CTA_MARK, bit), (_CTA_MARK_MASK, bit))
+    return replace(asked, payload=head + b"".join(attr(kind, value) for kind, value in filters))
 
 
 def parse_balanced(answers: bytes) -> Iterable[str]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from agent.plan.balance_book import COUNTERS
 from tests.e2e.harness import LabUnderTest
 
 OWN_BRIDGE = "shb-0"
@@ -20,7 +21,7 @@ PROTOCOL = "77"
 """The routing protocol number our routes carry."""
 TABLES = {("inet", "shoal"), ("inet", "shoal-lb"), ("bridge", "shoal"), ("arp", "shoal")}
 STAYS = {"guarded", "guarded6", "guarded_ports"}
-COUNTS = {"begun", "to", "from", "begun6", "to6", "from6"}
+COUNTS = {f"{name}{family}" for name in COUNTERS for family in ("", "6")}
 _PARTS = (
     "ip -j link", "ip -j -4 route show table all", "ip -j -6 route show table all", "ip -j neigh show nud permanent",
     "bridge -j fdb", "nft -j list ruleset",

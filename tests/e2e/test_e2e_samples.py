@@ -81,7 +81,7 @@ def test_a_load_of_connections_is_seen_within_two_seconds_and_is_right(lab: LabU
     assert abs(sum(whole) / len(whole) - rate) < 0.2 * rate, (whole, made)
     assert abs(sum(told["connections_per_s"]) - made["made"] - HELD) < 0.2 * made["made"], told["connections_per_s"]
     still_open = [row for at, row in zip(told["at_ms"], told["open"], strict=True) if inside(at, made)]
-    assert HELD <= still_open[-1] <= max(still_open) <= HELD + 2 * PER_S, still_open  # counted every few seconds
+    assert HELD <= min(still_open) <= max(still_open) <= HELD + 2, still_open  # one at a time
     eventually(lambda: history(lab, path)["open"][-1] == 0, "every connection has ended", 10)
     rows = [history(lab, f"/v1/replicas/shop_web.{slot}", made["begin"])["connections_per_s"] for slot in (1, 2)]
     assert all(sum(row) > 0 for row in rows), "both replicas were called"

@@ -10,6 +10,7 @@ import json
 import secrets
 import selectors
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -264,6 +265,15 @@ class Talk:
         self._socket.sendall(b"?")
         name, _, seen = self._socket.recv(100).decode().partition(" ")
         return name, seen
+
+    def hang_up(self) -> None:
+        """Says that it is done; the other side then closes."""
+        self._socket.shutdown(socket.SHUT_WR)
+        assert self._socket.recv(1) == b""
+
+    def break_off(self) -> None:
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._socket.close()
 
 
 def sh(*argv: str) -> str:

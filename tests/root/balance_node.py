@@ -41,6 +41,9 @@ async def perform(balancer: KernelBalancer, command: dict[str, Any]) -> Any:
             return await asyncio.wait_for(balancer.held(beyond), 10)
         case {"do": "traffic"}:
             return [row._asdict() for row in await balancer.traffic()]
+        case {"do": "open"}:
+            balancer._counting._next_look_s = 0.0  # it has rested
+            return {row.replica: row.open for row in await balancer.load()}
         case {"do": "repair"}:
             return await balancer.repair()
         case {"do": "said"}:

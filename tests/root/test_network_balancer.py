@@ -308,6 +308,47 @@ def test_counts_are_exact_on_each_way(lab: Lab) -> None:
     assert n1("traffic") == []
 
 
+def test_open_connections_are_known_without_a_look_at_the_kernels_table(lab: Lab) -> None:
+    """But for the first: the next may follow half a minute later."""
+    n1, ports = lab.nodes["n1"], [port(8080), port(9090, 99)]
+
+    def told(a1: int, b1: int) -> None:
+        """What a socket was told to do, the network does a moment later."""
+        end, wanted = time.monotonic() + 5, {"shop_web.a1": a1, "shop_web.b1": b1}
+        while (found := n1("open")) != wanted:
+            assert time.monotonic() < end, (found, wanted)
+
+    ways: list[tuple[str, str, int]] = [("a3", VIP, 80), ("out", N1, 8080), ("n1", "127.0.0.1", 8080)]
+    with contextlib.ExitStack() as stack:
+
+        def talks(name: str, other: str, ways: list[tuple[str, str, int]]) -> list[Any]:
+            n1.told("one", service(name, unready=(other,)), prefix6=PREFIX6)
+            n1.told("ingress", service(name, unready=(other,), ports=ports))
+            made = [stack.enter_context(lab.talk(*way)) for way in ways]
+            assert {talk.ask()[0] for talk in made} == {name}
+            return made
+
+        a1 = talks("a1", "b1", [("a3", VIP6, 80), *ways])
+        told(4, 0)
+        b1 = talks("b1", "a1", ways)
+        told(4, 3)
+        assert lab.refused("out", N1, 9090), "nobody listens there"
+        told(4, 3)
+        a1[0].hang_up()
+        a1[1].hang_up()
+        told(2, 3)
+        b1[0].break_off()
+        told(2, 2)
+        n1.stop()
+        a1[2].hang_up()
+        n1.start("one", "two")
+        n1.told("one", service("a1", "b1"), prefix6=PREFIX6, whole=True)
+        told(1, 2)
+        b1[1].hang_up()
+        told(1, 1)
+    told(0, 0)
+
+
 def test_two_hops_are_counted_once_where_the_replica_is(lab: Lab) -> None:
     for node in lab.nodes.values():
         node.told("ingress", service("a1", ports=[port(8080)]))

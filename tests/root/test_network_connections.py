@@ -10,19 +10,23 @@ import pytest
 
 from agent.network.nfnl import Conntrack, Nfnetlink
 from agent.plan import nfnl
+from agent.plan.balance_rules import OPEN
 from tests.root.spaces import Space
 
 pytestmark = pytest.mark.root
 
-RULES = """
-table inet t {
- chain out { type nat hook output priority -100;
+RULES = f"""
+table inet t {{
+ chain out {{ type nat hook output priority -100;
   ip daddr 127.9.9.9 udp dport 53 dnat ip to 127.0.0.2
   ip daddr 127.9.9.9 tcp dport 80 dnat ip to 127.0.0.2
   ip6 daddr fd00::9 udp dport 53 dnat ip6 to fd00::2
   ip6 daddr fd00::9 tcp dport 80 dnat ip6 to fd00::2
- }
-}
+ }}
+ chain marked {{ type filter hook postrouting priority 0;
+  tcp dport 80 ct mark set {OPEN | 1:#x}
+ }}
+}}
 """
 
 
@@ -129,6 +133,9 @@ def test_open_connections_that_were_balanced_are_counted_in_one_pass(space: Spac
             server.shutdown(socket.SHUT_WR)
             assert client.recv(1) == b""
         assert conntrack.balanced(six=True) == {"127.0.0.2": 4, "fd00::2": 2}, "the replica is done with it"
+        space.sh("nft flush chain inet t marked")
+        pairs += [connected(four, "127.9.9.9"), connected(six, "fd00::9")]
+        assert conntrack.balanced(six=True) == {"127.0.0.2": 4, "fd00::2": 2}, "without the mark"
         for client, server in pairs:
             client.close()
             assert server.recv(1) == b""

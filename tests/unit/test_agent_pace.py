@@ -1,26 +1,39 @@
-"""How often open connections are counted. Pure."""
+"""How often the kernel's table of connections is gone over. Pure."""
 
 from __future__ import annotations
 
-import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from agent.plan.pace import rest_s
+from agent.plan.pace import REST_S_MIN, SHARE, rest_s
 
-
-@pytest.mark.parametrize(
-    ("before", "now", "seconds"),
-    [
-        ({}, {"a": 5}, 0.9),
-        ({"a": 5}, {"a": 50, "b": 50}, 0.9),
-        ({"a": 50, "b": 50}, {"a": 60, "b": 45}, 9.0),
-        ({"a": 50}, {"b": 50}, 9.0),
-        ({"a": 50}, {"a": 20}, 0.9),
-        ({"a": 5}, {}, 0.9),
-    ],
-)
-def test_a_count_that_moves_is_looked_at_again_soon(before: dict[str, int], now: dict[str, int], seconds: float) -> None:
-    assert rest_s(0.009, before, now) == pytest.approx(seconds)
+COSTS = st.lists(st.floats(0.0, 2.0), min_size=1, max_size=30)
+ASKED = st.lists(st.floats(0.0, 120.0), min_size=1, max_size=60)
+"""Seconds between two that ask."""
 
 
-def test_a_long_pass_is_followed_by_half_a_minute_at_the_most() -> None:
-    assert rest_s(0.5, {"a": 1}, {"a": 1}) == rest_s(0.5, {}, {"a": 1}) == 30.0
+def passes(costs: list[float], asked: list[float]) -> list[tuple[float, float]]:
+    """(when, CPU seconds), whoever asks: the next as soon as there is one who does and it has rested."""
+    made, now, due, left = list[tuple[float, float]](), 0.0, 0.0, iter(costs)
+    for wait in asked:
+        now += wait
+        if now >= due and (cost := next(left, None)) is not None:
+            made.append((now, cost))
+            now += cost  # at least so long
+            due = now + rest_s(cost)
+    return made
+
+
+@given(COSTS, ASKED)
+def test_over_any_window_passes_take_a_thousandth_of_a_core_and_one_pass(costs: list[float], asked: list[float]) -> None:
+    made = passes(costs, asked)
+    for first in range(len(made)):
+        for last in range(first, len(made)):
+            within = made[first : last + 1]
+            window_s = within[-1][0] - within[0][0]
+            assert sum(cost for _, cost in within[:-1]) <= window_s / SHARE + 1e-9
+            assert len(within) - 1 <= window_s / REST_S_MIN
+
+
+def test_a_pass_over_an_empty_table_rests_half_a_minute_and_a_long_one_longer() -> None:
+    assert (rest_s(0.009), rest_s(0.2)) == (30.0, 200.0)

@@ -59,14 +59,14 @@ def test_of_files_that_are_not_read_again_what_they_said_holds(version: int, tex
 
 def test_which_files_are_read_again() -> None:
     ran = b"13500000000\n"
-    assert CgroupCounters(1).due(ran, every=False) == (1, 2, 3, 4, 5), "nothing is known yet"
-    assert read(1, b"12500000000\n").due(ran, every=False) == (2, 5), "memory and disks"
-    assert read(1, *V1).due(ran, every=False) == (1, 2, 5), "it has a limit of CPU"
-    assert read(1, *V1).due(V1[0], every=False) == (), "no process of it ran"
-    assert read(1, *V1).due(V1[0], every=True) == (1, 2, 3, 4, 5)
-    assert read(2, *V2).due(b"usage_usec 13500000\n", every=False) == (1, 4)
-    assert read(2, *V2).due(V2[0], every=False) == (4,), "the kernel may write to disk later"
-    assert read(2, *V2).due(V2[0], every=True) == (1, 2, 3, 4)
+    assert CgroupCounters(1).due(ran, 1) == (1, 2, 3, 4, 5), "nothing is known yet"
+    assert read(1, b"12500000000\n").due(ran, 1) == (2, 5), "memory and disks"
+    assert read(1, *V1).due(ran, 1) == (1, 2, 5), "it has a limit of CPU"
+    assert read(1, *V1).due(V1[0], 1) == (), "no process of it ran"
+    assert [read(1, *V1).due(V1[0], turn) for turn in (5, 10)] == [(1, 2, 4, 5), (1, 2, 3, 4, 5)]
+    assert read(2, *V2).due(b"usage_usec 13500000\n", 1) == (1, 4)
+    assert read(2, *V2).due(V2[0], 1) == (4,), "the kernel may write to disk later"
+    assert [read(2, *V2).due(V2[0], turn) for turn in (5, 10)] == [(1, 3, 4), (1, 2, 3, 4)]
 
 
 def test_what_was_used_between_two_readings() -> None:

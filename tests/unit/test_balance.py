@@ -238,7 +238,7 @@ def test_another_replica_on_the_address_begins_with_nothing() -> None:
     made.change()
     made.take(message(service(EndpointName("shop_web.8", "10.0.1.1", "n1"))))
     change = made.change()
-    assert [member.of for member in change.fresh] == ["begun", "to", "from"]
+    assert [member.of for member in change.fresh] == ["begun", "to", "from", "opened", "ended"]
     made.take(message(service(EndpointName("shop_web.8", "10.0.1.1", "n1", ready=False))))
     assert made.change().fresh == ()
 

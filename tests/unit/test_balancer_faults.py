@@ -10,6 +10,7 @@ import pytest
 
 from agent.core.clock import RealClock
 from agent.network.balancer import KernelBalancer
+from agent.network.counting import LOOK_EVERY_S
 from agent.network.draining import Draining
 from agent.network.nft import Nft
 from agent.network.published import PublishedPorts
@@ -17,6 +18,7 @@ from agent.plan.balance_book import BalanceBook
 from agent.plan.forget import Forgetting
 from agent.plan.names import EndpointName, EndpointsMessage, ServiceNames
 from agent.plan.network import NetworkWanted, link_plan
+from agent.plan.pace import REST_S_MIN
 from model.spec import Port
 
 
@@ -145,14 +147,17 @@ async def test_slow_looks_at_connections_are_rare_and_the_drain_stays_in_its_tim
 
 
 class Sets(Rules):
-    """Counts of new connections, as the kernel would have them."""
+    """Counts of connections, as the kernel would have them."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.begun = 0
+        self.opened = self.ended = 0
+        self.read: list[str] = []
 
     def counts(self, table: str, name: str) -> dict[str, tuple[int, int]]:
-        return {"10.0.0.2": (self.begun, 0)} if name == "begun" else {}
+        self.read.append(name)
+        packets = {"opened": self.opened, "ended": self.ended}.get(name, self.opened + self.ended)
+        return {"10.0.0.2": (packets, 0)}
 
 
 class Open(NoConnections):
@@ -167,24 +172,39 @@ class Open(NoConnections):
         return dict(self.now)
 
 
-async def test_open_connections_are_looked_for_while_there_are_any_or_some_begin() -> None:
-    sets, connections = Sets(), Open()
-    balancer = KernelBalancer(cast(Nft, sets), "n1", connections, RealClock(), lambda *_: None)
+async def test_open_connections_are_counted_each_time_and_compared_with_the_kernels_table_seldom() -> None:
+    sets, connections, clock = Sets(), Open(), Hours()
+    balancer = KernelBalancer(cast(Nft, sets), "n1", connections, clock, lambda *_: None)
     endpoint = EndpointName("web.1", "10.0.0.2", "n1", network="net")
     balancer.networks({"net": link_plan(NetworkWanted("net", 7, "10.0.0.0/16", "10.0.0.0/24"), 1500)})
     web = ServiceNames("web", "web", vip="10.0.255.1", endpoints=(endpoint,))
     balancer.take(EndpointsMessage("net", True, (web,), number=1))
 
-    async def told() -> tuple[int, int]:
-        balancer._look_again_at = 0.0  # it has rested
+    async def told(after_s: float = LOOK_EVERY_S) -> tuple[int, int]:
+        clock.time += after_s
         [row] = await balancer.load()
         return row.open, connections.passes
 
-    assert await told() == (0, 1), "what an earlier agent left open is found at first"
-    assert await told() == (0, 1)
-    sets.begun, connections.now = 3, {"10.0.0.2": 2}
-    assert await told() == (2, 2)
+    connections.now = {"10.0.0.2": 4}
+    assert await told() == (4, 1), "what an earlier agent left open is found at first"
+    sets.opened += 3
+    assert await told() == (7, 1)
+    sets.ended += 2
+    assert await told() == (5, 1)
+    sets.read.clear()
+    assert await told() == (5, 1)
+    assert sets.read == ["begun", "to", "from"], "nothing went to and fro, so nothing has opened or ended"
+    sets.opened += 1
+    assert await told() == (6, 1)
+    sets.opened += 1
+    assert await told(0.0) == (6, 1), "not before it has rested"
+    assert await told() == (7, 1)
+    connections.now = {"10.0.0.2": 1}
+    assert await told(REST_S_MIN) == (1, 2), "six have gone without a word"
+    sets.ended += 1
     connections.now = {}
-    assert await told() == (0, 3)
+    assert await told() == (0, 2)
+    assert await told(REST_S_MIN) == (0, 2), "nothing is open and nothing has begun"
+    sets.opened, sets.ended = 6, 6
     assert await told() == (0, 3)
     await balancer.close()
