@@ -115,7 +115,7 @@ async def _parts(
         api = Api(
             store, picture, mirror.wait_for, clock, random, pki, agents, dispatch, settings, config.name, api_url,
             dispatch.address, parts.gone, parts.samples, parts.measuring,
-            digests=NodeDigests(picture, agents, dispatch.images, dispatch.leads), seals=Sealing(pki.authority.secret()),
+            digests=NodeDigests(picture, agents, dispatch.images, dispatch.knows_images), seals=Sealing(pki.authority.secret()),
         )  # fmt: skip
         dispatch.open_seals_with(api.seals)
         me = LeaderDoc(config.name, 0, api_url, dispatch.address, id=_controller_id(config.data_dir))

@@ -1,8 +1,8 @@
 """What a name of an image stands for: on the nodes, and at its registry. Asked before a service is written.
 
-Rules: the leader knows from its memory what the nodes have; another controller asks the nodes. A registry is asked by one node,
-the next one when that cannot be reached, with the credentials that came with the request. Nothing here takes long: what is not
-known in time is not known.
+Rules: the leader knows from its memory what the nodes have; another controller, and one that leads since a moment, asks them. A
+registry is asked by one node, the next one when that cannot be reached, with the credentials that came with the request.
+Nothing here takes long: what is not known in time is not known.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ class Digests(Protocol):
 
 
 class NodeDigests:
-    """`leads`: whether `known` is kept up here."""
+    """`is_whole`: whether `known` is all that the nodes have."""
 
-    def __init__(self, picture: Picture, agents: Agents, known: HeldImages, leads: Callable[[], bool]) -> None:
+    def __init__(self, picture: Picture, agents: Agents, known: HeldImages, is_whole: Callable[[], bool]) -> None:
         self._picture = picture
         self._agents = agents
         self._known = known
-        self._leads = leads
+        self._is_whole = is_whole
 
     async def held(self, names: Collection[str]) -> Mapping[str, str]:
-        if self._leads():
+        if self._is_whole():
             return {name: digest for name in names if (digest := self._known.digest_of(name))}
         return await self._asked(names)
 

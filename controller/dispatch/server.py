@@ -49,6 +49,8 @@ LEADERLESS_S: Final = 4.0
 """So long an agent waits for a leader here; less than it waits for an answer."""
 STATUSES_WAITING_MAX: Final = 4
 """Of one session."""
+TOLD_S: Final = 10.0
+"""What nodes have is told within this time of a reign's beginning."""
 GUARDED_S: Final = 0.5
 """Guarded addresses that change are told so much later: where a thousand nodes come, each has to hear of each."""
 
@@ -132,6 +134,11 @@ class Dispatch:
     def leads(self) -> bool:
         """Not when it has stood still and another may lead by now: what it would tell a node is old."""
         return self._reign is not None and self._reign.valid()
+
+    def knows_images(self) -> bool:
+        """Whether it has led for so long that every node it can reach has told what it has."""
+        reign = self._reign
+        return self.leads() and reign is not None and self._clock.monotonic() - reign.started_s >= TOLD_S
 
     def _leader_address(self) -> str:
         """Of the other controller that leads; empty when there is none: one that has led may still stand in the document."""

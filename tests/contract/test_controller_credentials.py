@@ -1,4 +1,4 @@
-"""Credentials that come with a service: sealed in etcd, told to the nodes that run it, also after a restart, and to no other."""
+"""Credentials that come with a service: sealed in etcd, told to nodes that run it, also after a restart, and to no other."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def runs(node: Node, service: str) -> bool:
 
 
 def on_disk(controller: ControllerProcess, *words: str) -> list[str]:
-    """Those that stand in some file of the controller's data directory, in clear or in base64, etcd's log of writes included."""
+    """Those that stand in some file of the controller's data directory, in clear or in base64, also in the log of etcd."""
     files = [path.read_bytes() for path in controller.folder.rglob("*") if path.is_file()]
     assert any(b"siv1:" in data for data in files), "what is sealed stands there"
     forms = {word: (word.encode(), base64.b64encode(word.encode())[:-4]) for word in words}

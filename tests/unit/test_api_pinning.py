@@ -177,13 +177,13 @@ class PlayedAgents:
     everywhere = Agents.everywhere
 
 
-def digests(answers: Mapping[tuple[str, str], Any], *, leads: bool = False, down: str = "") -> tuple[NodeDigests, PlayedAgents]:
+def digests(answers: Mapping[tuple[str, str], Any], *, whole: bool = False, down: str = "") -> tuple[NodeDigests, PlayedAgents]:
     agents = PlayedAgents(answers)
     health = {node: SimpleNamespace(state="unreachable" if node == down else "ready") for node in agents.nodes()}
     picture = SimpleNamespace(snapshot=lambda: SimpleNamespace(of=lambda _: health))
     known = HeldImages(cast(Any, SimpleNamespace(monotonic=lambda: 0.0)))
     known.take("n1", pb.ImagesHeld(whole=True, images=[pb.HeldImage(id="i", names=[pb.HeldName(name=WEB, digest=TWO)])]))
-    return NodeDigests(cast(Picture, picture), cast(Agents, agents), known, lambda: leads), agents
+    return NodeDigests(cast(Picture, picture), cast(Agents, agents), known, lambda: whole), agents
 
 
 def row(digest: str, *users: str, name: str = "web:1") -> dict[str, Any]:
@@ -193,7 +193,7 @@ def row(digest: str, *users: str, name: str = "web:1") -> dict[str, Any]:
 
 async def test_the_leader_knows_what_the_nodes_have_and_others_ask_them() -> None:
     answers = {("n1", "Images"): [row(ONE)], ("n2", "Images"): [row(ONE), row(TWO)], ("n3", "Images"): Unavailable("gone")}
-    found, agents = digests(answers, leads=True)
+    found, agents = digests(answers, whole=True)
     assert (await found.held([WEB, PRIVATE]), agents.asked.total()) == ({WEB: TWO}, 0)
     found, agents = digests(answers)
     assert (await found.held([WEB, PRIVATE]), agents.asked.total()) == ({WEB: ONE}, 3)
