@@ -17,7 +17,7 @@ from typing import Any, Final
 import click
 
 from cli import registry_tls
-from cli.apply import print_changes
+from cli.apply import logins_for, print_changes
 from cli.client import Client
 from cli.connect import connected
 from cli.output import field, listing, output_option
@@ -138,7 +138,8 @@ def _run(client: Client, name: str, wanted: Settings, pair: Pair | None, timeout
     if pair is not None:
         wanted = replace(wanted, certificate=pair.certificate)
     project = registry_project(name, wanted.port, wanted.volume, wanted.logins, wanted.certificate, wanted.tls_names)
-    print_changes(client.put(f"/v1/stacks/{name}", project, prune="true")["changes"])
+    answer = client.call("PUT", f"/v1/stacks/{name}", project, query={"prune": "true"}, headers=logins_for(project))
+    print_changes(answer["changes"])
     if timeout_s is None:
         return
     service, replica = f"{name}_{SERVICE}", f"{name}_{SERVICE}.1"

@@ -88,7 +88,7 @@ def run_command(ctx: click.Context, /, **options: Any) -> None:
         headers = registry_config([options["image"]])
         made = client.call("POST", "/v1/services", codec.to_plain(spec), headers=headers)
         try:
-            if made["absent"] and options["pull"] != "never":
+            if options["pull"] == "always" or (made["absent"] and options["pull"] == "missing"):
                 show_pull(cluster, client, made)
             row = until_started(client, spec.name)
             if options["detach"]:
@@ -113,12 +113,12 @@ def run_command(ctx: click.Context, /, **options: Any) -> None:
 def show_pull(cluster: Any, client: Client, made: Any) -> None:
     """What Docker tells when it has to pull first, on stderr. The node pulls anyway: its own pull and this one are one, and
     what goes wrong is told by the replica."""
-    from cli.image_words import run_heading, run_pulled
+    from cli.image_words import pull_result, run_heading, run_pulled
     from cli.registry_headers import registry_auth
 
     container = made["spec"]["container"]
     image, name = container["image"], made["name"]
-    click.echo("\n".join(run_heading(image)), err=True)
+    click.echo("\n".join(run_heading(image)[0 if made["absent"] else 1 :]), err=True)
     node = _until(client, name, lambda row: bool(row["node"]) or _has_started(row))["node"]
     body = {"reference": image, "nodes": [node], "policy": "missing", "digest": container.get("image_digest", "")}
     line = LiveLine(quiet=not sys.stderr.isatty())
@@ -126,7 +126,9 @@ def show_pull(cluster: Any, client: Client, made: Any) -> None:
         for row in stream.lines("/v1/images/pull", method="POST", body=body, headers=registry_auth(image)):
             if row.get("image"):
                 line.done()
-                click.echo("\n".join(run_pulled(image, row["image"])), err=True)
+                found = row["image"]
+                told = run_pulled(image, found) if made["absent"] else pull_result(image, [found])[:-1]
+                click.echo("\n".join(told), err=True)
             elif not row.get("error"):
                 line.show(row["text"])
 
