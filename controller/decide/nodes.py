@@ -2,7 +2,7 @@
 
 Rules:
 - Silence is counted from the newest of: last message, start of this reign, the node's joining. Never from a store lease.
-- After a change of leader thousands have to be taken in, and some are heard late, or hang up and come again: in the first three
+- After a change of leader thousands have to be taken in, and some are heard late, or hang up and come again: in the first six
   timeouts of a reign silence counts from the newest arrival of any node. They wait in the line, they are not gone.
 - ready -> unreachable after HALF the node timeout (nothing moves yet; it only gets no new replicas); -> down after the WHOLE
   timeout. So a lost node's replicas move one timeout after its last message.
@@ -23,7 +23,7 @@ from controller.decide.types import Plan, Session, Settings, View
 from model.documents import Event, NodeDoc, NodeHealthDoc, NodeState
 
 RECENT_TIMEOUTS = 3
-ARRIVING_TIMEOUTS = 3
+ARRIVING_TIMEOUTS = 6
 HELD = "silent, but so are most nodes: nothing is moved until they are heard or removed"
 RETURNING = "silent, but others that were are just coming back: it has one node timeout to do so, too"
 
@@ -68,8 +68,8 @@ def silent_since(view: View, node: NodeDoc, arrived_ms: int) -> int:
 def _arrived(view: View, settings: Settings) -> int:
     """From when silence counts: when this reign began, or when its newest session did while the others may be in the line."""
     newest = max((session.since_ms for session in view.sessions.values()), default=0)
-    line_ends = view.reign_started_ms + ARRIVING_TIMEOUTS * settings.node_timeout_ms
-    return newest if view.reign_started_ms < newest <= line_ends else view.reign_started_ms
+    line_ends_ms = view.reign_started_ms + ARRIVING_TIMEOUTS * settings.node_timeout_ms
+    return max(view.reign_started_ms, min(newest, line_ends_ms))
 
 
 def unreachable_after_ms(settings: Settings) -> int:

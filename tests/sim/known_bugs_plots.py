@@ -153,7 +153,7 @@ FULL_DISK: Final = Plot(
 UNKNOWN: Final = Plot(
     30,
     (
-        *(apply(4 + n, stack(f"s{n}", web=service(1))) for n in range(24)),
+        *(apply(4 + n / 2, stack(f"s{n}", web=service(1))) for n in range(24)),
         *(scale(21 + n / 10, f"s{n}_web", 2) for n in range(24)),
     ),
     (Fault(20.0, "store-unknown", "c1", 12.0, 0.5), Fault(20.0, "store-unknown", "c2", 12.0, 0.5)),
