@@ -72,9 +72,13 @@ class HeldImages:
 
     def digest_of(self, name: str) -> str | None:
         """The digest that most nodes have under this canonical reference (of the index or manifest); None: nobody has it."""
+        return next(iter(self.digests_of(name)), None)
+
+    def digests_of(self, name: str) -> tuple[str, ...]:
+        """All that some node has under it, that of most nodes first."""
         self._forget_late()
         found = self._names.get(name, {})
-        return min(found, key=lambda digest: (-found[digest].bit_count(), digest)) if found else None
+        return tuple(sorted(found, key=lambda digest: (-found[digest].bit_count(), digest)))
 
     def nodes_with(self, digest: str) -> tuple[str, ...]:
         """Who keeps this manifest, index, config or layer as it came, sorted."""

@@ -28,8 +28,8 @@ NODES_MAX: Final = 3
 
 
 class Digests(Protocol):
-    async def held(self, names: Collection[str]) -> Mapping[str, str]:
-        """By canonical reference; one that no node has is not in it."""
+    async def held(self, names: Collection[str]) -> Mapping[str, tuple[str, ...]]:
+        """By canonical reference all that some node has under it, that of most nodes first; what no node has is not in it."""
 
     async def at_registry(self, name: str, login: Login | None) -> str:
         """Raises ShoalError: nobody can say."""
@@ -47,19 +47,19 @@ class NodeDigests:
         self._known = known
         self._is_whole = is_whole
 
-    async def held(self, names: Collection[str]) -> Mapping[str, str]:
+    async def held(self, names: Collection[str]) -> Mapping[str, tuple[str, ...]]:
         if self._is_whole():
-            return {name: digest for name in names if (digest := self._known.digest_of(name))}
+            return {name: digests for name in names if (digests := self._known.digests_of(name))}
         return await self._asked(names)
 
-    async def _asked(self, names: Collection[str]) -> Mapping[str, str]:
+    async def _asked(self, names: Collection[str]) -> Mapping[str, tuple[str, ...]]:
         found: dict[str, Counter[str]] = {name: Counter() for name in names}
         for row in await self._images():
             for name, digest in row.get("digests", {}).items():
                 canonical = parse_image_ref(name).canonical
                 if digest and canonical in found:
                     found[canonical][digest] += 1
-        return {name: min(rows, key=lambda each: (-rows[each], each)) for name, rows in found.items() if rows}
+        return {name: tuple(sorted(rows, key=lambda each: (-rows[each], each))) for name, rows in found.items() if rows}
 
     async def run_by(self, services: Collection[str]) -> Mapping[str, frozenset[str]]:
         found: dict[str, frozenset[str]] = {}

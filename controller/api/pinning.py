@@ -40,7 +40,7 @@ async def pin_services(api: Api, specs: Sequence[ServiceSpec], resolve: Resolve,
     names = {spec.name: parse_image_ref(spec.container.image).canonical for spec in specs}
     held = await api.digests.held(frozenset(names.values()))
     known = api.snapshot().of("services")
-    wishes = {spec.name: wish_of(spec, known.get(spec.name), resolve, held.get(names[spec.name], "")) for spec in specs}
+    wishes = {spec.name: wish_of(spec, known.get(spec.name), resolve, held.get(names[spec.name], ())) for spec in specs}
     asked = {name: (names[name], login_for(logins, wish.image)) for name, wish in wishes.items() if asks_registry(wish)}
     answers = await _at_registries(api.digests, asked.values())
     pins = {name: _pin(wish, answers.get(asked[name]) if name in asked else None) for name, wish in wishes.items()}

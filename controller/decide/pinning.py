@@ -22,14 +22,20 @@ ALWAYS: Final = "always"
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """One service's image as it is written. `held`: the digest nodes have under that name, `before`: the one that the service
-    was pinned to under the same name; empty: none."""
+    """One service's image as it is written. `held`: the digests nodes have under that name, that of most nodes first; `before`:
+    the one that the service was pinned to under the same name; empty: none."""
 
     image: str
     policy: str = "missing"
     resolve: Resolve = "changed"
-    held: str = ""
+    held: tuple[str, ...] = ()
     before: str = ""
+
+    @property
+    def known(self) -> str:
+        """What stands for the name without a registry. As long as one node has under it what the service is pinned to, that is:
+        others may have it from an earlier time, or an update is under way."""
+        return self.before if self.before in self.held or not self.held else self.held[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +44,7 @@ class Pin:
     warning: str = ""
 
 
-def wish_of(spec: ServiceSpec, known: ServiceDoc | None, resolve: Resolve, held: str) -> Wish:
+def wish_of(spec: ServiceSpec, known: ServiceDoc | None, resolve: Resolve, held: tuple[str, ...]) -> Wish:
     container, was = spec.container, known.spec.container if known is not None else None
     before = was.image_digest if was is not None and was.image == container.image else ""
     return Wish(container.image, container.pull_policy, resolve, held, before)
@@ -48,7 +54,7 @@ def asks_registry(wish: Wish) -> bool:
     """Whether its registry has to be asked before `pin`."""
     if "never" in (wish.resolve, wish.policy) or parse_image_ref(wish.image).digest is not None:
         return False
-    return ALWAYS in (wish.resolve, wish.policy) or not (wish.held or wish.before)
+    return ALWAYS in (wish.resolve, wish.policy) or not wish.known
 
 
 def pin(wish: Wish, answer: str = "", problem: str = "") -> Pin:
@@ -59,7 +65,7 @@ def pin(wish: Wish, answer: str = "", problem: str = "") -> Pin:
         return Pin(wish.before)
     if answer:
         return Pin(answer)
-    kept = wish.held or wish.before
+    kept = wish.known
     if not asks_registry(wish):
         return Pin(kept, "" if kept else f"image {wish.image} is on no node, and its pull policy is 'never'")
     what = f"image {wish.image} could not be accessed on a registry to record its digest"

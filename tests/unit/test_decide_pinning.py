@@ -15,10 +15,10 @@ OLD, NEW, HELD = (f"sha256:{digit * 64}" for digit in "123")
     ("wish", "asked"),
     [
         (Wish("web"), True),
-        (Wish("web", held=HELD), False),
+        (Wish("web", held=(HELD,)), False),
         (Wish("web", before=OLD), False),
-        (Wish("web", "always", held=HELD, before=OLD), True),
-        (Wish("web", "missing", "always", held=HELD), True),
+        (Wish("web", "always", held=(HELD,), before=OLD), True),
+        (Wish("web", "missing", "always", held=(HELD,)), True),
         (Wish("web", "always", "never"), False),
         (Wish("web", "never", "always"), False),
         (Wish("web", "never"), False),
@@ -33,14 +33,16 @@ def test_a_registry_is_asked_when_nodes_do_not_know_or_its_word_is_wanted(wish: 
     ("wish", "answer", "digest"),
     [
         (Wish("web"), NEW, NEW),
-        (Wish("web", held=HELD, before=OLD), "", HELD),
+        (Wish("web", held=(HELD,), before=OLD), "", HELD),
+        (Wish("web", held=(HELD, OLD), before=OLD), "", OLD),
+        (Wish("web", held=(HELD, OLD)), "", HELD),
         (Wish("web", before=OLD), "", OLD),
-        (Wish("web", "always", held=HELD, before=OLD), NEW, NEW),
-        (Wish("web", "missing", "always", held=HELD), NEW, NEW),
-        (Wish("web", "never", held=HELD, before=OLD), "", HELD),
-        (Wish("web", "missing", "never", held=HELD, before=OLD), "", OLD),
-        (Wish("web", "missing", "never", held=HELD), "", ""),
-        (Wish(f"web@{OLD}", "always", "always", held=HELD), "", ""),
+        (Wish("web", "always", held=(HELD,), before=OLD), NEW, NEW),
+        (Wish("web", "missing", "always", held=(HELD,)), NEW, NEW),
+        (Wish("web", "never", held=(HELD,), before=OLD), "", HELD),
+        (Wish("web", "missing", "never", held=(HELD,), before=OLD), "", OLD),
+        (Wish("web", "missing", "never", held=(HELD,)), "", ""),
+        (Wish(f"web@{OLD}", "always", "always", held=(HELD,)), "", ""),
     ],
 )  # fmt: skip
 def test_it_is_pinned_without_a_word(wish: Wish, answer: str, digest: str) -> None:
@@ -51,7 +53,7 @@ def test_it_is_pinned_without_a_word(wish: Wish, answer: str, digest: str) -> No
     ("wish", "digest", "words"),
     [
         (Wish("web"), "", "each node pulls it by itself and may run other bytes"),
-        (Wish("web", "always", held=HELD, before=OLD), HELD, "what the nodes have is taken"),
+        (Wish("web", "always", held=(HELD,), before=OLD), HELD, "what the nodes have is taken"),
         (Wish("web", "always", before=OLD), OLD, "what the nodes have is taken"),
     ],
 )
@@ -71,9 +73,9 @@ def service(image: str = "web:1", digest: str = "", **more: str) -> ServiceSpec:
 
 def test_the_digest_until_now_counts_only_under_the_same_name() -> None:
     known = ServiceDoc("id", service(digest=OLD), 1)
-    assert wish_of(service(), known, "changed", HELD).before == OLD
-    assert wish_of(service("web:2"), known, "changed", HELD).before == ""
-    assert wish_of(service(), None, "always", HELD) == Wish("web:1", "missing", "always", HELD)
+    assert wish_of(service(), known, "changed", (HELD,)).before == OLD
+    assert wish_of(service("web:2"), known, "changed", (HELD,)).before == ""
+    assert wish_of(service(), None, "always", (HELD,)) == Wish("web:1", "missing", "always", (HELD,))
 
 
 def test_a_spec_has_the_digest_beside_the_image_as_it_was_written() -> None:
