@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 AT_ONCE: Final = 2
 CACHE_BYTES_MAX: Final = 10 << 30
+TAKEN_MAX: Final = 1_000
 OUTSIDE: Final = ".shoal-dockerfile"
 """The name of a Dockerfile that is not of the context: it is taken out again before the build."""
 _IN_ROOT: Final = 0x10 | 0x02  # RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS
@@ -84,6 +85,10 @@ class Builder:
         self._limits = limits or Limits()
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._running = 0
+        self._bases: dict[str, str] = {}
+        """What this node's store calls an image -> what the builder's store does, which has it."""
+        self._taken: dict[str, str] = {}
+        """What the builder calls an image -> what this node's store does."""
         self._dirty = True
 
     def sweep(self) -> None:
@@ -166,11 +171,14 @@ class Builder:
             await say(f"Pulling {ref.familiar}\n")
             image = await self._images.pull(name, auth=order.auths.get(ref.registry), policy="always")
         self._images.hold(image.id, f"build-{token}-{name}")
+        if image.id in self._bases:
+            return self._bases[image.id]
         details, folder = self._images.details(image.id), work / f"base-{secrets.token_hex(4)}"
         image_id = await asyncio.to_thread(write_base, folder, name, details, self._images.blob_path)
         policy = f"{self._places.home}/policy.json"
         words = buildah(self._places, "pull", "--quiet", "--signature-policy", policy, f"dir:{folder}")
         await sandbox.short(words, f"base image {name}")
+        self._bases[image.id] = image_id
         return image_id
 
     async def _run(self, sandbox: Sandbox, words: list[str], names: dict[str, str], say: Say) -> None:
@@ -188,11 +196,17 @@ class Builder:
 
     async def _taken_in(self, sandbox: Sandbox, work: Path, names: tuple[str, ...]) -> Image:
         built, archive = (work / "id").read_text().strip(), work / "image.tar"
+        known = self._images.get(self._taken.get(built, "nothing"))
+        if known is not None:  # every step came from the cache: the image is there but for its names
+            for name in names:
+                known = await self._images.tag(known.id, name)
+            return known
         policy = f"{self._places.home}/policy.json"
         words = buildah(self._places, "push", "--quiet", "--signature-policy", policy, built, f"docker-archive:{archive}")
         await sandbox.short(words, "the built image")
         await in_thread_to_end(lambda: make_archive(archive, names))
         (image,) = await self._images.load(archive)
+        self._taken = dict([*self._taken.items(), (built, image.id)][-TAKEN_MAX:])
         return image
 
     # the builder's store
@@ -217,6 +231,7 @@ class Builder:
                     await in_thread_to_end(lambda: self._empty())
 
     def _empty(self) -> None:
+        self._bases.clear()
         for folder in (self._places.store, self._places.run):
             remove_tree(Path(folder))
             Path(folder).mkdir(mode=0o700)

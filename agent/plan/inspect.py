@@ -146,9 +146,10 @@ def _mounts(life: Life, mounts: Sequence[HostMount]) -> list[dict[str, Any]]:
         rows.append(
             {
                 "Type": mount.type,
-                "Name": plan.volume,
+                **({"Name": plan.volume} if plan.volume else {}),
                 "Source": mounts[index].source if index < len(mounts) else mount.source,
                 "Destination": mount.target,
+                "Mode": "",
                 "RW": not mount.read_only,
                 "Propagation": mount.propagation or ("rprivate" if mount.type == "bind" else ""),
             }
