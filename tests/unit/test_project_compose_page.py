@@ -48,6 +48,7 @@ load the union of both. Drawn from `model/compose/fields.py`; see CONTRIBUTING.m
 - `shoal config` prints what shoal understood.
 - An image is pinned to the digest that its name has when it is applied, so that all replicas run the same bytes;
   `pull_policy` says who is asked for it: [images.md](images.md).
+- Services with `build:` are built on a node before the rest is applied: [images.md](images.md#build).
 - What shoal adds: `x-ingress: local` on a service or on one of its ports (long form). Then only nodes with a replica answer on
   the published port, and the client's address is kept; [networks.md](networks.md) has more. A published range for one port
   (`8000-8010:80`) gives the first port of it that is free. `x-priority: 10` on a service or below its `deploy`, from -1000 to
