@@ -23,6 +23,7 @@ BENCHES: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
     "runtime": ("One container's start and end", ()),
     "network": ("What the network costs, in a lab of two nodes", ("--rounds", "1")),
     "balance": ("The load balancer of one node", ("--rounds", "10")),
+    "images_cluster": ("Twenty nodes of a lab that pull one image", ()),
     "names": ("The name server of one node", ("--rounds", "1")),
     "sampling": ("What measuring costs, on a node of 200 containers and in the controller", ()),
     "scheduler": ("The scheduler at scale, CPU seconds", ()),

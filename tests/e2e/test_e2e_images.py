@@ -155,6 +155,21 @@ def test_a_container_becomes_an_image_that_runs(lab: LabUnderTest, registry: str
     lab("rm", "-f", "maker")
 
 
+def test_what_one_node_has_runs_on_all(lab: LabUnderTest, registry: str) -> None:
+    """No registry has it: nobody listens where its name leads."""
+    name = "localhost:9/own:1"
+    lab("pull", "-q", "--node", "n1", "busybox")
+    lab("tag", "busybox", name)
+    lab("rmi", "busybox")
+    (row,) = rows(lab, "--digests")
+    assert row["nodes"] == ["n1"]
+    assert lab("run", "--rm", "--node", "n2", name, "echo", "from n1") == "from n1\n"
+    lab("run", "-d", "--name", "own", "--node", "n3", "--init", "--stop-timeout", "1", name, "sleep", "100000")
+    (found,) = rows(lab, "--digests")
+    assert (found["nodes"], found["digest"], found["id"]) == (["n1", "n2", "n3"], row["digest"], row["id"])
+    lab("rm", "-f", "own")
+
+
 def _exported(lab: LabUnderTest, folder: Path) -> None:
     """All files of a container, of one that runs and of the same when it is stopped; an image again; without its volume."""
     lab("exec", "maker", "sh", "-c", "echo kept > /kept/file; chown 7:8 /root/file; chmod 4750 /root/file")
