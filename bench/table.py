@@ -32,6 +32,7 @@ BENCHES: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
     "control_plane": (
         "The control plane: a real etcd, 1,000 agents' streams, 200,000 replicas", ("--nodes", "1000", "--replicas", "200000"),
     ),
+    "images": ("Images of 50 and 500 MB, pulled, unpacked and pushed, beside skopeo and tar", ("--rounds", "1")),
     "store": ("The store", ()),
 }
 LIMIT_S: Final = 1_800

@@ -81,6 +81,8 @@ def _given_away(lab: LabUnderTest, registry: str, short: str, image_id: str) -> 
     assert {(row["repository"], row["id"], len(row["nodes"])) for row in rows(lab)} == {
         (repository, image_id, 3) for repository in (name, NAME, "shoal/web")
     }
+    (found,) = json.loads(lab("image", "inspect", short))
+    assert set(found["RepoTags"]) == {f"{name}:1.0", f"{NAME}:1.0", "shoal/web:1.0"}
     pushed = lab("push", f"{name}:1.0").splitlines()
     assert pushed[0] == f"The push refers to repository [{name}]"
     last = re.fullmatch(r"1\.0: digest: (sha256:[0-9a-f]{64}) size: (\d+)", pushed[-1])

@@ -67,6 +67,11 @@ def test_the_tutorials_way_to_a_registry_of_ones_own(clean: LabUnderTest) -> Non
         eventually(lambda node=node: asked(lab, node, "/v2/") == (200, {}), "an answer")  # type: ignore[misc]
     (row,) = lab.json("ps")
     assert (row["name"], row["image"], row["ports"]) == ("registry", "registry:2", ["0.0.0.0:5000->5000/tcp"])
+    assert [image["tag"] for image in lab.json("images", "registry")] == ["2"]
+    (described,) = json.loads(lab("container", "inspect", "registry"))
+    assert described["container"]["Id"] == run.out.strip()
+    lab.on(row["node"], "kill", "-KILL", str(described["container"]["State"]["Pid"]))
+    eventually(lambda: (lab.json("ps")[0]["restarts"], asked(lab, "n2", "/v2/")[0]) == (1, 200), "it is restarted")
 
     lab("pull", "-q", "busybox", "--node", "n1")
     short = lab("images", "-q", "busybox").strip()
