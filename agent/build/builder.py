@@ -26,7 +26,7 @@ from agent.images.errors import disk_error, new_name
 from agent.images.layers import unpack_layer
 from agent.images.records import Credentials, Image, Limits
 from agent.images.trees import open_regular, remove_tree
-from agent.plan.build import SETTINGS, Places, Wish, build_words, buildah, environment, hidden, rewritten
+from agent.plan.build import SETTINGS, Places, Wish, build_sight, build_words, buildah, environment, hidden, rewritten, sight
 from agent.plan.build_words import Failure, Output, failure_of
 from agent.runtime.cgroups import CgroupDriver
 from agent.runtime.spawn import ENVIRONMENT
@@ -79,7 +79,7 @@ class Builder:
     ) -> None:
         self._images = images
         self._root = root
-        self._places = Places(str(root / "store"), str(run), str(root / "home"))
+        self._places = Places(str(root / "store"), str(run), str(root / "home"), str(root / "root"))
         self._cgroup = cgroup.strip("/")
         self._cgroups = cgroups
         self._limits = limits or Limits()
@@ -124,13 +124,14 @@ class Builder:
     def _new_work(self, token: str) -> Path:
         """The build's own folder; settings are there."""
         home = Path(self._places.home)
-        for folder in (self._root, self._root / "work", home, home / "tmp", home / "none", Path(self._places.run)):
+        own = (self._places.store, self._places.run, self._places.root)
+        for folder in (self._root, self._root / "work", home, home / "tmp", home / "none", *map(Path, own)):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name, text in SETTINGS.items():
             if not (home / name).exists() or (home / name).read_text() != text:
                 (home / name).write_text(text)
         work = self._root / "work" / token
-        for folder in (work, work / "context", work / "here"):
+        for folder in (work, work / "context", work / "here", work / "out"):
             folder.mkdir(mode=0o700)
         return work
 
@@ -145,11 +146,11 @@ class Builder:
         env = environment(places, ENVIRONMENT["PATH"]) | hidden(order.args)
         with Sandbox(self._cgroups, f"/{self._cgroup}/build-{token}", env) as sandbox:
             try:
-                bases = [(base, await self._base(sandbox, work, token, base, order, say)) for base in wanted]
+                bases = [(base, await self._base(sandbox, places, token, base, order, say)) for base in wanted]
                 args, labels = tuple(sorted(order.args.items())), tuple(sorted(order.labels.items()))
                 wish = Wish(order.target, args, labels, order.no_cache, tuple(bases))
-                await self._run(sandbox, build_words(places, wish), {image: base for base, image in bases}, say)
-                return await self._taken_in(sandbox, work, order.names)
+                await self._run(sandbox, places, wish, say)
+                return await self._taken_in(sandbox, places, order.names)
             except BaseException:
                 self._dirty = True  # it may have left containers in the builder's store
                 raise
@@ -163,7 +164,7 @@ class Builder:
         unpack_layer(pieces, work / "context", None, "build context", self._limits)
         archive.unlink()
 
-    async def _base(self, sandbox: Sandbox, work: Path, token: str, name: str, order: Order, say: Say) -> str:
+    async def _base(self, sandbox: Sandbox, places: Places, token: str, name: str, order: Order, say: Say) -> str:
         """Have a base image in the builder's store; its id there."""
         image = self._images.get(name)
         if image is None or order.pull:
@@ -173,37 +174,38 @@ class Builder:
         self._images.hold(image.id, f"build-{token}-{name}")
         if image.id in self._bases:
             return self._bases[image.id]
-        details, folder = self._images.details(image.id), work / f"base-{secrets.token_hex(4)}"
+        details, folder = self._images.details(image.id), Path(places.work) / f"base-{secrets.token_hex(4)}"
         image_id = await asyncio.to_thread(write_base, folder, name, details, self._images.blob_path)
-        policy = f"{self._places.home}/policy.json"
-        words = buildah(self._places, "pull", "--quiet", "--signature-policy", policy, f"dir:{folder}")
-        await sandbox.short(words, f"base image {name}")
+        words = buildah(places, "pull", "--quiet", "--signature-policy", f"{places.home}/policy.json", f"dir:{folder}")
+        blobs = self._images.blob_path(details.manifest).parent
+        await sandbox.short(words, sight(places, [str(folder), str(blobs)]), f"base image {name}")
         self._bases[image.id] = image_id
         return image_id
 
-    async def _run(self, sandbox: Sandbox, words: list[str], names: dict[str, str], say: Say) -> None:
-        output = Output(names)
+    async def _run(self, sandbox: Sandbox, places: Places, wish: Wish, say: Say) -> None:
+        output = Output({image: name for name, image in wish.bases})
 
         async def take(data: bytes) -> None:
             if shown := output.take(data):
                 await say(shown)
 
-        code = await sandbox.run(words, take)
+        code = await sandbox.run(build_words(places, wish), build_sight(places), take)
         if shown := output.end(failed=code != 0):
             await say(shown)
         if code:
             raise BuildFailed(failure_of(output, code))
 
-    async def _taken_in(self, sandbox: Sandbox, work: Path, names: tuple[str, ...]) -> Image:
-        built, archive = (work / "id").read_text().strip(), work / "image.tar"
+    async def _taken_in(self, sandbox: Sandbox, places: Places, names: tuple[str, ...]) -> Image:
+        out = Path(places.work) / "out"
+        built, archive = (out / "id").read_text().strip(), out / "image.tar"
         known = self._images.get(self._taken.get(built, "nothing"))
         if known is not None:  # every step came from the cache: the image is there but for its names
             for name in names:
                 known = await self._images.tag(known.id, name)
             return known
-        policy = f"{self._places.home}/policy.json"
-        words = buildah(self._places, "push", "--quiet", "--signature-policy", policy, built, f"docker-archive:{archive}")
-        await sandbox.short(words, "the built image")
+        policy = f"{places.home}/policy.json"
+        words = buildah(places, "push", "--quiet", "--signature-policy", policy, built, f"docker-archive:{archive}")
+        await sandbox.short(words, sight(places, writable=[str(out)]), "the built image")
         await in_thread_to_end(lambda: make_archive(archive, names))
         (image,) = await self._images.load(archive)
         self._taken = dict([*self._taken.items(), (built, image.id)][-TAKEN_MAX:])
@@ -225,7 +227,7 @@ class Builder:
         elif _containers(store):
             with Sandbox(self._cgroups, f"/{self._cgroup}/build-sweep", environment(self._places, ENVIRONMENT["PATH"])) as box:
                 try:
-                    await box.short(buildah(self._places, "rm", "--all"), "builds that ended early")
+                    await box.short(buildah(self._places, "rm", "--all"), sight(self._places), "builds that ended early")
                 except RuntimeFailed as error:
                     log.warning("%s: the cache of builds is emptied", error)
                     await in_thread_to_end(lambda: self._empty())

@@ -1,4 +1,4 @@
-"""Where a build's programs run: in a cgroup of their own, with mounts and process numbers of their own.
+"""Where a build's programs run: in a cgroup of their own, with a root, mounts and process numbers of their own.
 
 Rules: nothing outlives `Sandbox.run`, whether it ends, is cancelled or its agent is killed: the first process of the namespace
 is killed with its parent, all others with it, and mounts are in no other namespace. What is written is passed on as it comes.
@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from agent.plan.build import CPU_SHARES_V1, CPU_WEIGHT_V2, confined
+from agent.plan.build import CPU_SHARES_V1, CPU_WEIGHT_V2, Sight, confined
 from agent.runtime.cgroups import ROOT, CgroupDriver
 from agent.runtime.spawn import Child, readable
 from model.errors import RuntimeFailed
@@ -53,12 +53,12 @@ class Sandbox:
     def __exit__(self, *_: object) -> None:
         self._cgroups.remove(self._cgroup)
 
-    async def run(self, words: Sequence[str], take: Callable[[bytes], Awaitable[None]]) -> int:
+    async def run(self, words: Sequence[str], sees: Sight, take: Callable[[bytes], Awaitable[None]]) -> int:
         """The exit code; `take` gets what is written to both outputs."""
         reading, writing = os.pipe()
         env = {**self._env, "SHOAL_CGROUPS": " ".join(map(str, self._files))}
         try:
-            child = Child(confined(words), env=env, stdout=writing, stderr=subprocess.STDOUT)
+            child = Child(confined(words, sees), env=env, stdout=writing, stderr=subprocess.STDOUT)
         except BaseException:
             os.close(reading)
             raise
@@ -75,14 +75,14 @@ class Sandbox:
                 self._cgroups.kill(self._cgroup)
                 child.end()
 
-    async def short(self, words: Sequence[str], what: str) -> str:
+    async def short(self, words: Sequence[str], sees: Sight, what: str) -> str:
         """What a program that must succeed writes. Raises RuntimeFailed."""
         said: list[bytes] = []
 
         async def take(data: bytes) -> None:
             said.append(data)
 
-        code = await self.run(words, take)
+        code = await self.run(words, sees, take)
         text = b"".join(said).decode("utf-8", "replace").strip()
         if code:
             last = text.splitlines()[-1] if text else f"exit code {code}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -112,12 +113,13 @@ def _listed(text: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Paths of a node's builds: `store` and `run` are buildah's, shared by all builds; `home` holds its settings; `work` is of
-    one build."""
+    """Paths of a node's builds: `store` and `run` are buildah's, shared by all builds; `home` holds its settings, `root` is
+    empty; `work` is of one build."""
 
     store: str
     run: str
     home: str
+    root: str
     work: str = ""
 
 
@@ -179,7 +181,7 @@ def build_words(places: Places, wish: Wish) -> list[str]:
     words = [
         "build", "--isolation", "chroot", "--layers", "--format", "docker", "--pull-never", "--http-proxy=false",
         "--identity-label=false", "--cap-drop", ",".join(CAPABILITIES_DROPPED), "--ignorefile", f"{places.home}/ignore",
-        "--signature-policy", f"{places.home}/policy.json", "--iidfile", f"{places.work}/id", "--force-rm",
+        "--signature-policy", f"{places.home}/policy.json", "--iidfile", f"{places.work}/out/id", "--force-rm",
         "--build-context", f"{HERE_CONTEXT}={places.work}/here",
     ]  # fmt: skip
     words += [word for name, image in wish.bases for word in ("--build-context", f"{name}=container-image://{image}")]
@@ -192,23 +194,9 @@ def build_words(places: Places, wish: Wish) -> list[str]:
 
 
 DEVICES: Final = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
-_INSIDE: Final = "\n".join(
-    [
-        "set -e",
-        "mount -t tmpfs -o mode=755,size=256k,nosuid shoal-build /dev",
-        *(f"mknod -m 666 /dev/{name} c {major} {minor}" for name, major, minor in DEVICES),
-        "mkdir /dev/pts /dev/shm",
-        "mount -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts /dev/pts",
-        "mount -t tmpfs -o mode=1777,size=64m,nosuid,nodev shoal-build /dev/shm",
-        "ln -s pts/ptmx /dev/ptmx",
-        "ln -s /proc/self/fd /dev/fd",
-        "for n in 0:stdin 1:stdout 2:stderr; do ln -s /proc/self/fd/${n%:*} /dev/${n#*:}; done",
-        "mount -t tmpfs -o ro,size=4k shoal-build /sys/fs/cgroup",
-        "mkdir -p /var/lib/containers",  # buildah notes there where it has seen what, for all who build on the machine
-        "mount -t tmpfs -o mode=700,size=16m shoal-build /var/lib/containers",
-        'exec "$@"',
-    ]
-)
+PROGRAMS: Final = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")
+ETC: Final = ("group", "hosts", "ld.so.cache", "localtime", "nsswitch.conf", "passwd", "resolv.conf", "ssl")
+"""All that a build sees of the machine's /etc, and only by a hole in the builder."""
 _OUTSIDE: Final = "\n".join(
     [
         'for file in $SHOAL_CGROUPS; do echo $$ > "$file" || exit 125; done',
@@ -219,12 +207,68 @@ _OUTSIDE: Final = "\n".join(
 )
 
 
-def confined(words: Sequence[str]) -> list[str]:
-    """In the cgroups that SHOAL_CGROUPS names, with mounts and process numbers of its own: all of it goes when its first
-    process goes, and that goes when who started it goes. A build sees no device of the machine, and none of its cgroups."""
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What of the machine is seen besides its programs. `root`: an empty folder to put the new root on."""
+
+    root: str
+    readable: tuple[str, ...]
+    writable: tuple[str, ...]
+
+
+def sight(places: Places, readable: Sequence[str] = (), writable: Sequence[str] = ()) -> Sight:
+    """The builder's own folders, and what one step needs."""
+    own = (places.store, places.run, f"{places.home}/tmp")
+    return Sight(places.root, (places.home, *readable), (*own, *writable))
+
+
+def build_sight(places: Places) -> Sight:
+    """Of the step that runs what strangers wrote."""
+    return sight(places, [f"{places.work}/{name}" for name in ("context", "here", "Dockerfile")], [f"{places.work}/out"])
+
+
+def confined(words: Sequence[str], sees: Sight) -> list[str]:
+    """In the cgroups that SHOAL_CGROUPS names, with a root, mounts and process numbers of its own: all of it goes when its
+    first process goes, and that goes when who started it goes. No device, no cgroup and no file of anybody is seen."""
     return [
         "sh", "-c", _OUTSIDE, "sh",
         "setpriv", "--pdeathsig", "KILL",
-        "unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child=KILL", "--mount-proc",
-        "sh", "-c", _INSIDE, "sh", *words,
+        "unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child=KILL",
+        "sh", "-c", _inside(sees), "sh", *words,
     ]  # fmt: skip
+
+
+def _inside(sees: Sight) -> str:
+    """buildah 1.28 follows links in the sources of RUN --mount wherever they lead (CVE-2024-1753): so they lead nowhere."""
+    lines = [
+        "set -e",
+        f"r={shlex.quote(sees.root)}",
+        "mount -t tmpfs -o mode=755,size=64m,nosuid shoal-build $r",
+        "cd $r",
+        "mkdir -p dev etc old proc run sys tmp usr var/lib/containers var/tmp",
+        "chmod 1777 tmp var/tmp",
+        'show() { if [ -d "$1" ]; then mkdir -p ".$1"; else touch ".$1"; fi; mount "${2:---bind}" "$1" ".$1"; }',
+        'keep() { show "$@"; mount -o remount,bind,ro ".$1"; }',
+        "keep /usr --rbind",
+        f"for n in {' '.join(PROGRAMS)}; do",
+        '  if [ -L /$n ]; then ln -s "$(readlink /$n)" $n; elif [ -d /$n ]; then keep /$n --rbind; fi',
+        "done",
+        f"for n in {' '.join(ETC)}; do if [ -e /etc/$n ]; then keep /etc/$n; fi; done",
+        *(f"keep {shlex.quote(path)}" for path in sees.readable),
+        *(f"show {shlex.quote(path)}" for path in sees.writable),
+        *(f"mknod -m 666 dev/{name} c {major} {minor}" for name, major, minor in DEVICES),
+        "mkdir dev/pts dev/shm",
+        "mount -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts dev/pts",
+        "mount -t tmpfs -o mode=1777,size=64m,nosuid,nodev shoal-build dev/shm",
+        "ln -s pts/ptmx dev/ptmx",
+        "ln -s /proc/self/fd dev/fd",
+        "for n in 0:stdin 1:stdout 2:stderr; do ln -s /proc/self/fd/${n%:*} dev/${n#*:}; done",
+        "mount -t proc -o nosuid,nodev,noexec proc proc",
+        "mount -t sysfs -o ro,nosuid,nodev,noexec sysfs sys",
+        "pivot_root . old",
+        "cd /",
+        "umount -l /old",
+        "rmdir /old",
+        'exec "$@"',
+    ]
+    return "\n".join(lines)

@@ -6,12 +6,23 @@ import json
 
 import pytest
 
-from agent.plan.build import HERE_CONTEXT, Places, Wish, build_words, confined, environment, hidden, rewritten
+from agent.plan.build import (
+    HERE_CONTEXT,
+    Places,
+    Wish,
+    build_sight,
+    build_words,
+    confined,
+    environment,
+    hidden,
+    rewritten,
+    sight,
+)
 from agent.plan.build_words import Output, command_of, failure_of, tidied
 from model.dockerfile import read_dockerfile
 from model.errors import BadInput
 
-PLACES = Places("/d/store", "/r", "/d/home", "/d/work/1")
+PLACES = Places("/d/store", "/r", "/d/home", "/d/root", "/d/work/1")
 
 
 def lines(text: str, **args: str) -> list[str]:
@@ -61,13 +72,20 @@ def test_no_value_of_an_argument_stands_in_a_command_line() -> None:
     assert words[words.index("a:1=container-image://12") - 1] == "--build-context"
     assert words[-3:] == ["--file", "/d/work/1/Dockerfile", "/d/work/1/context"]
     assert hidden(dict(wish.args)) == {"TOKEN": "secret"}
-    assert confined(words)[-len(words) :] == words
+    assert confined(words, build_sight(PLACES))[-len(words) :] == words
 
 
 def test_the_builder_gets_nothing_of_the_agents_environment() -> None:
     found = environment(PLACES, "/bin")
     assert set(found) == {"PATH", "HOME", "TMPDIR", "CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF", "REGISTRY_AUTH_FILE"}
     assert all(value.startswith("/d/home") for key, value in found.items() if key != "PATH")
+
+
+def test_the_step_that_runs_what_strangers_wrote_sees_little_and_writes_less() -> None:
+    sees = build_sight(PLACES)
+    assert sees.writable == ("/d/store", "/r", "/d/home/tmp", "/d/work/1/out")
+    assert sees.readable == ("/d/home", "/d/work/1/context", "/d/work/1/here", "/d/work/1/Dockerfile")
+    assert "/d/a'b" not in confined(["x"], sight(PLACES, ["/d/a'b"]))[-3]
 
 
 def told(*said: str, names: dict[str, str] | None = None) -> tuple[str, Output]:
