@@ -94,6 +94,14 @@ async def test_inspect_has_the_shape_of_docker(tmp_path: Path, keys: Keys) -> No
         assert (found["Config"]["Image"], found["Path"]) == ("web:1", "serve")
 
 
+async def test_a_node_without_a_builder_says_so(tmp_path: Path, keys: Keys) -> None:
+    async with serving(tmp_path, keys) as (_, stub):
+        messages = [pb.BuildInput(start=pb.BuildStart()), *[pb.BuildInput(context=bytes(60_000))] * 200]
+        with pytest.raises(aio.AioRpcError, match="this node builds no images: install buildah") as caught:
+            await stub.Build(iter(messages)).read()
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+
+
 async def test_a_commit_is_of_the_container_that_is_there(tmp_path: Path, keys: Keys) -> None:
     async with serving(tmp_path, keys) as (agent, stub):
         await agent.reached(lambda: agent.core.statuses()[0].state == "running")
