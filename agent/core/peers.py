@@ -1,16 +1,19 @@
 """The other nodes as a source of blobs: the controller says who has what, the peer's agent is asked over mutual TLS.
 
 Rules: asking never holds a pull up for long: without a session, or when the controller does not answer, the registry is next. A
-peer that says nothing for `SILENCE_S` has failed. Who waits is told to wait, and says every two seconds that he still does.
+peer that says nothing for `SILENCE_S` has failed; who can reach no peer asks the registry for a while. Who waits is told to
+wait, and says every two seconds that he still does.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
+import grpc
 from grpc import aio
 
 from agent.core.tls import NodePki
@@ -20,11 +23,16 @@ from model.ports import Clock
 from protos import node_pb2 as pb
 from protos import node_pb2_grpc
 
+log = logging.getLogger(__name__)
+
 ANSWER_S: Final = 2.0
 AGAIN_S: Final = 2.0
 QUIET_S: Final = 6.0
 """Who was told to wait hears that again each time he asks; after so long without it the controller is away."""
 SILENCE_S: Final = 5.0
+UNREACHED_MAX: Final = 3
+ALONE_S: Final = 60.0
+"""A node that reaches none of so many others in a row is walled off from them: for so long it asks registries only."""
 CHANNELS_MAX: Final = 8
 """That are kept for the next blob."""
 
@@ -43,6 +51,8 @@ class PeerBlobs:
         self._moved = asyncio.Event()
         self.is_online = False
         self._channels: dict[Peer, tuple[aio.Channel, int]] = {}
+        self._unreached: dict[str, None] = {}
+        self._alone_until = 0.0
 
     # the session
 
@@ -55,7 +65,7 @@ class PeerBlobs:
             while True:
                 if self._clock.monotonic() >= again:
                     again = self._clock.monotonic() + AGAIN_S
-                    self._outbox += [want.message() for want in self._wants.values()]
+                    self._outbox += [want.message() for want in self._wants.values() if want.is_open()]
                 while self._outbox:
                     yield self._outbox.pop(0)
                 self._moved.clear()
@@ -111,17 +121,33 @@ class PeerBlobs:
                 while True:
                     async with asyncio.timeout(self._silence_s):
                         chunk = await call.read()
+                    self._unreached.clear()
                     if not isinstance(chunk, pb.Chunk):
                         return
                     yield chunk.data
             finally:
                 call.cancel()
         except TimeoutError:
+            self._not_reached(peer)
             raise PeerFailed(f"node {peer.node} says nothing for {self._silence_s:g} s") from None
         except aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                self._not_reached(peer)
             raise PeerFailed(f"node {peer.node}: {error.code().name.lower()} {error.details() or ''}".strip()) from None
         finally:
             await self._give_back(peer)
+
+    def _not_reached(self, peer: Peer) -> None:
+        self._unreached[peer.node] = None
+        if len(self._unreached) >= UNREACHED_MAX:
+            names = ", ".join(self._unreached)
+            log.warning("%s: none can be reached: images come from registries only for %g s", names, ALONE_S)
+            self._unreached.clear()
+            self._alone_until = self._clock.monotonic() + ALONE_S
+
+    def asks(self) -> bool:
+        """Whether others are asked now."""
+        return self.is_online and self._clock.monotonic() >= self._alone_until
 
     def _borrow(self, peer: Peer) -> aio.Channel:
         channel, users = self._channels.pop(peer, (None, 0))
@@ -155,7 +181,7 @@ class _Wanted:
         self._own = own
         self._digest = digest
         self._size_bytes = size_bytes
-        self._phase = "wanted"
+        self._phase = ""
         self._failed: list[str] = []
         self._answer: pb.BlobSource | None = None
         self.heard = asyncio.Event()
@@ -170,10 +196,13 @@ class _Wanted:
             self.heard.set()
 
     async def source(self, failed: Collection[str]) -> Peer | None:
+        if not self._own.asks():
+            self.end()
+            return None
         self._failed, self._answer = list(failed), None
         self._say("wanted")
         patience_s = self._own.answer_s
-        while self._own.is_online:
+        while self._own.asks():
             self.heard.clear()
             try:
                 async with asyncio.timeout(patience_s):
@@ -199,8 +228,12 @@ class _Wanted:
             self._say("got")
 
     def end(self) -> None:
-        if self._phase in ("wanted", "fetching"):
+        if self.is_open():
             self._say("gave_up")
+
+    def is_open(self) -> bool:
+        """The controller knows of it and counts on news."""
+        return self._phase in ("wanted", "fetching")
 
     def _say(self, phase: str) -> None:
         self._phase = phase

@@ -105,6 +105,37 @@ async def test_heartbeats_are_answered(controller: ControllerProcess) -> None:
         assert list(welcome.controllers) == [node.dispatch]
 
 
+async def test_nodes_are_told_where_blobs_are(controller: ControllerProcess) -> None:
+    """One is sent to the registry, the other waits, and is sent to the first when that has it; until its session ends."""
+    first, second = Node(controller, "fetching"), Node(controller, "waiting")
+    digest = f"sha256:{'a' * 64}"
+
+    def hello(node: Node) -> pb.Hello:
+        return pb.Hello(node=node.name, info=json.dumps({**INFO, "address": f"{node.name}:7445"}).encode())
+
+    def told(node: Node) -> list[tuple[str, str, bool]]:
+        sources = [row.blob_source for row in node.received if row.WhichOneof("kind") == "blob_source"]
+        return [(source.node, source.address, source.registry) for source in sources if source.digest == digest]
+
+    async def say(node: Node, call: Any, phase: str) -> None:
+        await node._say(call, pb.FromNode(blob_wanted=pb.BlobWanted(digest=digest, size_bytes=1 << 30, phase=phase)))
+
+    async with second.session(hello(second)) as other:
+        async with first.session(hello(first)) as call:
+            await say(first, call, "wanted")
+            await first.until(lambda: told(first) == [("", "", True)])
+            await say(second, other, "wanted")
+            await second.until(lambda: told(second) == [("", "", False)])
+            held = pb.ImagesHeld(whole=True, images=[pb.HeldImage(id="sha256:1", blobs=[digest])])
+            await first._say(call, pb.FromNode(images_held=held))
+            await say(first, call, "got")
+            await second.until(lambda: told(second)[1:] == [("fetching", "fetching:7445", False)])
+            second.received.clear()
+        await say(second, other, "gave_up")
+        await say(second, other, "wanted")
+        await second.until(lambda: told(second) == [("", "", True)])
+
+
 async def test_a_difference_that_was_not_taken_is_followed_by_the_whole(controller: ControllerProcess) -> None:
     node, operator = Node(controller, "confused"), controller.operator()
     body = service_body("again", placement={"constraints": ["node.hostname==confused"]})

@@ -240,6 +240,21 @@ async def test_a_dead_peer_costs_its_timeout_only(cluster: Cluster, registry: Fa
     assert len([path for _, path, _ in registry.requests if path.endswith(layers(image)[0])]) == 2
 
 
+async def test_a_node_that_reaches_nobody_stops_asking_for_a_while(cluster: Cluster, registry: FakeRegistry) -> None:
+    image = make_image(*({f"file{number}": os.urandom(100)} for number in range(6)))
+    registry.put(NAME, image)
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+    for name in ("x1", "x2", "x3", "x4", "x5"):
+        cluster.sources.came(name, address)
+        told = pb.HeldImage(id="i", blobs=[image.digest, *image.blobs])
+        cluster.held.take(name, pb.ImagesHeld(whole=True, images=[told]))
+    await cluster.nodes["n1"].pull(digest=image.digest)
+    assert len([source for node, source in cluster.given if node == "n1" and source.startswith("x")]) <= 6
+    assert not cluster.nodes["n1"].peers.asks()
+    assert cluster.nodes["n2"].peers.asks()
+
+
 async def test_without_an_answer_the_registry_is_asked(cluster: Cluster, registry: FakeRegistry) -> None:
     image = make_image({"app": b"2"})
     registry.put(NAME, image)
