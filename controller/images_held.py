@@ -101,6 +101,12 @@ class HeldImages:
     def node(self, number: int) -> str:
         return self._nodes[number]
 
+    def means(self, node: str, name: str) -> str:
+        """What the canonical reference stands for on this node; empty: nothing."""
+        number = self._numbers.get(node)
+        found = self._names.get(name, {}).items() if number is not None else ()
+        return next((digest for digest, bits in found if bits >> (number or 0) & 1), "")
+
     def has(self, node: str, digest: str) -> bool:
         number = self._numbers.get(node)
         return number is not None and bool(self._blobs.get(digest, 0) >> number & 1)

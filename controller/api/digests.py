@@ -23,6 +23,7 @@ from protos import node_pb2 as pb
 
 HELD_S: Final = 2.0
 ASK_S: Final = 10.0
+NODE_S: Final = 5.0
 NODES_MAX: Final = 3
 """That are asked for a registry's answer, one after the other."""
 
@@ -91,7 +92,7 @@ class NodeDigests:
             async with asyncio.timeout(ASK_S):
                 for node in nodes:
                     try:
-                        answer = await self._agents.call(node, "ResolveImage", request, ASK_S)
+                        answer = await self._agents.call(node, "ResolveImage", request, NODE_S)
                         return str(json.loads(answer.json)["digest"])
                     except Unavailable as error:
                         failure = error

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from controller.api.context import Api, Call
+from controller.api.heard import heard
 from controller.api.images_rows import Held, Removal, find, images_of, plain, removal, untagged, unused
 from controller.api.replicas import placed_replica, replica_key
 from controller.api.rows import time_text
@@ -95,6 +96,8 @@ async def tag(api: Api, call: Call) -> Row:
     image = await _found(api, call.path["reference"])
     request = pb.TagRequest(reference=image.id, name=name.canonical)
     await _all(api, image.nodes, lambda node: api.agents.call(node, "TagImage", request, CHANGE_S))
+    for node in image.nodes:
+        await heard(api, node, {name.canonical: tuple(image.digests.values())})
     return {"id": image.id, "name": name.familiar, "nodes": list(image.nodes)}
 
 

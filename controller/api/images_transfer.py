@@ -19,6 +19,7 @@ from starlette.responses import Response, StreamingResponse
 
 from controller.agents import error_of
 from controller.api.context import Api, Call
+from controller.api.heard import digests_in, heard
 from controller.api.images import CHANGE_S, Row, chosen, node_rows
 from controller.api.images_rows import images_of, named, to_save
 from controller.api.schemas import PullBody
@@ -107,7 +108,10 @@ async def _pull(api: Api, node: str, request: pb.ImageRequest) -> AsyncGenerator
     async with aclosing(api.agents.stream(node, "PullImage", request)) as found:
         async for progress in found:
             row = _progress(node, progress)
-            yield {**row, "image": json.loads(progress.result)} if progress.result else row
+            if progress.result:
+                row["image"] = json.loads(progress.result)
+                await heard(api, node, digests_in(row["image"]))
+            yield row
 
 
 def _progress(node: str, progress: pb.Progress) -> Row:
@@ -216,5 +220,7 @@ async def _load(api: Api, node: str, queue: asyncio.Queue[bytes | None]) -> Row:
     except aio.AioRpcError as error:
         raise error_of(node, error) from None
     found = json.loads(answer.json)
+    for image in found.get("images", ()):
+        await heard(api, node, digests_in(image))
     nameless = [image["id"] for image in found.get("images", ()) if not image["names"]]
     return {"names": found.get("names", []), "ids": nameless}

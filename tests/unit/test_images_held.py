@@ -5,10 +5,14 @@ from __future__ import annotations
 import random
 import tracemalloc
 from collections.abc import Iterable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
 
 from agent.core.holding import difference
 from agent.images.records import HeldImage
+from controller.api.heard import PAUSE_S, TRIES, digests_in, heard
 from controller.images_held import LEFT_S, HeldImages
 from protos import node_pb2 as pb
 
@@ -125,3 +129,42 @@ def test_what_is_told_is_the_difference() -> None:
     assert difference(None, {}) == pb.ImagesHeld(whole=True)
     assert difference({"i1": one}, {"i1": one}) is None
     assert difference({"i1": one}, {"i2": two}) == pb.ImagesHeld(images=[image("i2", "m2", web="m2")], gone=["i1"])
+
+
+def test_what_a_name_stands_for_on_a_node_and_anywhere() -> None:
+    held = HeldImages(Hand())
+    assert (held.digests_of(NAME), held.means("n1", NAME)) == ((), "")
+    for node, digest in (("n1", "old"), ("n2", "new"), ("n3", "new")):
+        held.take(node, whole(image("i", web=digest)))
+    assert (held.digests_of(NAME), held.digest_of(NAME)) == (("new", "old"), "new")
+    assert [held.means(node, NAME) for node in ("n1", "n2", "n4")] == ["old", "new", ""]
+    assert held.means("n1", "docker.io/library/other:1") == ""
+
+
+class Waits(Hand):
+    """After so many pauses the node has told it."""
+
+    def __init__(self, held: HeldImages, pauses: int) -> None:
+        super().__init__()
+        self.held, self.pauses = held, pauses
+
+    async def sleep(self, seconds: float) -> None:
+        self.at += seconds
+        self.pauses -= 1
+        if self.pauses == 0:
+            self.held.take("n1", whole(image("i", web="new")))
+
+
+@pytest.mark.parametrize(
+    ("leader", "digest", "pauses"), [("me", "new", 3), ("other", "new", 0), ("me", "", 0), ("me", "never", TRIES)]
+)
+async def test_the_leader_answers_when_it_has_heard_of_it_and_does_not_wait_for_ever(
+    leader: str, digest: str, pauses: int
+) -> None:
+    held = HeldImages(Hand())
+    held.take("n1", whole(image("i", web="old")))
+    clock = Waits(held, 3)
+    snapshot = SimpleNamespace(one=lambda kind: SimpleNamespace(api=leader))
+    api = SimpleNamespace(held=lambda: held, clock=clock, api_address="me", snapshot=lambda: snapshot)
+    await heard(cast(Any, api), "n1", digests_in({"digests": {"web:1": digest}}))
+    assert clock.at == pytest.approx(pauses * PAUSE_S)
