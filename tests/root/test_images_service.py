@@ -14,7 +14,7 @@ import pytest
 
 from agent.core.images_service import ImagesService
 from agent.core.ports import Ports
-from agent.images.errors import RegistryRefused
+from agent.images.errors import ImageNotFound, RegistryRefused
 from agent.images.trees import remove_tree
 from agent.network.memory import MemoryNetwork
 from agent.volumes.store import VolumeStore
@@ -119,6 +119,20 @@ async def test_a_removal_says_what_went_and_how_much(service: ImagesService, reg
     blobs = len(OTHER.manifest) + sum(layer["size"] for layer in json.loads(OTHER.manifest)["layers"])
     assert (len(last["deleted"]), last["freed_bytes"]) == (3, other["size_bytes"] + blobs)
     assert service.all() == []
+
+
+async def test_what_a_broken_pull_left_goes_without_a_name(service: ImagesService, registry: FakeRegistry) -> None:
+    registry.put("linuxtips/apache:1.0", APACHE)
+    (whole, gone) = (layer["digest"] for layer in json.loads(APACHE.manifest)["layers"])
+    kept = registry.blobs.pop(gone)
+    with pytest.raises(ImageNotFound):
+        await pulled(service, "linuxtips/apache:1.0")
+    assert (await service.remove(pb.ImageRequest()))["freed_bytes"] == 50_000 + len(registry.blobs[whole])
+    assert await service.remove(pb.ImageRequest()) == {"deleted": [], "freed_bytes": 0}
+    registry.blobs[gone] = kept
+    row = await pulled(service, "linuxtips/apache:1.0")
+    assert (await service.remove(pb.ImageRequest()))["freed_bytes"] == 0
+    assert [each["id"] for each in service.all()] == [row["id"]]
 
 
 async def test_what_is_saved_loads_elsewhere_with_the_same_names_and_digests(

@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import trustme
 
 from agent.core.perform import signal_number
 from agent.core.tls import caller_role, role_in_subject
@@ -30,6 +31,18 @@ def test_every_flag() -> None:
     assert (found.runtime, found.cgroup_parent, found.insecure) == ("runc", "lab/n1", ("r:5000",))
     assert found.metrics == ("10.0.0.1", 7446)
     assert parse(["--data-dir", "/d"]).metrics is None
+
+
+def test_the_ca_of_a_registry_is_a_file_with_a_certificate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = tmp_path / "ca.pem", tmp_path / "bad.pem"
+    trustme.CA().cert_pem.write_to_path(good)
+    bad.write_text("none")
+    words = ["--data-dir", "/d", "--registry-ca"]
+    assert parse([*words, f"r.example:5000={good}"]).registry_cas == (("r.example:5000", str(good)),)
+    for file in (bad, tmp_path / "gone.pem"):
+        with pytest.raises(SystemExit):
+            parse([*words, f"r.example:5000={file}"])
+        assert f"{file}: no CA certificate can be read there" in capsys.readouterr().err
 
 
 def test_the_run_directory_follows_the_name() -> None:

@@ -82,7 +82,7 @@ ROWS: Final[dict[int, tuple[str, ...]]] = {
     112: (ASKED,),
     113: (WAY, PUSHED),
     115: (WAY, PULLED),
-    116: (WAY, UP_TO_DATE, "root/test_images_store.py test_policies"),
+    116: (WAY, UP_TO_DATE, "root/test_images_service.py test_a_pull_says_which_layers_were_there"),
     117: (WAY,),
     118: (WAY, "unit/test_cli_image.py test_names_and_filters_are_dockers"),
 }
