@@ -9,7 +9,7 @@ pytest=.venv/bin/pytest
 $pytest -n 2 tests/unit tests/properties tests/scenarios
 if [ "$(id -u)" != 0 ]; then
     echo "not root: left out are tests/root and tests/e2e (namespaces, cgroups and containers need it)"
-    $pytest -n 2 --dist loadfile -m "not root and not e2e" tests/contract
+    $pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not root and not e2e" tests/contract
     exec $pytest -n 2 tests/sim
 fi
 
@@ -18,8 +18,8 @@ nice -n 19 $pytest tests/sim >"$told" 2>&1 &
 simulation=$!
 trap 'kill "$simulation" 2>/dev/null || true; rm -f "$told"' EXIT
 trap 'exit 130' INT TERM
-$pytest -n 3 --dist loadfile tests/contract tests/root
-$pytest -n 2 --dist loadfile --durations 8 tests/e2e
+$pytest -n 3 --dist loadfile --no-loadscope-reorder tests/contract tests/root
+$pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 8 tests/e2e
 failed=0
 wait "$simulation" || failed=$?
 cat "$told"

@@ -71,6 +71,7 @@ mount --bind /proc "$root/proc"
 mount --bind /dev "$root/dev"
 mount -t tmpfs tmpfs "$root/run"
 mount -t tmpfs tmpfs "$root/tmp"
+rm -rf "$root"/var/lib/apt/lists/* # the package needs none of Debian's, and reading their lists takes seconds
 mkdir -p "$root/bundle"
 [ "$4" != systemd ] || mkdir -p "$root/run/systemd/system"
 cp -r "$1"/bundle/* "$root/bundle/"
