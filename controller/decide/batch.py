@@ -7,17 +7,17 @@ them, and their replicas count as never placed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 from controller.decide.draft import Draft
 from controller.decide.idle import SLICES, next_look_ms, unused, without_replicas
 from controller.decide.index import index_of
 from controller.decide.nets import Nets
-from controller.decide.ports import own_ports
+from controller.decide.ports import own_ports, told_claims
 from controller.decide.svcplans import ServicePlans
 from controller.decide.types import Plan, Preempted, Settings, View
 from controller.decide.wording import told
-from model.documents import DecisionDoc, Event, key
+from model.documents import Assigned, DecisionDoc, Event, key
 from scheduler import ClusterView, Load, NodeFacts, Pool, PortClaim
 
 SENTENCES_MAX = 20
@@ -34,6 +34,7 @@ class Batch:
         self.nets = Nets(view, settings)
         self.answers = ServicePlans(view, self.index, self.nets)
         self._own: dict[str, list[PortClaim]] | None = None
+        self._by_id: dict[str, str] | None = None
         self.events: list[Event] = []
         self._decisions: dict[str, DecisionDoc] = {}
         self._deletes: set[str] = set()
@@ -111,7 +112,25 @@ class Batch:
             for node in self.draft.standing(service, self.index.placed.get(service, {})):
                 if node in taken:
                     taken[node] += claims
+        for node, claimed in taken.items():
+            claimed += self._of_older_versions(node, without)
         return taken
+
+    def _of_older_versions(self, node: str, without: str) -> Iterator[PortClaim]:
+        """What replicas that are still to be updated have, whatever their service asks for by now."""
+        for row in self.index.with_ports(self.view, node):
+            name = self._names().get(row.service_id, without)
+            entry = self.index.placed.get(name, {}).get(node)
+            if entry is None or name == without or row.version == self.view.services[name].version:
+                continue
+            if Assigned(row.slot, row.version, row.created_ms) in self.draft.on(node, entry):
+                yield from told_claims(row)
+
+    def _names(self) -> dict[str, str]:
+        """Of services, by id."""
+        if self._by_id is None:
+            self._by_id = {doc.id: name for name, doc in self.view.services.items()}
+        return self._by_id
 
     def own_ports(self) -> dict[str, list[PortClaim]]:
         """Shoal's, by node."""

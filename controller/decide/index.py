@@ -59,6 +59,7 @@ class Index:
         self._services: Mapping[str, ServiceDoc] = {}
         self._assignments: Mapping[str, AssignmentDoc] = {}
         self._statuses: dict[str, tuple[StatusDoc, dict[str, dict[tuple[int, int], ReplicaStatus]]]] = {}
+        self._told_ports: dict[str, tuple[StatusDoc, tuple[ReplicaStatus, ...]]] = {}
         self._facts: dict[str, tuple[NodeDoc, str, NodeInfo, NodeFacts]] = {}
         self._pool: Pool | None = None
         self._pool_of: tuple[Mapping[str, object], ...] = ()
@@ -90,6 +91,16 @@ class Index:
                 table.setdefault(row.service_id, {})[row.slot, row.created_ms] = row
             known = self._statuses[node] = (doc, table)
         return known[1].get(service_id, _NO_STATUS)
+
+    def with_ports(self, view: View, node: str) -> tuple[ReplicaStatus, ...]:
+        """What the node's agent last said of replicas that have ports of the node."""
+        doc = view.statuses.get(node)
+        if doc is None:
+            return ()
+        known = self._told_ports.get(node)
+        if known is None or known[0] is not doc:
+            known = self._told_ports[node] = (doc, tuple(row for row in doc.replicas if row.ports))
+        return known[1]
 
     def facts(self, view: View, node: NodeDoc) -> NodeFacts:
         """The node as the scheduler sees it."""
@@ -193,6 +204,7 @@ class Index:
             self.loads.pop(node, None)
             self._moved.add(node)
             self._statuses.pop(node, None)
+            self._told_ports.pop(node, None)
             self._facts.pop(node, None)
         self._assignments = assignments
 

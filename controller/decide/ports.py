@@ -7,9 +7,10 @@ network, or have none, publish nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from model.documents import ServiceDoc
+from model.documents import ReplicaStatus, ServiceDoc
 from model.spec import Port
 from scheduler.ports import PortClaim
 
@@ -42,6 +43,14 @@ def host_claims(doc: ServiceDoc) -> tuple[PortClaim, ...]:
     if not doc.spec.container.ports:
         return ()
     return tuple(claim_of(port) for port in ports_of(doc) if port.mode == "host" and is_fixed(port))
+
+
+def told_claims(status: ReplicaStatus) -> Iterator[PortClaim]:
+    """What a replica has of its node, as its agent says."""
+    for target, published in status.ports:
+        host_ip, number = host_port(published)
+        if number:
+            yield PortClaim(target.rpartition("/")[2], number, host_ip)
 
 
 def ingress_ports(doc: ServiceDoc) -> list[Port]:

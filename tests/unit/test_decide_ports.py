@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from controller.decide.clashes import port_clashes
@@ -124,3 +126,22 @@ def test_links_that_cannot_be_are_refused(cluster: ModelCluster) -> None:
     cluster.service("apart", single=True, networks=("net",))
     with pytest.raises(BadInput, match="--link apart: apart is not on the network bridge"):
         linked_node(cluster.view(), linking("apart"))
+
+
+def test_a_port_is_free_where_the_last_replica_that_has_it_is_updated_not_before(cluster: ModelCluster) -> None:
+    """Found by the simulation: the old version's port was given away on all nodes as soon as the new one did without."""
+    port = Port(80, 9015, mode="host")
+    cluster.service("old", container=ContainerSpec("x", ports=(port,)), mode="global")
+    cluster.converge()
+    for name, doc in cluster.docs["status"].items():
+        rows = [replace(row, ports=(("80/tcp", "0.0.0.0:9015"),)) for row in doc.replicas if row.service_id == "id-old"]
+        cluster.docs["status"][name] = replace(doc, replicas=tuple(rows))
+    cluster.service("new", container=ContainerSpec("x", ports=(port,)), mode="global")
+    cluster.change("old", version=2, spec=replace(cluster.docs["services"]["old"].spec, container=ContainerSpec("x")))
+    cluster.decide()
+    standing = {
+        node: {row.version for entry in doc.services if entry.name == "old" for row in entry.replicas}
+        for node, doc in cluster.docs["assignments"].items()
+    }
+    assert sorted(standing.values(), key=str) == [{1}, {2}], "one after the other"
+    assert all(standing[node] == {2} for node in cluster.counts("new"))
