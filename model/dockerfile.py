@@ -93,7 +93,7 @@ def target_of(dockerfile: Dockerfile, target: str, name: str = "Dockerfile") -> 
     """The number of the stage that is wanted; empty: the last one. Raises BadInput."""
     if not target:
         return len(dockerfile.stages) - 1
-    found = _numbered(dockerfile, target, len(dockerfile.stages))
+    found = stage_of(dockerfile, target, len(dockerfile.stages))
     if found is None:
         raise BadInput(f"failed to reach build target {target} in {name}")
     return found
@@ -108,7 +108,7 @@ def images_of(dockerfile: Dockerfile, target: str = "", name: str = "Dockerfile"
             continue
         seen.add(number)
         for used in _used(dockerfile.stages[number]):
-            stage = _numbered(dockerfile, used, number)
+            stage = stage_of(dockerfile, used, number)
             if stage is not None:
                 todo.append(stage)
             elif used != SCRATCH:
@@ -134,7 +134,7 @@ def _sources(step: Instruction) -> Iterator[str]:
             yield fields["from"]
 
 
-def _numbered(dockerfile: Dockerfile, wanted: str, before: int) -> int | None:
+def stage_of(dockerfile: Dockerfile, wanted: str, before: int) -> int | None:
     """The last stage of that name before the stage `before`, or the stage with that number."""
     names = [stage.name.lower() for stage in dockerfile.stages[:before]]
     if wanted.lower() in names:

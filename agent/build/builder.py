@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -20,18 +19,31 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agent.build.archive import make_archive
 from agent.build.base import write_base
+from agent.build.context import OUTSIDE, dockerfile_text, spool, write_dockerfile
 from agent.build.sandbox import Sandbox, in_thread_to_end
 from agent.images.disk import iter_file
 from agent.images.errors import disk_error, new_name
 from agent.images.layers import unpack_layer
 from agent.images.records import Credentials, Image, Limits
-from agent.images.trees import open_regular, remove_tree
-from agent.plan.build import SETTINGS, Places, Wish, build_sight, build_words, buildah, environment, hidden, rewritten, sight
+from agent.images.trees import remove_tree
+from agent.plan.build import (
+    SETTINGS,
+    Places,
+    Wish,
+    build_sight,
+    build_words,
+    buildah,
+    environment,
+    hidden,
+    key_of,
+    rewritten,
+    sight,
+)
 from agent.plan.build_words import Failure, Output, failure_of
 from agent.runtime.cgroups import CgroupDriver
 from agent.runtime.spawn import ENVIRONMENT
-from model.dockerfile import TEXT_BYTES_MAX, images_of, read_dockerfile
-from model.errors import BadInput, RuntimeFailed
+from model.dockerfile import images_of, read_dockerfile
+from model.errors import RuntimeFailed
 from model.image_ref import parse_image_ref
 
 if TYPE_CHECKING:
@@ -41,9 +53,6 @@ log = logging.getLogger(__name__)
 AT_ONCE: Final = 2
 CACHE_BYTES_MAX: Final = 10 << 30
 TAKEN_MAX: Final = 1_000
-OUTSIDE: Final = ".shoal-dockerfile"
-"""The name of a Dockerfile that is not of the context: it is taken out again before the build."""
-_IN_ROOT: Final = 0x10 | 0x02  # RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS
 
 Say = Callable[[str], Awaitable[None]]
 
@@ -106,7 +115,7 @@ class Builder:
         token = secrets.token_hex(6)
         work = await asyncio.to_thread(self._new_work, token)
         try:
-            await _spool(context, work / "context.tar", self._limits.unpacked_bytes)
+            await spool(context, work / "context.tar", self._limits.unpacked_bytes)
             if self._slots.locked():
                 await say("waiting: this node builds other images\n")
             async with self._slots:
@@ -131,25 +140,26 @@ class Builder:
             if not (home / name).exists() or (home / name).read_text() != text:
                 (home / name).write_text(text)
         work = self._root / "work" / token
-        for folder in (work, work / "context", work / "here", work / "out"):
+        for folder in (work, work / "context", work / "given", work / "given" / "here", work / "out"):
             folder.mkdir(mode=0o700)
         return work
 
     async def _build(self, order: Order, work: Path, token: str, say: Say) -> Image:
         await in_thread_to_end(lambda: self._unpack(work))
-        text = _dockerfile_text(work / "context", order.dockerfile)
+        text = dockerfile_text(work / "context", order.dockerfile)
         name = "Dockerfile" if order.dockerfile == OUTSIDE else order.dockerfile
         dockerfile = read_dockerfile(text, order.args, name)
         wanted = images_of(dockerfile, order.target, name)
-        _write_dockerfile(work, rewritten(dockerfile))
+        write_dockerfile(work, rewritten(dockerfile, wanted))
         places = replace(self._places, work=str(work))
         env = environment(places, ENVIRONMENT["PATH"]) | hidden(order.args)
         with Sandbox(self._cgroups, f"/{self._cgroup}/build-{token}", env) as sandbox:
             try:
                 bases = [(base, await self._base(sandbox, places, token, base, order, say)) for base in wanted]
                 args, labels = tuple(sorted(order.args.items())), tuple(sorted(order.labels.items()))
-                wish = Wish(order.target, args, labels, order.no_cache, tuple(bases))
-                await self._run(sandbox, places, wish, say)
+                keys = [(key_of(number), image) for number, (_, image) in enumerate(bases)]
+                names = {word: base for (key, image), (base, _) in zip(keys, bases, strict=True) for word in (key, image)}
+                await self._run(sandbox, places, Wish(order.target, args, labels, order.no_cache, tuple(keys)), names, say)
                 return await self._taken_in(sandbox, places, order.names)
             except BaseException:
                 self._dirty = True  # it may have left containers in the builder's store
@@ -182,8 +192,8 @@ class Builder:
         self._bases[image.id] = image_id
         return image_id
 
-    async def _run(self, sandbox: Sandbox, places: Places, wish: Wish, say: Say) -> None:
-        output = Output({image: name for name, image in wish.bases})
+    async def _run(self, sandbox: Sandbox, places: Places, wish: Wish, names: dict[str, str], say: Say) -> None:
+        output = Output(names)
 
         async def take(data: bytes) -> None:
             if shown := output.take(data):
@@ -237,47 +247,6 @@ class Builder:
         for folder in (self._places.store, self._places.run):
             remove_tree(Path(folder))
             Path(folder).mkdir(mode=0o700)
-
-
-async def _spool(context: AsyncIterator[bytes], path: Path, bytes_max: int) -> None:
-    """Write it down as it comes; all of it is taken, also when it is too much."""
-    size = 0
-    with path.open("wb") as file:
-        async for piece in context:
-            size += len(piece)
-            if size <= bytes_max:
-                await asyncio.to_thread(file.write, piece)
-    if size > bytes_max:
-        raise BadInput(f"build context: {size} bytes are more than the {bytes_max} that a node takes")
-    if not size:
-        raise BadInput("build context: nothing was sent")
-
-
-def _dockerfile_text(context: Path, name: str) -> str:
-    """Its links lead nowhere but into the context. One that is not of the context is taken out of it."""
-    try:
-        directory = os.open(context, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            with open(open_regular(directory, name, _IN_ROOT), "rb") as file:
-                data = file.read(TEXT_BYTES_MAX + 1)
-        finally:
-            os.close(directory)
-    except OSError as error:
-        raise BadInput(f"cannot read the Dockerfile {name} of the build context: {error.strerror}") from None
-    if name == OUTSIDE:
-        (context / name).unlink()
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        raise BadInput(f"{name} is not UTF-8 text") from None
-
-
-def _write_dockerfile(work: Path, made: Any) -> None:
-    (work / "Dockerfile").write_text(made.text)
-    for path, text in made.files:
-        target = work / "here" / path
-        target.parent.mkdir(exist_ok=True)
-        target.write_text(text)
 
 
 def _cache_bytes(store: Path) -> int:

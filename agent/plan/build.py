@@ -11,10 +11,10 @@ import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from model.dockerfile import Dockerfile, Heredoc, Instruction, Stage
+from model.dockerfile import Dockerfile, Heredoc, Instruction, Stage, stage_of
 from model.errors import BadInput
 
 HERE_CONTEXT: Final = "shoal-here-documents"
@@ -32,20 +32,28 @@ class Rewritten:
     files: tuple[tuple[str, str], ...]
 
 
-def rewritten(dockerfile: Dockerfile) -> Rewritten:
-    """As buildah takes it: an instruction a line, names of base images without variables. Raises BadInput."""
+def key_of(number: int) -> str:
+    """What the image with that number is called in the Dockerfile that buildah gets: no stage has such a name."""
+    return f"shoal-image-{number}"
+
+
+def rewritten(dockerfile: Dockerfile, images: Sequence[str]) -> Rewritten:
+    """As buildah takes it: an instruction a line, and each of the `images` by its key. Raises BadInput."""
     lines = [f"# escape={dockerfile.escape}"] + [_plain(each) for each in dockerfile.head]
     files: list[tuple[str, str]] = []
-    for stage in dockerfile.stages:
-        lines += _stage(stage, files)
+    keys = {name: key_of(number) for number, name in enumerate(images)}
+    for number, stage in enumerate(dockerfile.stages):
+        own = {name: key for name, key in keys.items() if stage_of(dockerfile, name, number) is None}
+        lines += _stage(stage, own, files)
     return Rewritten("".join(f"{line}\n" for line in lines), tuple(files))
 
 
-def _stage(stage: Stage, files: list[tuple[str, str]]) -> list[str]:
+def _stage(stage: Stage, keys: Mapping[str, str], files: list[tuple[str, str]]) -> list[str]:
+    """`keys` of the names that are images here; others are stages."""
     name = f" AS {stage.name}" if stage.name else ""
-    lines = [f"FROM {_flags(stage.flags)}{stage.base}{name}"]
+    lines = [f"FROM {_flags(stage.flags)}{keys.get(stage.base, stage.base)}{name}"]
     shell: Sequence[str] = SHELL
-    for step in stage.steps:
+    for step in (_keyed(step, keys) for step in stage.steps):
         if step.word == "SHELL":
             shell = _listed(step.text) or shell
         if step.heredocs:
@@ -53,6 +61,18 @@ def _stage(stage: Stage, files: list[tuple[str, str]]) -> list[str]:
         else:
             lines.append(_plain(step))
     return lines
+
+
+def _keyed(step: Instruction, keys: Mapping[str, str]) -> Instruction:
+    flags = []
+    for name, value in step.flags:
+        if name == "from":
+            value = keys.get(value, value)
+        elif name == "mount" and step.word == "RUN":
+            fields = (field.partition("=") for field in value.split(","))
+            value = ",".join(f"{key}{sign}{keys.get(text, text) if key == 'from' else text}" for key, sign, text in fields)
+        flags.append((name, value))
+    return replace(step, flags=tuple(flags))
 
 
 def _plain(step: Instruction) -> str:
@@ -125,7 +145,7 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What is to be built. `bases`: image ids (digits only) by name."""
+    """What is to be built. `bases`: image ids (digits only) by the keys in the Dockerfile."""
 
     target: str = ""
     args: tuple[tuple[str, str], ...] = ()
@@ -182,7 +202,7 @@ def build_words(places: Places, wish: Wish) -> list[str]:
         "build", "--isolation", "chroot", "--layers", "--format", "docker", "--pull-never", "--http-proxy=false",
         "--identity-label=false", "--cap-drop", ",".join(CAPABILITIES_DROPPED), "--ignorefile", f"{places.home}/ignore",
         "--signature-policy", f"{places.home}/policy.json", "--iidfile", f"{places.work}/out/id", "--force-rm",
-        "--build-context", f"{HERE_CONTEXT}={places.work}/here",
+        "--build-context", f"{HERE_CONTEXT}={places.work}/given/here",
     ]  # fmt: skip
     words += [word for name, image in wish.bases for word in ("--build-context", f"{name}=container-image://{image}")]
     args = [key if key in hidden(dict(wish.args)) else f"{key}={value}" for key, value in wish.args]
@@ -190,13 +210,13 @@ def build_words(places: Places, wish: Wish) -> list[str]:
     words += [word for key, value in wish.labels for word in ("--label", f"{key}={value}")]
     words += ["--no-cache"] if wish.no_cache else []
     words += ["--target", wish.target] if wish.target else []
-    return buildah(places, *words, "--file", f"{places.work}/Dockerfile", f"{places.work}/context")
+    return buildah(places, *words, "--file", f"{places.work}/given/Dockerfile", f"{places.work}/context")
 
 
-DEVICES: Final = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
+DEVICES: Final = ("full", "null", "random", "tty", "urandom", "zero")
 PROGRAMS: Final = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")
-ETC: Final = ("group", "hosts", "ld.so.cache", "localtime", "nsswitch.conf", "passwd", "resolv.conf", "ssl")
-"""All that a build sees of the machine's /etc, and only by a hole in the builder."""
+ETC: Final = ("group", "hosts", "ld.so.cache", "localtime", "nsswitch.conf", "passwd", "resolv.conf")
+"""With /etc/ssl all that a build sees of the machine's /etc, and only by a hole in the builder."""
 _OUTSIDE: Final = "\n".join(
     [
         'for file in $SHOAL_CGROUPS; do echo $$ > "$file" || exit 125; done',
@@ -224,7 +244,7 @@ def sight(places: Places, readable: Sequence[str] = (), writable: Sequence[str] 
 
 def build_sight(places: Places) -> Sight:
     """Of the step that runs what strangers wrote."""
-    return sight(places, [f"{places.work}/{name}" for name in ("context", "here", "Dockerfile")], [f"{places.work}/out"])
+    return sight(places, [f"{places.work}/context", f"{places.work}/given"], [f"{places.work}/out"])
 
 
 def confined(words: Sequence[str], sees: Sight) -> list[str]:
@@ -239,36 +259,38 @@ def confined(words: Sequence[str], sees: Sight) -> list[str]:
 
 
 def _inside(sees: Sight) -> str:
-    """buildah 1.28 follows links in the sources of RUN --mount wherever they lead (CVE-2024-1753): so they lead nowhere."""
+    """buildah 1.28 follows links in the sources of RUN --mount wherever they lead (CVE-2024-1753): so they lead nowhere. Few
+    programs are run for it: each costs a millisecond."""
+    named = " ".join(shlex.quote(f".{path}") for path in (*sees.readable, *sees.writable))
     lines = [
         "set -e",
-        f"r={shlex.quote(sees.root)}",
-        "mount -t tmpfs -o mode=755,size=64m,nosuid shoal-build $r",
-        "cd $r",
-        "mkdir -p dev etc old proc run sys tmp usr var/lib/containers var/tmp",
+        f"mount -t tmpfs -o mode=755,size=64m,nosuid shoal-build {shlex.quote(sees.root)}",
+        f"cd {shlex.quote(sees.root)}",
+        f"mkdir -p -m 755 dev/pts dev/shm etc old proc run sys tmp usr var/lib/containers var/tmp {named}",
         "chmod 1777 tmp var/tmp",
-        'show() { if [ -d "$1" ]; then mkdir -p ".$1"; else touch ".$1"; fi; mount "${2:---bind}" "$1" ".$1"; }',
-        'keep() { show "$@"; mount -o remount,bind,ro ".$1"; }',
-        "keep /usr --rbind",
+        "mount -o rbind,ro /usr usr",
+        "links=",
         f"for n in {' '.join(PROGRAMS)}; do",
-        '  if [ -L /$n ]; then ln -s "$(readlink /$n)" $n; elif [ -d /$n ]; then keep /$n --rbind; fi',
+        '  if [ -L /$n ]; then links="$links /$n"; elif [ -d /$n ]; then mkdir $n; mount -o rbind,ro /$n $n; fi',
         "done",
-        f"for n in {' '.join(ETC)}; do if [ -e /etc/$n ]; then keep /etc/$n; fi; done",
-        *(f"keep {shlex.quote(path)}" for path in sees.readable),
-        *(f"show {shlex.quote(path)}" for path in sees.writable),
-        *(f"mknod -m 666 dev/{name} c {major} {minor}" for name, major, minor in DEVICES),
-        "mkdir dev/pts dev/shm",
+        '[ -z "$links" ] || cp -P $links .',
+        "files=",
+        f'for n in {" ".join(ETC)}; do [ ! -e /etc/$n ] || files="$files /etc/$n"; done',
+        "cp -L $files etc/",
+        "if [ -d /etc/ssl ]; then mkdir etc/ssl; mount -o bind,ro /etc/ssl etc/ssl; fi",
+        *(f"mount -o bind,ro {shlex.quote(path)} {shlex.quote(f'.{path}')}" for path in sees.readable),
+        *(f"mount --bind {shlex.quote(path)} {shlex.quote(f'.{path}')}" for path in sees.writable),
+        f"cp -R --preserve=mode {' '.join(f'/dev/{name}' for name in DEVICES)} dev/",
         "mount -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts dev/pts",
         "mount -t tmpfs -o mode=1777,size=64m,nosuid,nodev shoal-build dev/shm",
         "ln -s pts/ptmx dev/ptmx",
         "ln -s /proc/self/fd dev/fd",
-        "for n in 0:stdin 1:stdout 2:stderr; do ln -s /proc/self/fd/${n%:*} dev/${n#*:}; done",
+        "for n in 0:stdin 1:stdout 2:stderr; do ln -s fd/${n%:*} dev/${n#*:}; done",
         "mount -t proc -o nosuid,nodev,noexec proc proc",
         "mount -t sysfs -o ro,nosuid,nodev,noexec sysfs sys",
         "pivot_root . old",
         "cd /",
         "umount -l /old",
-        "rmdir /old",
         'exec "$@"',
     ]
     return "\n".join(lines)

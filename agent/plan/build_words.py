@@ -31,7 +31,7 @@ _HELD_MAX: Final = 50
 class Output:
     """Takes what is written, gives what is to be shown; what may be the last words of a failure is held until more comes.
 
-    `names`: by the ids that the builder was given the names they stand for."""
+    `names`: by the ids and keys that the builder was given the names they stand for."""
 
     names: dict[str, str]
     step: str = ""
@@ -58,10 +58,14 @@ class Output:
         found = _STEP.fullmatch(line)
         if found is not None:
             self.step = f"{found['word']} {found['rest']}"
-            if found["word"] == "FROM":
-                for image, name in self.names.items():
-                    line = line.replace(image, name)
+            line = self._named(line)
         return f"{self._free()}{line}\n"
+
+    def _named(self, line: str) -> str:
+        """Keys are `shoal-image-N`: no digit may follow."""
+        for word, name in self.names.items():
+            line = re.sub(rf"(?<=FROM |from=){re.escape(word)}(?!\d)", lambda _, name=name: name, line)  # type: ignore[misc]
+        return line
 
     def _free(self) -> str:
         freed, self.held = "".join(f"{line}\n" for line in self.held), []

@@ -19,27 +19,38 @@ from agent.plan.build import (
     sight,
 )
 from agent.plan.build_words import Output, command_of, failure_of, tidied
-from model.dockerfile import read_dockerfile
+from model.dockerfile import images_of, read_dockerfile
 from model.errors import BadInput
 
 PLACES = Places("/d/store", "/r", "/d/home", "/d/root", "/d/work/1")
 
 
 def lines(text: str, **args: str) -> list[str]:
-    return rewritten(read_dockerfile(text, args)).text.splitlines()[1:]
+    dockerfile = read_dockerfile(text, args)
+    return rewritten(dockerfile, images_of(dockerfile)).text.splitlines()[1:]
 
 
 def test_what_the_builder_knows_stays() -> None:
     text = "ARG V=1\nFROM a:$V AS x\nRUN --mount=type=cache,target=/c make \\\n all\nCOPY --chown=1:1 --from=x a b\n"
     assert [" ".join(line.split()) for line in lines(text, V="2")] == [
-        "ARG V=1", "FROM a:2 AS x", "RUN --mount=type=cache,target=/c make all", "COPY --chown=1:1 --from=x a b"
+        "ARG V=1", "FROM shoal-image-0 AS x", "RUN --mount=type=cache,target=/c make all",
+        "COPY --chown=1:1 --from=shoal-image-1 a b",
+    ]  # fmt: skip
+
+
+def test_images_have_keys_that_no_stage_has() -> None:
+    text = "FROM a AS a\nFROM a\nCOPY --from=a x /\nCOPY --chown=1 --from=b x /\n"
+    text += "RUN --mount=from=b,target=/b --mount=from=a,target=/a x\n"
+    assert lines(text) == [
+        "FROM shoal-image-0 AS a", "FROM a", "COPY --from=a x /", "COPY --chown=1 --from=shoal-image-1 x /",
+        "RUN --mount=from=shoal-image-1,target=/b --mount=from=a,target=/a x",
     ]  # fmt: skip
 
 
 def test_here_documents_become_scripts_and_files() -> None:
     text = "FROM a\nRUN <<E\nset -e\necho \"$A\"\nE\nRUN cat <<'F' > /f\n$x\nF\n"
     text += "COPY --link --chmod=600 <<'G' <<H /d/\n$y\nG\nz\nH\n"
-    made = rewritten(read_dockerfile(text, {}))
+    made = rewritten(read_dockerfile(text, {}), ("a",))
     run, cat, copy = made.text.splitlines()[2:]
     assert json.loads(run.removeprefix("RUN ")) == ["/bin/sh", "-c", 'set -e\necho "$A"\n']
     assert json.loads(cat.removeprefix("RUN "))[2] == "cat <<'F' > /f\n$x\nF\n"
@@ -70,7 +81,7 @@ def test_no_value_of_an_argument_stands_in_a_command_line() -> None:
     assert "secret" not in " ".join(words)
     assert ("TOKEN" in words, "PATH=own" in words, "a=b c" in words) == (True, True, True)
     assert words[words.index("a:1=container-image://12") - 1] == "--build-context"
-    assert words[-3:] == ["--file", "/d/work/1/Dockerfile", "/d/work/1/context"]
+    assert words[-3:] == ["--file", "/d/work/1/given/Dockerfile", "/d/work/1/context"]
     assert hidden(dict(wish.args)) == {"TOKEN": "secret"}
     assert confined(words, build_sight(PLACES))[-len(words) :] == words
 
@@ -84,7 +95,7 @@ def test_the_builder_gets_nothing_of_the_agents_environment() -> None:
 def test_the_step_that_runs_what_strangers_wrote_sees_little_and_writes_less() -> None:
     sees = build_sight(PLACES)
     assert sees.writable == ("/d/store", "/r", "/d/home/tmp", "/d/work/1/out")
-    assert sees.readable == ("/d/home", "/d/work/1/context", "/d/work/1/here", "/d/work/1/Dockerfile")
+    assert sees.readable == ("/d/home", "/d/work/1/context", "/d/work/1/given")
     assert "/d/a'b" not in confined(["x"], sight(PLACES, ["/d/a'b"]))[-3]
 
 
@@ -94,6 +105,9 @@ def told(*said: str, names: dict[str, str] | None = None) -> tuple[str, Output]:
 
 
 def test_output_is_passed_on_with_names_for_ids() -> None:
+    shown, _ = told("STEP 1/2: COPY --from=shoal-image-1 /shoal-image-1 /", names={"shoal-image-1": "b"})
+    assert shown == "STEP 1/2: COPY --from=b /shoal-image-1 /\n"
+    assert told("STEP 1/2: COPY --from=shoal-image-10 /", names={"shoal-image-1": "b"})[0].endswith("-10 /\n")
     shown, output = told("STEP 1/2: FROM 12ab", "STEP 2/2: RUN echo Error: none", "Error: none", "12ab", names={"12ab": "a:1"})
     assert shown == "STEP 1/2: FROM a:1\nSTEP 2/2: RUN echo Error: none\nError: none\n12ab\n"
     assert output.end(failed=False) == ""
