@@ -133,6 +133,7 @@ def measure(lab: Lab, size_bytes: int, way: Callable[[Lab, str], object]) -> tup
     try:
         total = image(layout / "image", size_bytes, name)
         push_layout(calls, lab.record().registry, layout / "image", name)
+        os.sync()  # what the last round wrote is not this one's burden
         before, began = sent_bytes(lab), time.monotonic()
         took = way(lab, name)
         seconds = took if isinstance(took, float) else time.monotonic() - began

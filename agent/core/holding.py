@@ -1,6 +1,7 @@
 """What this node tells of the images it could give to others: everything when a session begins, then what changed.
 
-Rules: changes of a moment are told as one message. What is told is what the store keeps as it came, and so can be given away.
+Rules: a change is told at once, those that follow in the same moment as one message. What is told is what the store keeps as
+it came, and so can be given away.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class Holdings:
             if message is not None:
                 yield message
             told = held
-            await self._images.moved.wait()
             await self._clock.sleep(COALESCE_S)
+            await self._images.moved.wait()
 
 
 def difference(told: dict[str, HeldImage] | None, held: dict[str, HeldImage]) -> pb.ImagesHeld | None:

@@ -157,6 +157,7 @@ class PeerBlobs:
                 ("grpc.enable_http_proxy", 0),
                 ("grpc.enable_retries", 0),
                 ("grpc.max_receive_message_length", 8 << 20),
+                ("grpc.http2.max_frame_size", 1 << 20),  # a sixth less work than with 16 kB
                 ("grpc.initial_reconnect_backoff_ms", 200),
                 ("grpc.max_reconnect_backoff_ms", 2_000),
             )
