@@ -117,11 +117,12 @@ async def test_what_is_held_is_not_removed(rig: Rig) -> None:
     image = await rig.images.pull("shop/web:1")
     assert (await rig.images.pull("shop/web:2")).id == image.id
     rig.images.hold(image.id, "container")
-    await rig.images.remove("shop/web:1")
+    assert (await rig.images.remove("shop/web:1")).id == ""
     with pytest.raises(ImageInUse, match="is used on this node"):
         await rig.images.remove("shop/web:2")
     rig.images.release("container")
-    await rig.images.remove(image.id)
+    assert (await rig.images.remove(image.id)).id == image.id
+    assert await rig.images.collect() == 0
     assert rig.images.list() == []
     with pytest.raises(ImageNotFound, match="not on this node"):
         await rig.images.remove("shop/web:2")
@@ -131,7 +132,7 @@ async def test_by_force_what_is_held_loses_its_last_name_and_stays(rig: Rig) -> 
     rig.put("shop/web:1", "serve")
     image = await rig.images.pull("shop/web:1")
     rig.images.hold(image.id, "container")
-    await rig.images.remove("shop/web:1", force=True)
+    assert (await rig.images.remove("shop/web:1", force=True)).id == ""
     assert [(found.id, found.names) for found in rig.images.list()] == [(image.id, ())]
     with pytest.raises(ImageInUse, match="is used on this node"):
         await rig.images.remove(image.id, force=True)
