@@ -33,6 +33,8 @@ SILENCE_S: Final = 5.0
 UNREACHED_MAX: Final = 3
 ALONE_S: Final = 60.0
 """A node that reaches none of so many others in a row is walled off from them: for so long it asks registries only."""
+MUTE_S: Final = 10.0
+"""A controller that left one question without an answer is asked again after so long, or when it has said something."""
 CHANNELS_MAX: Final = 8
 """That are kept for the next blob."""
 
@@ -52,14 +54,14 @@ class PeerBlobs:
         self.is_online = False
         self._channels: dict[Peer, tuple[aio.Channel, int]] = {}
         self._unreached: dict[str, None] = {}
-        self._alone_until = 0.0
+        self._alone_until = self._mute_until = 0.0
 
     # the session
 
     async def news(self) -> AsyncGenerator[pb.BlobWanted]:
         """What the controller is to hear, for as long as a session is open."""
         self._outbox = []
-        self.is_online = True
+        self.is_online, self._mute_until = True, 0.0
         again = self._clock.monotonic()
         try:
             while True:
@@ -76,6 +78,7 @@ class PeerBlobs:
             self._go_offline()
 
     def take(self, source: pb.BlobSource) -> None:
+        self._mute_until = 0.0
         want = self._wants.get(source.digest)
         if want is not None:
             want.take(source)
@@ -147,7 +150,10 @@ class PeerBlobs:
 
     def asks(self) -> bool:
         """Whether others are asked now."""
-        return self.is_online and self._clock.monotonic() >= self._alone_until
+        return self.is_online and self._clock.monotonic() >= max(self._alone_until, self._mute_until)
+
+    def not_answered(self) -> None:
+        self._mute_until = self._clock.monotonic() + MUTE_S
 
     def _borrow(self, peer: Peer) -> aio.Channel:
         channel, users = self._channels.pop(peer, (None, 0))
@@ -209,6 +215,7 @@ class _Wanted:
                 async with asyncio.timeout(patience_s):
                     await self.heard.wait()
             except TimeoutError:
+                self._own.not_answered()
                 break
             if self._is_told():
                 return self._begin()

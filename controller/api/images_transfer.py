@@ -30,6 +30,9 @@ from protos import node_pb2 as pb
 
 CHUNKS_MAX: Final = 8
 LOAD_S: Final = 3600.0
+RESOLVE_S: Final = 20.0
+ASKED_MAX: Final = 3
+"""Nodes that are asked what a name means, one after the other."""
 ARCHIVE: Final = "application/x-tar"
 AUTH_HEADER: Final = "X-Registry-Auth"
 
@@ -50,7 +53,7 @@ async def _one_digest(api: Api, body: PullBody, auth: pb.RegistryAuth | None, no
     if len(nodes) < 2 or body.policy not in ("", "always"):
         return ""
     try:
-        return await resolved(api, body.reference, auth, nodes)
+        return await resolved(api, body.reference, auth, nodes[:ASKED_MAX], RESOLVE_S)
     except BadInput:
         raise
     except ShoalError:

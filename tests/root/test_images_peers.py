@@ -256,7 +256,7 @@ async def test_a_node_that_reaches_nobody_stops_asking_for_a_while(cluster: Clus
 
 
 async def test_without_an_answer_the_registry_is_asked(cluster: Cluster, registry: FakeRegistry) -> None:
-    image = make_image({"app": b"2"})
+    image = make_image(*({f"app{number}": b"2"} for number in range(9)))
     registry.put(NAME, image)
     cluster.mute = True
     began = time.monotonic()
