@@ -33,6 +33,8 @@ from model.image_ref import DEFAULT_REGISTRY, ImageRef
 _BACKOFF_S_MAX = 5.0
 _ERROR_BYTES_MAX = 64 << 10
 _SAID_CHARS_MAX = 200
+_UNKNOWN_CA = (18, 19, 20, 21)
+"""OpenSSL's numbers for a certificate that nobody known has signed."""
 _T = TypeVar("_T")
 
 
@@ -126,7 +128,7 @@ class Calls:
         """After a failed attempt; raises when it was the last."""
         why = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
         if isinstance(error, ssl.SSLError):
-            raise RegistryRefused(f"{what}: TLS failed ({getattr(error, 'reason', None) or why})") from None
+            raise RegistryRefused(f"{what}: TLS failed ({getattr(error, 'reason', None) or why}){_certificate(error)}") from None
         if failures >= self.config.attempts:
             raise RegistryUnavailable(f"{what}: {' '.join(why.split())[:_SAID_CHARS_MAX]} ({failures} attempts)") from None
         wait_s = min(self.config.backoff_s * 2 ** (failures - 1), _BACKOFF_S_MAX) * random.uniform(0.75, 1.25)
@@ -166,6 +168,14 @@ class Calls:
 def own_endpoint(ref: ImageRef) -> str:
     """The registry that a reference names, by the address it is spoken to at."""
     return HUB_ENDPOINT if ref.registry == DEFAULT_REGISTRY else ref.registry
+
+
+def _certificate(error: ssl.SSLError) -> str:
+    """What is wrong with a certificate, and what helps."""
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        return ""
+    hint = ": if its CA is known to you, start agents with --registry-ca HOST:PORT=FILE"
+    return f": {error.verify_message.rstrip('.')}{hint if error.verify_code in _UNKNOWN_CA else ''}"
 
 
 def _said(raw: bytes) -> str:
