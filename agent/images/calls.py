@@ -128,7 +128,8 @@ class Calls:
         """After a failed attempt; raises when it was the last."""
         why = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
         if isinstance(error, ssl.SSLError):
-            raise RegistryRefused(f"{what}: TLS failed ({getattr(error, 'reason', None) or why}){_certificate(error)}") from None
+            problem = f"TLS failed ({getattr(error, 'reason', None) or why}){_certificate(error)}"
+            raise RegistryRefused(f"{what}: {problem}") from None
         if failures >= self.config.attempts:
             raise RegistryUnavailable(f"{what}: {' '.join(why.split())[:_SAID_CHARS_MAX]} ({failures} attempts)") from None
         wait_s = min(self.config.backoff_s * 2 ** (failures - 1), _BACKOFF_S_MAX) * random.uniform(0.75, 1.25)

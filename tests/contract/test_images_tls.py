@@ -69,6 +69,14 @@ def test_another_ca_is_refused_at_once(registry: FakeRegistry, tmp_path: Path) -
     assert registry.requests == []
 
 
+def test_a_certificate_for_another_name_says_so_and_blames_no_ca(registry: FakeRegistry, tmp_path: Path) -> None:
+    endpoint = registry.endpoint.replace("127.0.0.1", "localhost")
+    client = RegistryClient(RegistryConfig(ca_files={endpoint: tmp_path / "ca.pem"}, platform="linux/amd64", backoff_s=0.001))
+    with pytest.raises(RegistryRefused, match=r"certificate is not valid for 'localhost'$"):
+        client.resolve(parse_image_ref(f"{endpoint}/shop/web:1"))
+    client.close()
+
+
 @dataclass(frozen=True, slots=True)
 class Secured:
     """Debian's docker-registry on loopback, with a password and TLS; to `client` its CA is the cluster's."""
