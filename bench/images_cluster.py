@@ -1,4 +1,4 @@
-"""Many nodes pull one image at once: `python -m bench.images_cluster [--nodes 20] [--mb 48] [--mbit 200] [--rounds 1]`. Root.
+"""Many nodes pull one image at once: `python -m bench.images_cluster [--nodes 20] [--mb 48] [--mbit 100] [--rounds 1]`. Root.
 
 Measured on a lab of its own, in turn: `shoal pull` to all nodes, where they fetch from each other, and as many direct pulls at
 once, each from its node's network by the same code without peers. Counted at the registry's port: what it sent, as copies of
@@ -162,7 +162,7 @@ def main() -> None:
     words = argparse.ArgumentParser()
     words.add_argument("--nodes", type=int, default=20)
     words.add_argument("--mb", type=int, default=48)
-    words.add_argument("--mbit", type=int, default=200)
+    words.add_argument("--mbit", type=int, default=100)
     words.add_argument("--rounds", type=int, default=1)
     words.add_argument("--one", nargs=3, metavar=("FOLDER", "REGISTRY", "NAME"), help=argparse.SUPPRESS)
     options = words.parse_args()
