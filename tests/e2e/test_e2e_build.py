@@ -80,6 +80,24 @@ def test_apply_builds_and_runs_what_was_built(lab: LabUnderTest, folder: Path) -
     again = lab("apply", "-f", file, "-p", "shop", "--build", "--build-node", "n1")
     assert again.count("Using cache") == 1  # WORKDIR: what is copied has changed
     eventually(lambda: fetched(f"{url}/page.html") == "two", "the new page is served")
+    _bound(lab, folder / "meu-site", f"http://{record.address(node)}:8998/page.html")
+
+
+def _bound(lab: LabUnderTest, site: Path, url: str) -> None:
+    """The tutorial's page from a folder of the node; bench/builds.py does it with Apache."""
+    site.mkdir()
+    (site / "page.html").write_text("first")
+    options = ("--name", "site-trybe2", "-p", "8998:80", "-v", f"{site}/:/srv/", "--init", "--stop-timeout", "1")
+    lab("run", "-d", *options, "--node", "n1", "site:1")
+    eventually(lambda: fetched(url) == "first", "the folder's page is served")
+    (site / "page.html").write_text("changed")
+    assert fetched(url) == "changed"
+    assert json.loads(lab("inspect", "site-trybe2"))[0]["container"]["Mounts"] == [
+        {"Type": "bind", "Source": str(site), "Destination": "/srv", "Mode": "", "RW": True, "Propagation": "rprivate"}
+    ]
+    lab("stop", "site-trybe2")
+    lab("rm", "site-trybe2")
+    assert (site / "page.html").read_text() == "changed"
 
 
 def _history(lab: LabUnderTest, image: dict[str, Any]) -> None:
