@@ -88,7 +88,8 @@ def build(client: Client, context: Context, wish: Wish, say: Say) -> dict[str, A
     from cli.build_context import Reader, archive_of
 
     check_names(wish.names)
-    headers = headers_of(wish, base_images(context, wish))
+    bases = base_images(context, wish)
+    headers = headers_of(wish, bases)
     query: dict[str, Any] = {
         "name": list(wish.names),
         "dockerfile": context.dockerfile,
@@ -96,6 +97,7 @@ def build(client: Client, context: Context, wish: Wish, say: Say) -> dict[str, A
         "label": [f"{key}={value}" for key, value in wish.labels.items()],
         "no_cache": wish.no_cache,
         "pull": wish.pull,
+        "base": list(bases),
         "node": wish.node or None,
     }
     body = Reader(archive_of(context))

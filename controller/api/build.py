@@ -10,7 +10,7 @@ import asyncio
 import base64
 import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -43,6 +43,8 @@ async def build(api: Api, call: Call) -> Response:
         start = start_of(call.query, call.request)
         node = _node(api, call.query["node"])
         stub = await api.agents.stub(node)
+        if not start.pull:
+            await _brought(api, node, call.query["base"] or ())
     except ShoalError:
         async for _ in stream:
             pass  # a caller that still sends would not hear the answer
@@ -56,6 +58,20 @@ async def build(api: Api, call: Call) -> Response:
         building.cancel()
         raise
     return ndjson(_told(api, building, node))
+
+
+async def _brought(api: Api, node: str, bases: Sequence[str]) -> None:
+    """Base images that other nodes have and this one lacks come from there: they may be in no registry. Where that fails the
+    node asks the registry, and says what is wrong."""
+    for name in bases if leads(api) else ():
+        with contextlib.suppress(ShoalError):
+            reference = parse_image_ref(name).canonical
+            digest = api.held().digest_of(reference)
+            if digest and not api.held().means(node, reference):
+                request = pb.ImageRequest(reference=reference, policy="missing", digest=digest)
+                async with aclosing(api.agents.stream(node, "PullImage", request)) as found:
+                    async for _ in found:
+                        pass
 
 
 def start_of(query: Mapping[str, Any], request: Request) -> pb.BuildStart:

@@ -253,6 +253,7 @@ IMAGES: Final = (
             Query("label", tuple[str, ...], "KEY=VALUE; may be repeated"),
             Query("no_cache", bool, "take nothing from the node's cache of builds", False),
             Query("pull", bool, "ask the registries for newer base images", False),
+            Query("base", tuple[str, ...], "an image it needs, which another node may have; may be repeated"),
             Query("node", str, "build there (default: the ready node with most free)"),
         ),
         takes="application/x-tar",

@@ -294,7 +294,7 @@ async def _built(operator: Client, agent: PlayedAgent) -> None:
         status, text = await asyncio.to_thread(operator.request, "POST", f"/v1/build?{query}", body, **(headers or {}))
         return status, [json.loads(line) for line in text.splitlines()] if status == 200 else text["error"]["message"]
 
-    query = "dockerfile=a/D&label=k%3Dv&label=e&no_cache=true&node=n1&name=web%3A1"
+    query = "dockerfile=a/D&label=k%3Dv&label=e&no_cache=true&node=n1&name=web%3A1&base=nix&base=A"
     headers = {"X-Shoal-Build-Args": args, "X-Registry-Config": logins}
     status, rows = await build(query, headers=headers)
     done = {"id": "sha256:3", "digest": "sha256:4", "names": [], "size_bytes": 1}

@@ -72,6 +72,7 @@ def test_apply_builds_and_runs_what_was_built(lab: LabUnderTest, folder: Path) -
     assert (image["Nodes"], image["Config"]["Labels"]) == (["n1"], {"who": "me"})
     assert image["Config"]["Healthcheck"]["Test"] == ["CMD", "test", "-e", "/srv/page.html"]
     _history(lab, image)
+    assert lab("build", "-q", "--node", "n2", "-", stdin="FROM site:1\nLABEL a=b\n").startswith("sha256:")  # it comes from n1
     replica = lab.running("shop_site")
 
     (folder / "page.html").write_text("two")
