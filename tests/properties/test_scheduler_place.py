@@ -75,7 +75,7 @@ def plain_groups(draw: st.DrawFn, cluster: ClusterView) -> Group:
 
 
 @given(st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_the_batch_gives_each_node_what_one_by_one_greedy_gives(data: st.DataObject) -> None:
     cluster = data.draw(clusters())
     wanted = data.draw(st.lists(groups(cluster), max_size=4))
@@ -85,7 +85,7 @@ def test_the_batch_gives_each_node_what_one_by_one_greedy_gives(data: st.DataObj
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_small_groups_on_many_nodes_agree_with_greedy_too(data: st.DataObject) -> None:
     nodes = [NodeFacts(f"n{i:03}", total=Amounts(data.draw(st.integers(1, 6)), 6)) for i in range(40)]
     cluster = ClusterView(nodes)
@@ -97,7 +97,7 @@ def test_small_groups_on_many_nodes_agree_with_greedy_too(data: st.DataObject) -
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_no_node_is_given_more_than_it_has_and_every_slot_is_answered_once(data: st.DataObject) -> None:
     cluster = data.draw(clusters())
     wanted = data.draw(st.lists(groups(cluster), max_size=4))
@@ -126,7 +126,7 @@ def test_no_placement_on_scale_to_zero(data: st.DataObject) -> None:
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_no_two_replicas_of_a_node_have_the_same_port(data: st.DataObject) -> None:
     cluster = data.draw(clusters())
     wanted = data.draw(st.lists(groups(cluster), max_size=4))
@@ -138,7 +138,7 @@ def test_no_two_replicas_of_a_node_have_the_same_port(data: st.DataObject) -> No
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_kept_account_answers_like_a_new_one(data: st.DataObject) -> None:
     """Whatever was placed on it, lent to it and changed before."""
     cluster = data.draw(clusters())
@@ -230,7 +230,7 @@ def test_a_batch_that_packs_agrees_with_greedy_on_the_same_target(data: st.DataO
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_columns_give_what_classes_give_slot_by_slot(data: st.DataObject) -> None:
     """Batches that mix what goes by columns with what goes by classes, on a kept account, pass after pass."""
     cluster = data.draw(clusters())
@@ -248,7 +248,7 @@ def test_columns_give_what_classes_give_slot_by_slot(data: st.DataObject) -> Non
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_shelves_of_many_classes_agree_with_greedy(data: st.DataObject) -> None:
     """What came last is kept apart, and is put in order when it is asked for: over and over, on an account that is kept."""
     nodes = [NodeFacts(f"n{i:02}", total=Amounts(63, 63)) for i in range(20)]
