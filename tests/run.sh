@@ -19,7 +19,7 @@ simulation=$!
 trap 'kill "$simulation" 2>/dev/null || true; rm -f "$told"' EXIT
 trap 'exit 130' INT TERM
 $pytest -n 3 --dist loadfile --no-loadscope-reorder tests/contract tests/root
-$pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 8 tests/e2e
+$pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 8 tests/e2e
 failed=0
 wait "$simulation" || failed=$?
 cat "$told"
