@@ -27,11 +27,16 @@ class Removing(Checker):
     def _slots_before(self, step: Step, service_id: str) -> int:
         """How many slots there were before the transaction: those that counted, and those it takes away from lost nodes too."""
         holders = self.facts.holders.get(service_id, {})
-        slots = {slot for slot, rows in holders.items() if any(self._counts(row) for row in rows)}
+        slots = {slot for slot, rows in holders.items() if any(self._counts(row) or self._may_have_ended(row) for row in rows)}
         return len(slots | {row.slot for row in step.removed if row.service_id == service_id})
 
     def _counts(self, row: Row) -> bool:
         return self.facts.up_since_s(row.node) is not None
+
+    def _may_have_ended(self, row: Row) -> bool:
+        """What has ended for good keeps its slot, also on a node that is down: it is started nowhere else."""
+        document = self.facts.service(row.service_id)
+        return document is not None and document.spec.container.restart.condition != "any"
 
     def _judge(self, step: Step, row: Row, slots_before: int) -> None:
         documents = self.facts.recently("services", row.service, step.at_s)

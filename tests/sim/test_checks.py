@@ -319,6 +319,15 @@ def test_a_start_long_after_the_assignment_went_is_seen_unless_the_node_is_cut_o
     assert seen.rules == ["not assigned"]
 
 
+def test_an_ended_replica_on_a_lost_node_keeps_its_slot(seen: History) -> None:
+    seen.service("job", 2, container=ContainerSpec("x", restart=RestartPolicy("on-failure")))
+    seen.assign(n1="job.1", n2="job.2")
+    seen.lose("n1")
+    seen.change("job", scale=1)
+    seen.assign(n2="")
+    assert seen.rules == []
+
+
 def test_a_node_that_was_removed_while_it_was_away_goes_on_until_its_owner_ends_it(seen: History) -> None:
     seen.service("web")
     seen.assign(n1="web.1")
