@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import shutil
 import socket
 import ssl
@@ -55,8 +56,10 @@ def skopeo(*arguments: str) -> bytes:
 
 
 @contextmanager
-def registry_process(directory: Path, *, secured: bool = False, read_only: bool = False) -> Iterator[Registry]:
-    """`secured`: TLS with a CA of its own, and one user."""
+def registry_process(
+    directory: Path, *, secured: bool = False, read_only: bool = False, **variables: str
+) -> Iterator[Registry]:
+    """`secured`: TLS with a CA of its own, and one user. `variables`: of its environment, as `run -e` gives them."""
     directory.mkdir(parents=True, exist_ok=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -76,8 +79,9 @@ def registry_process(directory: Path, *, secured: bool = False, read_only: bool 
         registry = _secured(registry, config)
     (directory / "registry.yml").write_text(json.dumps(config))
     program = shutil.which("docker-registry") or ""
+    environment = {**os.environ, **variables}
     command = ["setpriv", "--pdeathsig", "KILL", program, "serve", str(directory / "registry.yml")]
-    with (directory / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+    with (directory / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log, env=environment) as process:
         try:
             _wait(registry, process)
             yield registry

@@ -143,6 +143,16 @@ async def test_a_big_layer_goes_in_parts(
     assert all(digest_of(data) == f"sha256:{file}" for file, data in files.items() if len(file) == 64)
 
 
+async def test_another_storage_of_the_registry_is_a_variable_away(store: ImageStore, tmp_path: Path) -> None:
+    with registry_process(tmp_path / "other", REGISTRY_STORAGE="inmemory") as registry:
+        name = f"{registry.endpoint}/kept/web:1"
+        await store.load(io.BytesIO(docker_archive(IMAGE, name)))
+        pushed = await store.push(name)
+        files = await asyncio.to_thread(registry.fetch, "kept/web:1", tmp_path / "copy")
+        assert digest_of(files["manifest.json"]) == pushed.digest
+        assert not list((registry.directory / "data").rglob("*")), "nothing of it is in a file"
+
+
 async def test_passwords_and_tls(store: ImageStore, secured: Registry, tmp_path: Path) -> None:
     name = f"{secured.endpoint}/private/web:1"
     await store.load(io.BytesIO(docker_archive(IMAGE, name)))

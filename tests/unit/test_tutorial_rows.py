@@ -79,7 +79,10 @@ ROWS: Final[dict[int, tuple[str, ...]]] = {
     40: (OWN,),
     41: (OWN, WAY),
     42: (OWN,),
-    43: (LOGIN, TLS, "root/test_images_push.py test_passwords_and_tls"),
+    43: (
+        LOGIN, TLS, "root/test_images_push.py test_passwords_and_tls",
+        "root/test_images_push.py test_another_storage_of_the_registry_is_a_variable_away",
+    ),
     44: ("contract/test_project_wheel.py test_in_a_clean_environment_the_launcher_finds_the_wheels_folders", STACK),
     45: (WAY, "root/test_images_service.py test_what_is_saved_loads_elsewhere_with_the_same_names_and_digests"),
     46: (OWN,),
@@ -107,7 +110,6 @@ ROWS: Final[dict[int, tuple[str, ...]]] = {
     118: (WAY, "unit/test_cli_image.py test_names_and_filters_are_dockers"),
 }
 MISSING: Final = {
-    43: "another storage than the file system: registry:2 knows several, shoal registry up offers none of them",
     114: "the hosted hub's page, with rows 4, 6, 7, 16, 18, 20 and 25",
 }
 
