@@ -4,8 +4,8 @@ Rules:
 - A healthy replica is trimmed only when another healthy one of the same slot is older, or when it is leaving (its node is
   drained or no longer fits, its version is old) and its successor runs.
 - After a node's return a slot has two holders: the oldest that runs stays. If the old one does not run (the machine was
-  rebooted) it goes once the younger runs. While none runs both stay, unless all have failed. One that must go and is spent
-  waits for no successor.
+  rebooted) it goes once the younger runs. While none runs both stay, unless all have failed. One that must go and is spent, or
+  that no agent has ever told of, waits for no successor.
 - Entries on a down node are not touched: what they are is not known. An ended replica there (job done) still counts.
 """
 
@@ -167,6 +167,6 @@ def _resolve(holders: list[Held]) -> Slot:
         return Slot(good[0], good[:1])
     if not stay:
         return Slot(old[0], old[:1])
-    if all(held.failed for held in stay):
-        stay, old = stay[:1], [held for held in old if not held.spent]
+    if all(held.failed for held in stay):  # an old one is kept that may still be of use: not what was never seen to be there
+        stay, old = stay[:1], [held for held in old if not held.spent and held.status is not None]
     return Slot(stay[0], stay + old[:1])

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from controller.decide.standing import Held, settle
+from model.documents import Assigned, ReplicaStatus
 from model.spec import UpdateConfig
 from tests.scenarios.model_cluster import ModelCluster
 
@@ -140,6 +142,20 @@ def test_an_outdated_replica_that_is_spent_waits_for_no_successor_that_fails_too
     cluster.converge()
     rows = [entry.replicas for doc in cluster.docs["assignments"].values() for entry in doc.services]
     assert [replica.version for replicas in rows for replica in replicas] == [2]
+
+
+@pytest.mark.parametrize(("state", "kept"), [("running", 2), ("preparing", 2), (None, 1)])
+def test_beside_a_successor_that_has_failed_an_old_one_is_kept_that_somebody_has_seen(state: str | None, kept: int) -> None:
+    """Found by the simulation: one that no agent has ever told of stood there for ever, and nothing ran."""
+    old = ReplicaStatus("id-web", 1, 1, 1, state) if state else None
+    failed = ReplicaStatus("id-web", 1, 2, 2, "failed")
+    holders = [
+        Held("n1", Assigned(1, 1, 1), old, ok=False, current=False),
+        Held("n2", Assigned(1, 2, 2), failed, ok=False, current=True, spent=True),
+    ]
+    standing = settle([(1, holders)])
+    assert (standing.slots[1].primary.node, len(standing.slots[1].holders)) == ("n2", kept)
+    assert [held.node for held in standing.surplus] == ["n1"] * (2 - kept)
 
 
 def test_an_agents_wrong_clock_does_not_hold_a_rollout_up(cluster: ModelCluster) -> None:
