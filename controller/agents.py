@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -116,6 +116,16 @@ class Agents:
             raise error_of(node, error) from None
         finally:
             call.cancel()
+
+    async def first(self, nodes: Sequence[str], method: str, request: Any, timeout_s: float) -> tuple[str, Any]:
+        """The first of the nodes that answers, and what; a refusal is an answer, too. Raises Unavailable when none does."""
+        failure = Unavailable("no node is ready")
+        for node in nodes:
+            try:
+                return node, await self.call(node, method, request, timeout_s)
+            except Unavailable as error:
+                failure = error
+        raise failure
 
     async def everywhere(self, ask: Callable[[str], Awaitable[T]], nodes: list[str] | None = None) -> dict[str, T | ShoalError]:
         """`ask(node)` on all nodes at once, 32 at a time; a node's failure is its answer."""

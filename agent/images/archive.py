@@ -16,6 +16,7 @@ from typing import Any
 
 from agent.images.disk import iter_file
 from agent.images.manifest import (
+    INDEX_DEPTH_MAX,
     Descriptor,
     Documents,
     ParsedConfig,
@@ -28,7 +29,6 @@ from model.errors import BadInput, ImageError
 from model.image_ref import parse_image_ref
 
 _MEMBERS_MAX = 100_000
-_INDEX_DEPTH_MAX = 3
 _NAME_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 
 
@@ -144,7 +144,7 @@ def _oci_image(
     parts: Mapping[str, FilePart], digest: str, names: tuple[str, ...], what: str, platform: str, limits: Limits
 ) -> ArchivedImage:
     indexes: tuple[bytes, ...] = ()
-    for _ in range(_INDEX_DEPTH_MAX):
+    for _ in range(INDEX_DEPTH_MAX):
         raw = _blob(parts, digest, what).bytes(limits.manifest_bytes, what)
         check_digest(raw, digest, what)
         parsed = parse_index_or_manifest(raw, what, platform, limits)

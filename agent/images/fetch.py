@@ -17,13 +17,12 @@ from agent.images.blobs import Blobs
 from agent.images.disk import BlobRecord, StoreDisk, iter_file
 from agent.images.errors import ImageNotFound
 from agent.images.layer_pool import LayerSource
-from agent.images.manifest import Descriptor, Documents, Manifest, parse_index_or_manifest, sha256_digest
+from agent.images.manifest import Descriptor, Documents, Walk, sha256_digest
 from agent.images.peers import Peer, PeerFailed, Peers, Want
 from agent.images.progress import ProgressMeter
 from agent.images.records import Credentials, RegistryConfig
-from agent.images.registry import INDEX_DEPTH_MAX, RegistryClient
+from agent.images.registry import RegistryClient
 from agent.images.threads import Threads
-from model.errors import ImageError
 from model.image_ref import ImageRef
 
 
@@ -86,17 +85,13 @@ class Fetch:
             found = await self._own.threads.run(self._own.client.resolve, self._ref, self._auth)
             self._endpoint = found.endpoint
             return found.documents
-        limits, platform, what = self._own.config.limits, self._own.config.platform, f"image {self._ref.familiar}"
-        wanted, indexes = Descriptor("", self._ref.digest, -1), tuple[bytes, ...]()
-        for _ in range(INDEX_DEPTH_MAX):
-            raw = await self._document(wanted.digest, limits.manifest_bytes, self._manifest_at)
-            if wanted.size_bytes not in (-1, len(raw)):
-                raise ImageError(f"{what}: its index gives another size of {wanted.digest[:19]} than it has: it is refused")
-            parsed = parse_index_or_manifest(raw, what, platform, limits)
-            if isinstance(parsed, Manifest):
-                return Documents(parsed, raw, indexes)
-            wanted, indexes = parsed, (*indexes, raw)
-        raise ImageError(f"{what}: index within index within index")
+        limits = self._own.config.limits
+        walk = Walk(f"image {self._ref.familiar}", self._own.config.platform, limits, self._ref.digest)
+        while True:
+            digest = walk.digest or self._ref.digest
+            documents = walk.take(await self._document(digest, limits.manifest_bytes, self._manifest_at))
+            if documents is not None:
+                return documents
 
     async def config(self, part: Descriptor) -> bytes:
         def from_registry(digest: str) -> bytes:

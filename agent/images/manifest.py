@@ -31,6 +31,7 @@ _UNSPOKEN = ("", "application/json", "application/octet-stream", "text/plain")
 """What a server says that does not know what it serves; the document itself tells then."""
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _S_MAX = 1 << 40
+INDEX_DEPTH_MAX = 3
 _NS_PER_S = 1_000_000_000
 
 
@@ -104,6 +105,32 @@ def parse_index_or_manifest(
     if spoken not in kinds or (said not in _UNSPOKEN and said != spoken):
         raise ImageError(f"{what}: its media types contradict each other ({str(spoken)[:80]!r}, {said[:80]!r})")
     return _choose(doc["manifests"], what, platform) if is_index else _manifest(doc, sha256_digest(raw), spoken, what, limits)
+
+
+class Walk:
+    """From what a reference names to the manifest for this platform: an index leads to another document, or to that.
+
+    `digest` is that of the document to be taken next, compared by who fetched it; None: what a tag stands for.
+    """
+
+    def __init__(self, what: str, platform: str, limits: Limits, digest: str | None) -> None:
+        self._what, self._platform, self._limits = what, platform, limits
+        self.digest = digest
+        self._size_bytes = -1
+        self._indexes: tuple[bytes, ...] = ()
+
+    def take(self, raw: bytes, content_type: str = "") -> Documents | None:
+        """All there is, once the manifest is here. Raises ImageError."""
+        if self.digest is not None and self._size_bytes not in (-1, len(raw)):
+            said = f"its index gives another size of {self.digest[:19]} than it has"
+            raise ImageError(f"{self._what}: {said}: it is refused")
+        parsed = parse_index_or_manifest(raw, self._what, self._platform, self._limits, content_type)
+        if isinstance(parsed, Manifest):
+            return Documents(parsed, raw, self._indexes)
+        self.digest, self._size_bytes, self._indexes = parsed.digest, parsed.size_bytes, (*self._indexes, raw)
+        if len(self._indexes) >= INDEX_DEPTH_MAX:
+            raise ImageError(f"{self._what}: index within index within index")
+        return None
 
 
 def made_manifest(config: bytes, layers: Sequence[Descriptor]) -> Documents:

@@ -18,9 +18,9 @@ from agent.images.manifest import (
     Descriptor,
     Documents,
     Manifest,
+    Walk,
     check_digest,
     is_digest,
-    parse_index_or_manifest,
     sha256_digest,
 )
 from agent.images.records import Credentials, RegistryConfig
@@ -31,7 +31,6 @@ from model.image_ref import ImageRef
 _CHUNK_BYTES = 256 << 10
 _PROGRESS_BYTES = 16 << 10
 """A piece this large counts as progress, after which the count of failures starts again."""
-INDEX_DEPTH_MAX = 3
 _T = TypeVar("_T")
 
 
@@ -116,19 +115,13 @@ class RegistryClient:
 
     def _resolve_at(self, access: Access) -> Documents:
         what = f"image {access.ref.familiar}"
-        wanted = Descriptor("", access.ref.digest, -1) if access.ref.digest is not None else None
-        indexes: tuple[bytes, ...] = ()
-        for _ in range(INDEX_DEPTH_MAX):
-            raw, content_type = self._manifest_bytes(access, wanted.digest if wanted else access.ref.tag or "latest")
-            if wanted is not None:
-                check_digest(raw, wanted.digest, f"{what}: manifest from registry {access.endpoint}")
-                if wanted.size_bytes not in (-1, len(raw)):
-                    raise ImageError(f"{what}: its index gives another size of {wanted.digest[:19]} than it has: it is refused")
-            parsed = parse_index_or_manifest(raw, what, self._config.platform, self._config.limits, content_type)
-            if isinstance(parsed, Manifest):
-                return Documents(parsed, raw, indexes)
-            wanted, indexes = parsed, (*indexes, raw)
-        raise ImageError(f"{what}: index within index within index")
+        walk = Walk(what, self._config.platform, self._config.limits, access.ref.digest)
+        while True:
+            raw, content_type = self._manifest_bytes(access, walk.digest or access.ref.tag or "latest")
+            if walk.digest is not None:
+                check_digest(raw, walk.digest, f"{what}: manifest from registry {access.endpoint}")
+            if (found := walk.take(raw, content_type)) is not None:
+                return found
 
     def _digest_at(self, access: Access) -> str:
         """As it says itself, which costs nothing where pulls are counted; else of what it gives."""

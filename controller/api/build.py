@@ -7,7 +7,6 @@ are used for this one build, and neither kept nor told. When the caller goes awa
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -21,6 +20,8 @@ from starlette.responses import Response
 from controller.agents import error_of
 from controller.api import rows
 from controller.api.context import Api, Call
+from controller.api.headers import decoded
+from controller.api.heard import until
 from controller.api.images import CHANGE_S, Row, chosen, node_rows
 from controller.api.registry_logins import logins_of
 from controller.api.routing import leads
@@ -32,7 +33,6 @@ from protos import node_pb2 as pb
 ARGS_HEADER: Final = "X-Shoal-Build-Args"
 NAMES_MAX: Final = 100
 CHUNKS_MAX: Final = 8
-HEARD_S: Final = 0.05
 HEARD_TRIES: Final = 60
 
 
@@ -95,7 +95,7 @@ def _args(request: Request) -> dict[str, str]:
     """base64url of a JSON object; the error does not repeat it."""
     text = request.headers.get(ARGS_HEADER, "")
     try:
-        found = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))) if text else {}
+        found = decoded(text) if text else {}
     except ValueError:
         found = None
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
@@ -176,10 +176,7 @@ async def _renamed(api: Api, node: str, built: Row) -> None:
     held = [row for row in await node_rows(api) if row["node"] != node and row["id"] != built["id"]]
     await asyncio.gather(*(lose(row["node"], name) for row in held for name in row["names"] if name in built["names"]))
     canonical = [parse_image_ref(name).canonical for name in built["names"]]
-    for _ in range(HEARD_TRIES if leads(api) else 0):
-        if all(api.held().digest_of(name) == built["digest"] for name in canonical):
-            return
-        await api.clock.sleep(HEARD_S)
+    await until(api, lambda: all(api.held().digest_of(name) == built["digest"] for name in canonical), HEARD_TRIES)
 
 
 async def _output(building: Any, node: str) -> AsyncGenerator[Row, None]:

@@ -86,16 +86,9 @@ class NodeDigests:
     async def at_registry(self, name: str, login: Login | None) -> str:
         auth = pb.RegistryAuth(username=login.username, password=login.password) if login is not None else None
         request = pb.ImageRequest(reference=name, auth=auth)
-        nodes = self._ready()[:NODES_MAX]
-        failure: ShoalError = Unavailable("no node is ready")
         try:
             async with asyncio.timeout(ASK_S):
-                for node in nodes:
-                    try:
-                        answer = await self._agents.call(node, "ResolveImage", request, NODE_S)
-                        return str(json.loads(answer.json)["digest"])
-                    except Unavailable as error:
-                        failure = error
+                _, answer = await self._agents.first(self._ready()[:NODES_MAX], "ResolveImage", request, NODE_S)
         except TimeoutError:
-            failure = Unavailable(f"no answer within {ASK_S:g} s")
-        raise failure
+            raise Unavailable(f"no answer within {ASK_S:g} s") from None
+        return str(json.loads(answer.json)["digest"])

@@ -5,7 +5,7 @@ Rules: only the leader waits, and not for long: a node that does not say it is b
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from controller.api.context import Api
@@ -19,8 +19,13 @@ TRIES: Final = 20
 async def heard(api: Api, node: str, names: Mapping[str, Collection[str]]) -> None:
     """Until the node has told that each of its names stands for one of these digests there."""
     wanted = {parse_image_ref(name).canonical: digests for name, digests in names.items() if any(digests)}
-    for _ in range(TRIES if wanted and leads(api) else 0):
-        if all(api.held().means(node, name) in digests for name, digests in wanted.items()):
+    await until(api, lambda: all(api.held().means(node, name) in digests for name, digests in wanted.items()), TRIES)
+
+
+async def until(api: Api, is_heard: Callable[[], bool], tries: int) -> None:
+    """Returns when the leader has heard of it, or after so many looks; elsewhere at once."""
+    for _ in range(tries if leads(api) else 0):
+        if is_heard():
             return
         await api.clock.sleep(PAUSE_S)
 

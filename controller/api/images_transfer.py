@@ -8,7 +8,6 @@ nor told.
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
@@ -19,6 +18,7 @@ from starlette.responses import Response, StreamingResponse
 
 from controller.agents import error_of
 from controller.api.context import Api, Call
+from controller.api.headers import decoded
 from controller.api.heard import digests_in, heard
 from controller.api.images import CHANGE_S, Row, chosen, node_rows
 from controller.api.images_rows import images_of, named, to_save
@@ -65,7 +65,7 @@ def registry_auth(header: str) -> pb.RegistryAuth | None:
     if not header:
         return None
     try:
-        found = json.loads(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4)))
+        found = decoded(header)
         username, password = found.get("username", ""), found.get("password", "")
     except (ValueError, AttributeError):
         raise BadInput(f"{AUTH_HEADER}: expected base64url of a JSON object with username and password") from None
@@ -96,15 +96,8 @@ async def resolved(
 
 async def _asked(api: Api, method: str, request: pb.ImageRequest, timeout_s: float, nodes: Sequence[str] = ()) -> Row:
     """What the first node that answers says. One whose registry does not answer is an answer, too."""
-    nodes = nodes or chosen(api, [])
-    for number, node in enumerate(nodes, 1):
-        try:
-            found: Row = json.loads((await api.agents.call(node, method, request, timeout_s)).json)
-            return {"node": node, **found}
-        except Unavailable:
-            if number == len(nodes):
-                raise
-    raise AssertionError("there is a node")
+    node, answer = await api.agents.first(nodes or chosen(api, []), method, request, timeout_s)
+    return {"node": node, **json.loads(answer.json)}
 
 
 async def _pull(api: Api, node: str, request: pb.ImageRequest) -> AsyncGenerator[Row, None]:

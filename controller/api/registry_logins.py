@@ -7,11 +7,10 @@ the same.
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from controller.api.headers import decoded
 from controller.decide.registry_auth import Keep, as_before
 from controller.sealing import Login, Seals
 from model.documents import ServiceDoc
@@ -30,7 +29,7 @@ def logins_of(request: Any) -> Logins:
     if not header:
         return {}
     try:
-        rows = json.loads(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4)))
+        rows = decoded(header)
         found = {_registry(name): _login(row) for name, row in rows.items()}
     except (ValueError, AttributeError, TypeError):
         raise BadInput(

@@ -179,6 +179,7 @@ class PlayedAgents:
         return pb.Json(json=json.dumps(found).encode())
 
     everywhere = Agents.everywhere
+    first = Agents.first
 
 
 def digests(answers: Mapping[tuple[str, str], Any], *, whole: bool = False, down: str = "") -> tuple[NodeDigests, PlayedAgents]:

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+import controller.agents
 from controller.api.images_transfer import ASKED_MAX, _one_digest
 from controller.api.schemas import PullBody
 from model.errors import BadInput, ShoalError, Unavailable
@@ -29,6 +30,8 @@ class Agents:
         if isinstance(answer, ShoalError):
             raise answer
         return pb.Json(json=json.dumps({"digest": answer}).encode())
+
+    first = controller.agents.Agents.first
 
 
 async def digest(agents: Agents, nodes: tuple[str, ...] = NODES, **body: Any) -> str:
