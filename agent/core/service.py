@@ -300,21 +300,21 @@ async def _admit(context: Context, roles: Collection[str]) -> None:
         )
 
 
-_METHODS = (
-    "Logs", "Exec", "Attach", "Inspect", "Images", "PullImage", "PushImage", "InspectImage", "TagImage", "RemoveImage",
-    "LoadImage", "Build", "SaveImages", "RemoteImage", "ResolveImage", "CommitContainer", "Volumes", "RemoveVolume",
-    "PruneVolumes", "Stats", "Traffic",
-)  # fmt: skip
 _OF_NODES_TOO = ("Blob",)
+"""All other calls are the controllers', those that are still to come as well."""
+
+
+def admitted(service: AgentService) -> AgentService:
+    """The service with every call of it guarded."""
+    for call in pb.DESCRIPTOR.services_by_name["Agent"].methods:
+        roles = (ROLE_CONTROLLER, ROLE_NODE) if call.name in _OF_NODES_TOO else (ROLE_CONTROLLER,)
+        setattr(service, call.name, _admitted(getattr(service, call.name), roles))
+    return service
 
 
 async def start_server(runner: Runner, pki: NodePki, listen: str) -> tuple[aio.Server, int]:
     """The running server and its port. Raises Unavailable when the address cannot be bound."""
-    service = AgentService(runner)
-    for name in _METHODS:
-        setattr(service, name, _admitted(getattr(service, name), (ROLE_CONTROLLER,)))
-    for name in _OF_NODES_TOO:
-        setattr(service, name, _admitted(getattr(service, name), (ROLE_CONTROLLER, ROLE_NODE)))
+    service = admitted(AgentService(runner))
     options = [
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         ("grpc.so_reuseport", 0),

@@ -59,10 +59,14 @@ async def serving(
 @pytest.mark.parametrize("who", ["node", "operator"])
 async def test_only_controllers_get_in(tmp_path: Path, keys: Keys, who: str) -> None:
     async with serving(tmp_path, keys, getattr(keys, who)) as (_, stub):
-        for call in (stub.Images(pb.Empty()), stub.Logs(pb.LogsRequest(key=KEY)).read(), stub.Exec().read()):
+        for method in pb.DESCRIPTOR.services_by_name["Agent"].methods:
+            if (method.name, who) == ("Blob", "node"):
+                continue
+            request = [] if method.client_streaming else [getattr(pb, method.input_type.name)()]
+            answer = getattr(stub, method.name)(*request)
             with pytest.raises(aio.AioRpcError, match="only controllers") as caught:
-                await call
-            assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED
+                await (answer.read() if method.server_streaming else answer)
+            assert (method.name, caught.value.code()) == (method.name, grpc.StatusCode.PERMISSION_DENIED)
 
 
 async def test_a_node_may_read_blobs_and_nothing_else(tmp_path: Path, keys: Keys) -> None:
@@ -114,6 +118,13 @@ async def test_a_commit_is_of_the_container_that_is_there(tmp_path: Path, keys: 
         with pytest.raises(aio.AioRpcError) as caught:
             await stub.CommitContainer(pb.CommitRequest(key=KEY))
         assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+async def test_an_export_that_is_refused_says_why(tmp_path: Path, keys: Keys) -> None:
+    async with serving(tmp_path, keys) as (_, stub):
+        with pytest.raises(aio.AioRpcError, match="its files are not at hand on this node") as caught:
+            await stub.Export(pb.ContainerRequest(key=KEY)).read()
+        assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
 
 
 async def test_what_is_not_there_is_not_found(tmp_path: Path, keys: Keys) -> None:
