@@ -84,7 +84,14 @@ class Builder:
     `cgroup`."""
 
     def __init__(
-        self, images: Images, root: Path, run: Path, cgroup: str, cgroups: CgroupDriver, limits: Limits | None = None
+        self,
+        images: Images,
+        root: Path,
+        run: Path,
+        cgroup: str,
+        cgroups: CgroupDriver,
+        limits: Limits | None = None,
+        cache_bytes_max: int = CACHE_BYTES_MAX,
     ) -> None:
         self._images = images
         self._root = root
@@ -92,13 +99,14 @@ class Builder:
         self._cgroup = cgroup.strip("/")
         self._cgroups = cgroups
         self._limits = limits or Limits()
+        self._cache_bytes_max = cache_bytes_max
         self._slots = asyncio.Semaphore(AT_ONCE)
+        self._beginning = asyncio.Lock()
         self._running = 0
         self._bases: dict[str, str] = {}
         """What this node's store calls an image -> what the builder's store does, which has it."""
         self._taken: dict[str, str] = {}
         """What the builder calls an image -> what this node's store does."""
-        self._dirty = True
 
     def sweep(self) -> None:
         """What a killed agent left; nothing of it runs any more."""
@@ -119,8 +127,9 @@ class Builder:
             if self._slots.locked():
                 await say("waiting: this node builds other images\n")
             async with self._slots:
-                await self._ready()
-                self._running += 1
+                async with self._beginning:  # no other build begins while the builder's store is tidied up
+                    await self._tidy()
+                    self._running += 1
                 try:
                     return await self._build(replace(order, names=tuple(names)), work, token, say)
                 finally:
@@ -161,9 +170,6 @@ class Builder:
                 names = {word: base for (key, image), (base, _) in zip(keys, bases, strict=True) for word in (key, image)}
                 await self._run(sandbox, places, Wish(order.target, args, labels, order.no_cache, tuple(keys)), names, say)
                 return await self._taken_in(sandbox, places, order.names)
-            except BaseException:
-                self._dirty = True  # it may have left containers in the builder's store
-                raise
             finally:
                 for base in wanted:
                     self._images.release(f"build-{token}-{base}")
@@ -208,7 +214,7 @@ class Builder:
     async def _taken_in(self, sandbox: Sandbox, places: Places, names: tuple[str, ...]) -> Image:
         out = Path(places.work) / "out"
         built, archive = (out / "id").read_text().strip(), out / "image.tar"
-        known = self._images.get(self._taken.get(built, "nothing"))
+        known = self._images.get(self._taken[built]) if built in self._taken else None
         if known is not None:  # every step came from the cache: the image is there but for its names
             for name in names:
                 known = await self._images.tag(known.id, name)
@@ -223,24 +229,21 @@ class Builder:
 
     # the builder's store
 
-    async def _ready(self) -> None:
+    async def _tidy(self) -> None:
         """Before a build that runs alone: what ended builds left goes, and the cache when it is too large."""
-        if self._running or not self._dirty:
+        if self._running:
             return
         store = Path(self._places.store)
-        self._dirty = False
-        if not store.exists():
-            return
-        if await asyncio.to_thread(_cache_bytes, store) > CACHE_BYTES_MAX:
-            log.info("the cache of builds is larger than %d GiB: it is emptied", CACHE_BYTES_MAX >> 30)
-            await in_thread_to_end(lambda: self._empty())
-        elif _containers(store):
+        if await asyncio.to_thread(_cache_bytes, store) > self._cache_bytes_max:
+            log.info("the cache of builds is larger than %d MiB: it is emptied", self._cache_bytes_max >> 20)
+            await in_thread_to_end(self._empty)
+        elif await asyncio.to_thread(_containers, store):
             with Sandbox(self._cgroups, f"/{self._cgroup}/build-sweep", environment(self._places, ENVIRONMENT["PATH"])) as box:
                 try:
                     await box.short(buildah(self._places, "rm", "--all"), sight(self._places), "builds that ended early")
                 except RuntimeFailed as error:
                     log.warning("%s: the cache of builds is emptied", error)
-                    await in_thread_to_end(lambda: self._empty())
+                    await in_thread_to_end(self._empty)
 
     def _empty(self) -> None:
         self._bases.clear()

@@ -178,9 +178,10 @@ SETTINGS: Final[Mapping[str, str]] = {
 
 
 _OWN: Final = re.compile(
-    r"PATH|HOME|TMPDIR|TZ|LANG|(REGISTRY_AUTH|CONTAINERS|STORAGE|BUILDAH|XDG|LC|LD|GO|SHOAL)_?.*|[^A-Za-z_].*|.*\W.*"
+    r"PATH|HOME|TMPDIR|TZ|LANG|IFS|PWD|OLDPWD|OPTIND|PS4|"
+    r"(REGISTRY_AUTH|CONTAINERS|STORAGE|BUILDAH|XDG|LC|LD|GO|SHOAL)_?.*|[^A-Za-z_].*|.*\W.*"
 )
-"""Names that mean something to the builder's own process, or are none."""
+"""Names that mean something to the builder's own process or to a shell, or are none."""
 
 
 def hidden(args: Mapping[str, str]) -> dict[str, str]:
@@ -219,7 +220,7 @@ ETC: Final = ("group", "hosts", "ld.so.cache", "localtime", "nsswitch.conf", "pa
 """With /etc/ssl all that a build sees of the machine's /etc, and only by a hole in the builder."""
 _OUTSIDE: Final = "\n".join(
     [
-        'for file in $SHOAL_CGROUPS; do echo $$ > "$file" || exit 125; done',
+        'for SHOAL_FILE in $SHOAL_CGROUPS; do echo $$ > "$SHOAL_FILE" || exit 125; done',
         f"echo {OOM_SCORE} > /proc/self/oom_score_adj",
         "unset SHOAL_CGROUPS",
         'exec "$@"',
@@ -249,7 +250,8 @@ def build_sight(places: Places) -> Sight:
 
 def confined(words: Sequence[str], sees: Sight) -> list[str]:
     """In the cgroups that SHOAL_CGROUPS names, with a root, mounts and process numbers of its own: all of it goes when its
-    first process goes, and that goes when who started it goes. No device, no cgroup and no file of anybody is seen."""
+    first process goes, and that goes when who started it goes. No device, no cgroup and no file of anybody is seen. Variables
+    of the scripts have names that no argument of a build comes under: what a shell finds in its environment it passes on."""
     return [
         "sh", "-c", _OUTSIDE, "sh",
         "setpriv", "--pdeathsig", "KILL",
@@ -269,14 +271,15 @@ def _inside(sees: Sight) -> str:
         f"mkdir -p -m 755 dev/pts dev/shm etc old proc run sys tmp usr var/lib/containers var/tmp {named}",
         "chmod 1777 tmp var/tmp",
         "mount -o rbind,ro /usr usr",
-        "links=",
-        f"for n in {' '.join(PROGRAMS)}; do",
-        '  if [ -L /$n ]; then links="$links /$n"; elif [ -d /$n ]; then mkdir $n; mount -o rbind,ro /$n $n; fi',
+        "SHOAL_LINKS=",
+        f"for SHOAL_N in {' '.join(PROGRAMS)}; do",
+        '  if [ -L /$SHOAL_N ]; then SHOAL_LINKS="$SHOAL_LINKS /$SHOAL_N"',
+        "  elif [ -d /$SHOAL_N ]; then mkdir $SHOAL_N; mount -o rbind,ro /$SHOAL_N $SHOAL_N; fi",
         "done",
-        '[ -z "$links" ] || cp -P $links .',
-        "files=",
-        f'for n in {" ".join(ETC)}; do [ ! -e /etc/$n ] || files="$files /etc/$n"; done',
-        "cp -L $files etc/",
+        '[ -z "$SHOAL_LINKS" ] || cp -P $SHOAL_LINKS .',
+        "SHOAL_FILES=",
+        f'for SHOAL_N in {" ".join(ETC)}; do [ ! -e /etc/$SHOAL_N ] || SHOAL_FILES="$SHOAL_FILES /etc/$SHOAL_N"; done',
+        "cp -L $SHOAL_FILES etc/",
         "if [ -d /etc/ssl ]; then mkdir etc/ssl; mount -o bind,ro /etc/ssl etc/ssl; fi",
         *(f"mount -o bind,ro {shlex.quote(path)} {shlex.quote(f'.{path}')}" for path in sees.readable),
         *(f"mount --bind {shlex.quote(path)} {shlex.quote(f'.{path}')}" for path in sees.writable),
@@ -285,7 +288,7 @@ def _inside(sees: Sight) -> str:
         "mount -t tmpfs -o mode=1777,size=64m,nosuid,nodev shoal-build dev/shm",
         "ln -s pts/ptmx dev/ptmx",
         "ln -s /proc/self/fd dev/fd",
-        "for n in 0:stdin 1:stdout 2:stderr; do ln -s fd/${n%:*} dev/${n#*:}; done",
+        "for SHOAL_N in 0:stdin 1:stdout 2:stderr; do ln -s fd/${SHOAL_N%:*} dev/${SHOAL_N#*:}; done",
         "mount -t proc -o nosuid,nodev,noexec proc proc",
         "mount -t sysfs -o ro,nosuid,nodev,noexec sysfs sys",
         "pivot_root . old",

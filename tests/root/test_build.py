@@ -54,9 +54,12 @@ class Bench:
     def __init__(self, top: Path, store: ImageStore) -> None:
         self.cgroup = f"shoal-test-{top.name[-20:]}-{os.getpid()}"
         self.top, self.store = top, store
-        self.builder = Builder(store, top / "builds", top / "run", self.cgroup, cgroup_driver())
+        self.builder = self.new_builder()
         self.said = ""
         self.begun = asyncio.Event()
+
+    def new_builder(self, **more: Any) -> Builder:
+        return Builder(self.store, self.top / "builds", self.top / "run", self.cgroup, cgroup_driver(), **more)
 
     async def build(self, dockerfile: str, files: dict[str, str | bytes] | None = None, **order: Any) -> Image:
         return await self.run(context({**(files or {}), "Dockerfile": dockerfile}), **order)
@@ -190,6 +193,35 @@ FAILURES = (
     ("COPY nix /", "COPY failed: file not found in build context or excluded by .dockerignore: /nix", 1),
     ("USER nix\nRUN id", 'RUN id: determining run uid: user: unknown user error looking up user "nix"', 1),
 )
+
+
+async def test_a_cache_that_is_too_large_is_emptied_before_the_next_build(bench: Bench) -> None:
+    bench.builder = bench.new_builder(cache_bytes_max=1)
+    text = "FROM base:1\nRUN echo {} > /a\n"
+    first = await bench.build(text.format(1))
+    again = await bench.build(text.format(1))
+    assert "Using cache" not in bench.said
+    assert again.layers[:-1] == first.layers[:-1]
+    for number in range(3):  # neither takes away what the other has begun with
+        both = await asyncio.gather(bench.build(text.format(2 * number)), bench.build(text.format(2 * number + 1)))
+        assert [text_of(image, "a") for image in both] == [f"{2 * number}\n", f"{2 * number + 1}\n"]
+
+
+async def test_arguments_may_be_called_as_the_words_of_the_scripts_around_the_builder(bench: Bench) -> None:
+    names = ("file", "files", "links", "n", "IFS", "PWD", "OPTIND", "SHOAL_N")
+    args = {name: f"its {name}" for name in names}
+    said = " ".join(f"${{{name}}};" for name in names)
+    lines = "".join(f"ARG {name}\n" for name in names)
+    image = await bench.build(f"FROM base:1\n{lines}LABEL said='{said}'\n".replace("'", '"'), args=args)
+    assert dict(image.config.labels)["said"] == " ".join(f"its {name};" for name in names)
+
+
+async def test_no_name_of_an_image_is_taken_for_a_build(bench: Bench) -> None:
+    """An image is looked up by what the builder calls it, if that is known here; `nothing` was once the word for unknown."""
+    first = await bench.build("FROM base:1\nLABEL a=1\n", names=("nothing",))
+    other = await bench.build("FROM base:1\nLABEL a=2\n", names=("other:1",))
+    assert (other.names, other.config.labels) == (("other:1",), (("a", "2"),))
+    assert other.id != first.id
 
 
 async def test_a_step_that_fails_is_told_in_dockers_words(bench: Bench) -> None:
