@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Final
 
 import grpc
@@ -48,7 +49,7 @@ class PeerBlobs:
         self.answer_s = answer_s
         self._silence_s = silence_s
         self._wants: dict[str, _Wanted] = {}
-        self._turns: dict[str, asyncio.Lock] = {}
+        self._turns: dict[str, _Turn] = {}
         self._outbox: list[pb.BlobWanted] = []
         self._moved = asyncio.Event()
         self.is_online = False
@@ -105,16 +106,20 @@ class PeerBlobs:
     @asynccontextmanager
     async def want(self, digest: str, size_bytes: int) -> AsyncIterator[Want]:
         """One at a time for each blob: the next one finds it here, or asks for himself."""
-        turn = self._turns.setdefault(digest, asyncio.Lock())
-        async with turn:
-            want = self._wants[digest] = _Wanted(self, digest, size_bytes)
-            try:
-                yield want
-            finally:
-                del self._wants[digest]
-                want.end()
-        if not turn.locked():
-            self._turns.pop(digest, None)
+        turn = self._turns.setdefault(digest, _Turn())
+        turn.users += 1
+        try:
+            async with turn.lock:
+                want = self._wants[digest] = _Wanted(self, digest, size_bytes)
+                try:
+                    yield want
+                finally:
+                    del self._wants[digest]
+                    want.end()
+        finally:
+            turn.users -= 1
+            if not turn.users:
+                del self._turns[digest]
 
     async def read(self, peer: Peer, digest: str, offset: int) -> AsyncGenerator[bytes]:
         channel = self._borrow(peer)
@@ -177,8 +182,17 @@ class PeerBlobs:
         channel, users = self._channels[peer]
         self._channels[peer] = (channel, users - 1)
         idle = [each for each, (_, count) in self._channels.items() if not count]
-        for each in idle[: max(0, len(self._channels) - CHANNELS_MAX)]:
-            await self._channels.pop(each)[0].close()
+        gone = [self._channels.pop(each)[0] for each in idle[: max(0, len(self._channels) - CHANNELS_MAX)]]
+        for old in gone:  # nobody borrows them any more
+            await old.close()
+
+
+@dataclass(slots=True)
+class _Turn:
+    """`users`: who has it, and who waits for it."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
 
 
 class _Wanted:
