@@ -95,11 +95,8 @@ def get(url: str, headers: Mapping[str, str] | None = None) -> Reply:
             connection.request("GET", f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}", headers=sent)
             response = connection.getresponse()
             body, target = response.read(ANSWER_BYTES_MAX), response.getheader("Location")
-        except ssl.SSLCertVerificationError as error:
-            why = f"its certificate is not trusted here ({error.verify_message})"
-            raise Unavailable(f'Get "{url.partition("?")[0]}": {why}: see `shoal registry ca`, or set SSL_CERT_FILE') from None
-        except (OSError, http.client.HTTPException, ssl.SSLError) as error:
-            raise Unavailable(f'Get "{url.partition("?")[0]}": {reason(error)}') from None
+        except (OSError, http.client.HTTPException) as error:
+            raise Unavailable(f'Get "{url.partition("?")[0]}": {_why(error, host)}') from None
         finally:
             connection.close()
         if scheme == "http" and rules.wants_tls(response.status, body):
@@ -112,6 +109,17 @@ def get(url: str, headers: Mapping[str, str] | None = None) -> Reply:
             sent.pop("Authorization", None)
         url = to
     raise Unavailable(f"{host}: more than {_REDIRECTS_MAX} redirects")
+
+
+def _why(error: Exception, host: str) -> str:
+    """What is wrong with a connection, and what helps."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted here ({error.verify_message}): see `shoal registry ca`, or set SSL_CERT_FILE"
+    if isinstance(error, ssl.SSLError) and rules.speaks_no_tls(error.reason):
+        return "it speaks plain http: give it a certificate (`shoal registry up --tls`), or log in on a node as localhost:PORT"
+    if isinstance(error, ConnectionRefusedError) and rules.is_loopback(host):
+        return f"connection refused: {host} is asked for on this machine: a node's is reached there, or by ssh -L"
+    return reason(error)
 
 
 def _trusted() -> ssl.SSLContext:

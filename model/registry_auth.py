@@ -15,6 +15,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 _WANTS_TLS: Final = (b"HTTP request to an HTTPS server", b"plain HTTP request was sent to HTTPS port")
+_NO_TLS: Final = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")
+"""OpenSSL's words for an answer that is none of TLS; which one depends on its version."""
 _PARAMETER: Final = re.compile(r'([a-zA-Z_]+)\s*=\s*(?:"([^"]*)"|([^\s,]+))')
 
 
@@ -41,6 +43,11 @@ def token_in(raw: bytes) -> str | None:
 def wants_tls(status: int, body: bytes) -> bool:
     """Whether that is how a server that speaks TLS answers plain http (Go's own server, nginx)."""
     return status == 400 and any(words in body for words in _WANTS_TLS)
+
+
+def speaks_no_tls(reason: str | None) -> bool:
+    """Whether OpenSSL's `reason` of a failed handshake is that plain text came back."""
+    return reason in _NO_TLS
 
 
 def host_of(url: str) -> str:

@@ -29,6 +29,7 @@ from agent.images.errors import (
 from agent.images.records import Credentials, RegistryConfig
 from agent.images.transport import Reply, Transport
 from model.image_ref import DEFAULT_REGISTRY, ImageRef
+from model.registry_auth import speaks_no_tls
 
 _BACKOFF_S_MAX = 5.0
 _ERROR_BYTES_MAX = 64 << 10
@@ -128,7 +129,7 @@ class Calls:
         """After a failed attempt; raises when it was the last."""
         why = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
         if isinstance(error, ssl.SSLError):
-            problem = f"TLS failed ({getattr(error, 'reason', None) or why}){_certificate(error)}"
+            problem = f"TLS failed ({getattr(error, 'reason', None) or why}){_what_helps(error)}"
             raise RegistryRefused(f"{what}: {problem}") from None
         if failures >= self.config.attempts:
             raise RegistryUnavailable(f"{what}: {' '.join(why.split())[:_SAID_CHARS_MAX]} ({failures} attempts)") from None
@@ -171,8 +172,10 @@ def own_endpoint(ref: ImageRef) -> str:
     return HUB_ENDPOINT if ref.registry == DEFAULT_REGISTRY else ref.registry
 
 
-def _certificate(error: ssl.SSLError) -> str:
-    """What is wrong with a certificate, and what helps."""
+def _what_helps(error: ssl.SSLError) -> str:
+    """What is wrong with a certificate, or that there is none, and what helps."""
+    if speaks_no_tls(error.reason):
+        return ": it speaks plain http: give it a certificate, or start agents with --insecure-registry HOST:PORT"
     if not isinstance(error, ssl.SSLCertVerificationError):
         return ""
     hint = ": if its CA is known to you, start agents with --registry-ca HOST:PORT=FILE"

@@ -18,7 +18,7 @@ from agent.images.records import Credentials, Limits, RegistryConfig
 from agent.images.registry import RegistryClient
 from cli import context
 from cli.docker_config import Login
-from cli.registry import check_login
+from cli.registry import check_login, get
 from model.errors import Unauthorized, Unavailable
 from model.image_ref import ImageRef, parse_image_ref
 from tests.contract.images_server import FakeRegistry, digest_of, fake_registry, make_image
@@ -67,6 +67,17 @@ def test_another_ca_is_refused_at_once(registry: FakeRegistry, tmp_path: Path) -
     with pytest.raises(RegistryRefused, match=r"TLS failed \(CERTIFICATE_VERIFY_FAILED\)"):
         resolve(registry, tmp_path / "other.pem")
     assert registry.requests == []
+
+
+def test_a_registry_without_tls_is_told_apart_from_one_that_is_not_trusted(tmp_path: Path, registry: FakeRegistry) -> None:
+    with fake_registry() as plain:
+        with pytest.raises(RegistryRefused, match="it speaks plain http: .* start agents with --insecure-registry HOST:PORT"):
+            resolve(plain, tmp_path / "ca.pem")
+        with pytest.raises(Unavailable, match="it speaks plain http: .* log in on a node as localhost:PORT"):
+            get(f"https://{plain.endpoint}/v2/")
+        where = plain.endpoint
+    with pytest.raises(Unavailable, match=f"connection refused: {where} is asked for on this machine: a node's"):
+        get(f"http://{where}/v2/")
 
 
 def test_a_certificate_for_another_name_says_so_and_blames_no_ca(registry: FakeRegistry, tmp_path: Path) -> None:
