@@ -156,8 +156,9 @@ class ImagesService:
         archive = await asyncio.to_thread(Archive, images.blob_path, wanted)
         try:
             pieces = archive.pieces()
-            while piece := await asyncio.to_thread(next, pieces, b""):
-                yield pb.Chunk(data=piece)
+            while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+                if piece:  # between members it may be empty, which is not the end
+                    yield pb.Chunk(data=piece)
         finally:
             archive.close()
 

@@ -158,6 +158,17 @@ async def test_what_is_saved_loads_elsewhere_with_the_same_names_and_digests(
         assert {layer for entry in docker for layer in (*entry["Layers"], entry["Config"])} <= set(found.getnames())
 
 
+async def test_an_archive_goes_on_behind_a_blob_that_fills_its_blocks(service: ImagesService, registry: FakeRegistry) -> None:
+    """Tar fills a member up to 512 bytes; one in 512 blobs needs nothing for that."""
+    sizes = (make_image(TOP, Labels={"pad": "x" * count}) for count in range(512))
+    registry.put("shop/even:1", next(image for image in sizes if len(image.config) % 512 == 0))
+    even = await pulled(service, "shop/even:1")
+    request = pb.SaveRequest(images=[pb.ImageNames(id=even["id"], names=["shop/even:1"])])
+    archive = b"".join([chunk.data async for chunk in service.save(request)])
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as found:
+        assert {"index.json", "manifest.json", "oci-layout"} < set(found.getnames())
+
+
 async def test_an_image_whose_blobs_are_gone_is_not_saved_in_part(
     service: ImagesService, registry: FakeRegistry, tmp_path: Path
 ) -> None:
