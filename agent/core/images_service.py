@@ -192,13 +192,20 @@ class ImagesService:
         return {"id": made.id, "names": list(made.names)}
 
     async def load(self, chunks: AsyncIterator[pb.Chunk]) -> dict[str, Any]:
-        """Take in an archive that comes in chunks."""
+        """Take in an archive that comes in chunks. Raises BadInput, ImageError, DiskFull."""
+        from agent.images.errors import disk_error
+
         descriptor, name = tempfile.mkstemp(dir=self._ports.data_dir, prefix=".load-")
         path = Path(name)
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                async for chunk in chunks:
-                    await asyncio.to_thread(file.write, chunk.data)
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    async for chunk in chunks:
+                        await asyncio.to_thread(file.write, chunk.data)
+            except OSError as error:
+                async for _ in chunks:  # of a caller that still sends, gRPC would lose the error
+                    pass
+                raise disk_error(error, "image load", self._ports.data_dir) from error
             if not path.stat().st_size:
                 raise BadInput("image load: nothing was sent")
             images = await self._ports.images.load(path)

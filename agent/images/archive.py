@@ -61,7 +61,7 @@ class ArchivedImage:
 
 def read_archive(path: Path, platform: str, limits: Limits) -> list[ArchivedImage]:
     """The images in a tar file (not compressed) or an OCI layout directory; at least one."""
-    what = f"image archive {path.name}"
+    what = "image archive"  # on a node it lies under a name that nobody has given it
     parts = _directory_parts(path) if path.is_dir() else _tar_parts(path, what)
     if "index.json" in parts and "oci-layout" in parts:
         images = _oci_images(parts, what, platform, limits)

@@ -152,7 +152,7 @@ class MemoryImages:
 
     async def load(self, source: Path) -> builtins.list[Image]:
         if source not in self._archives:
-            raise ImageError(f"image archive {source.name}: not a tar archive")
+            raise ImageError("image archive: not a tar archive")
         return [self._images[await self._pull(parse_image_ref(ref))] for ref in self._archives[source]]
 
     async def remove(self, ref: str, *, force: bool = False) -> Removed:

@@ -28,7 +28,7 @@ def is_readable_in_place(path: Path) -> bool:
 
 def spool_archive(source: IO[bytes] | Path, target: Path, limits: Limits) -> None:
     """Write the plain bytes of `source` to `target`. Raises ImageError, DiskFull."""
-    what = f"image archive {source.name}" if isinstance(source, Path) else "image archive"
+    what = "image archive"
     try:
         if isinstance(source, Path):
             with source.open("rb") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -200,6 +201,18 @@ async def test_images(tmp_path: Path, keys: Keys) -> None:
             await stub.PullImage(pb.ImageRequest(reference="missing:1")).read()
         loaded = await stub.LoadImage(iter([pb.Chunk(data=b"arch"), pb.Chunk(data=b"ive")]))
         assert json.loads(loaded.json)["names"] == ["web:1"]
+        assert not list(tmp_path.glob(".load-*"))
+
+
+async def test_an_archive_that_the_disk_does_not_take_is_refused_in_words(tmp_path: Path, keys: Keys) -> None:
+    async with serving(tmp_path, keys) as (_, stub):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+        try:
+            with pytest.raises(aio.AioRpcError, match=rf"image load: cannot write below {tmp_path}\S*: File too large"):
+                await stub.LoadImage(iter([pb.Chunk(data=bytes(60_000))] * 200))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
         assert not list(tmp_path.glob(".load-*"))
 
 

@@ -160,7 +160,7 @@ async def test_an_image_gets_names_and_only_what_has_the_name_is_pushed(rig: Rig
 
 async def test_what_is_no_archive_is_not_loaded(rig: Rig, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"no archive" * 100)
-    with pytest.raises(ImageError, match="not a tar archive"):
+    with pytest.raises(ImageError, match=r"^image archive: not a tar archive"):
         await rig.images.load(tmp_path / "file")
 
 
