@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -167,6 +169,20 @@ def test_no_archive_goes_to_a_terminal(
     assert main(list(typed)) == 1
     told = capsys.readouterr()
     assert (told.out, told.err) == ("", f"shoal: cowardly refusing to {typed[-2]} to a terminal: use -o FILE, or redirect it\n")
+
+
+def test_an_archive_replaces_no_device_and_its_folder_has_to_be_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe, away = tmp_path / "pipe", tmp_path / "away" / "web.tar"
+    os.mkfifo(pipe)
+    (tmp_path / "link").symlink_to(pipe)
+    for target in (pipe, tmp_path / "link"):
+        assert main(["save", "-o", str(target), "web"]) == 1
+        assert capsys.readouterr().err == f"shoal: {target}: this is no regular file: leave -o away to write to stdout\n"
+    assert main(["export", "-o", str(away), "web"]) == 1
+    nowhere = f"{away}: nothing can be written there: {away.parent}: no such file or directory"
+    assert capsys.readouterr().err == f"shoal: {nowhere}\n"
 
 
 def test_every_verb_of_container_is_a_command() -> None:
