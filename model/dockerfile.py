@@ -86,7 +86,7 @@ def read_dockerfile(text: str, args: Mapping[str, str], name: str = "Dockerfile"
     starts = [at for at, each in enumerate(found) if each.word == "FROM"]
     ends = [*starts[1:], len(found)]
     stages = tuple(_stage(found[at], found[at + 1 : end], known, name) for at, end in zip(starts, ends, strict=True))
-    return Dockerfile(head, stages, _escape(text.splitlines()))
+    return Dockerfile(head, stages, _escape(_lines(text)))
 
 
 def target_of(dockerfile: Dockerfile, target: str, name: str = "Dockerfile") -> int:
@@ -190,7 +190,7 @@ def expand(text: str, known: Mapping[str, str]) -> str:
 def _instructions(text: str, name: str) -> Iterator[Instruction]:
     if len(text) > TEXT_BYTES_MAX:
         raise BadInput(f"{name} is longer than {TEXT_BYTES_MAX} bytes")
-    lines = text.removeprefix("\ufeff").splitlines()
+    lines = _lines(text)
     if len(lines) > _LINES_MAX:
         raise BadInput(f"{name} has more than {_LINES_MAX} lines")
     escape, at = _escape(lines), 0
@@ -210,6 +210,11 @@ def _instructions(text: str, name: str) -> Iterator[Instruction]:
         heredocs, at = _heredocs(lines, at, rest, name) if word in _HERE_WORDS else ((), at)
         flags, rest = _flags(rest) if word in ("FROM", "RUN", "COPY", "ADD") else ((), rest)
         yield Instruction(start + 1, word, flags, rest, heredocs)
+
+
+def _lines(text: str) -> list[str]:
+    """Only a line feed ends a line, unlike `splitlines`: a form feed may stand in a here-document."""
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
 
 
 def _escape(lines: list[str]) -> str:

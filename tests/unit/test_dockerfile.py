@@ -35,6 +35,17 @@ def test_the_tutorials_stages() -> None:
     assert (target_of(found, ""), target_of(found, "BUILD-stage"), target_of(found, "0")) == (1, 0, 0)
 
 
+def test_only_a_line_feed_ends_a_line() -> None:
+    (stage,) = read_dockerfile("FROM a\r\nRUN <<E\nx\x0cy\u2028z\r\nE\nLABEL a=\x85b\n", {}).stages
+    assert [step.heredocs[0].body for step in stage.steps[:1]] == ["x\x0cy\u2028z\n"]
+    assert (len(stage.steps), stage.steps[1].text, stage.steps[1].line) == (2, "a=\x85b", 5)
+
+
+def test_the_sign_of_continued_lines_is_read_behind_a_byte_order_mark() -> None:
+    found = read_dockerfile("\ufeff# escape=`\nFROM a\nRUN b `\n c\n", {})
+    assert (found.escape, found.stages[0].steps[0].text) == ("`", "b  c")
+
+
 def test_only_the_images_of_needed_stages_are_needed() -> None:
     text = "FROM a AS x\nFROM b AS y\nFROM x\nCOPY --from=c:1 / /\nRUN --mount=type=bind,from=d,target=/d ls\n"
     text += "COPY --from=0 / /\n"
