@@ -49,9 +49,9 @@ async def build(api: Api, call: Call) -> Response:
         async for _ in stream:
             pass  # a caller that still sends would not hear the answer
         raise
-    feed = _Feed(start)
+    feed = Feed(start)
     building = stub.Build(feed.messages())
-    building.add_done_callback(lambda _: feed.ended.set())
+    building.add_done_callback(lambda _: feed.end())
     try:
         await feed.take(stream)
     except BaseException:
@@ -119,11 +119,11 @@ def _free(row: Row) -> float:
     return min(parts, default=0.0)
 
 
-class _Feed:
-    """What goes to the node, as fast as it takes it; `ended`: it takes no more."""
+class Feed:
+    """What goes to the node, as fast as it takes it, until `end`."""
 
     def __init__(self, start: pb.BuildStart) -> None:
-        self.ended = asyncio.Event()
+        self._ended = asyncio.Event()
         self._start = start
         self._chunks: asyncio.Queue[bytes] = asyncio.Queue(CHUNKS_MAX)
 
@@ -131,7 +131,14 @@ class _Feed:
         yield pb.BuildInput(start=self._start)
         while chunk := await self._chunks.get():
             yield pb.BuildInput(context=chunk)
-        yield pb.BuildInput(context_end=True)
+        if not self._ended.is_set():
+            yield pb.BuildInput(context_end=True)
+
+    def end(self) -> None:
+        """The node takes no more. gRPC leaves who waits for the next message alone: he is let go here."""
+        self._ended.set()
+        if not self._chunks.full():
+            self._chunks.put_nowait(b"")
 
     async def take(self, stream: AsyncIterator[bytes]) -> None:
         """All of a body, also when the node wants no more of it: who still sends would not hear the answer."""
@@ -141,12 +148,12 @@ class _Feed:
         await self._put(b"")
 
     async def _put(self, chunk: bytes) -> None:
-        if self.ended.is_set():
+        if self._ended.is_set():
             return
         if not self._chunks.full():
             self._chunks.put_nowait(chunk)
             return
-        putting, ending = asyncio.ensure_future(self._chunks.put(chunk)), asyncio.ensure_future(self.ended.wait())
+        putting, ending = asyncio.ensure_future(self._chunks.put(chunk)), asyncio.ensure_future(self._ended.wait())
         try:
             await asyncio.wait({putting, ending}, return_when=asyncio.FIRST_COMPLETED)
         finally:
