@@ -5,6 +5,7 @@ Rules: pure. Every line of a build is passed on as it is; only the builder's own
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ _UNKNOWN: Final = re.compile(r"(?P<name>\S+): image not known\Z")
 _KILLED: Final = "subprocess exited on killed"
 _KILLED_CODE: Final = 137
 _HELD_MAX: Final = 50
+_LINE_CHARS_MAX: Final = 1 << 16
+"""What is longer is passed on before its end has come: a RUN may write for hours without ending a line."""
 
 
 @dataclass(slots=True)
@@ -37,14 +40,21 @@ class Output:
     step: str = ""
     held: list[str] = field(default_factory=list)
     _rest: str = ""
+    _text: codecs.IncrementalDecoder = field(default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace"))
+    """A read may end in the middle of a character."""
 
     def take(self, data: bytes) -> str:
-        lines = (self._rest + data.decode("utf-8", "replace")).split("\n")
+        lines = (self._rest + self._text.decode(data)).split("\n")
         self._rest = lines.pop()
-        return "".join(self._line(line) for line in lines)
+        shown = "".join(self._line(line) for line in lines)
+        if len(self._rest) > _LINE_CHARS_MAX:
+            shown += self._free() + self._rest
+            self._rest = ""
+        return shown
 
     def end(self, *, failed: bool) -> str:
         """What is left, without the builder's own error when it failed."""
+        self._rest += self._text.decode(b"", final=True)
         shown = self._line(self._rest) if self._rest else ""
         self._rest = ""
         return shown if failed else shown + self._free()

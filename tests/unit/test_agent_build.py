@@ -139,6 +139,21 @@ def test_a_failure_is_dockers_line_and_told_once(said: list[str], text: str, cod
     assert "subprocess" not in shown
 
 
+def test_a_character_that_comes_in_two_reads_is_one() -> None:
+    output = Output({})
+    said = "ümläut €\n".encode()
+    assert "".join(output.take(said[at : at + 1]) for at in range(len(said))) == "ümläut €\n"
+    assert output.take("€".encode()[:2]) == ""
+    assert output.end(failed=False) == "\ufffd\n"
+
+
+def test_a_line_that_does_not_end_is_passed_on_and_not_kept() -> None:
+    output = Output({})
+    shown = [output.take(b"x" * 60_000) for _ in range(50)]
+    assert 60_000 * 50 - sum(map(len, shown)) < 130_000
+    assert "".join(shown) + output.take(b"\nSTEP 1/1: FROM a\n") == f"{'x' * 60_000 * 50}\nSTEP 1/1: FROM a\n"
+
+
 def test_a_last_line_without_an_end_is_shown() -> None:
     output = Output({})
     assert output.take("ü".encode()[:1]) == ""
