@@ -33,6 +33,28 @@ def test_numbers_keep_three_digits_and_whole_ones_all() -> None:
     ]
 
 
+def test_a_bench_that_is_ended_takes_away_what_it_made() -> None:
+    code = """
+import sys
+from bench import figures
+
+def main():
+    print("begun", flush=True)
+    try:
+        sys.stdin.read()
+    finally:
+        print("taken away")
+
+figures.run(main)
+"""
+    bench = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    with bench:
+        assert bench.stdout is not None
+        assert bench.stdout.readline() == "begun\n"
+        bench.terminate()
+        assert (bench.stdout.read(), bench.wait()) == ("taken away\n", 143)
+
+
 def test_a_benchs_json_is_all_that_stands_on_stdout() -> None:
     code = "from bench import figures; figures.run(lambda: (print('text'), figures.add('a', 1.5, 's')))"
     done = subprocess.run([sys.executable, "-c", code, "--json"], capture_output=True, text=True, cwd=ROOT, check=True)
