@@ -2,11 +2,13 @@
 
 Rules: secrets go only to the registry itself, or to a token server of its own domain (or one named for it), over TLS (plain
 http where the registry is allowed plain http). A token is asked for what is needed, whatever scope the registry names;
-tokens live in memory only and are asked again when refused.
+tokens live in memory only and are asked again when refused. No password is kept: each call brings its own.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 import threading
 from collections.abc import Mapping
 from urllib.parse import urlencode
@@ -17,20 +19,26 @@ from agent.images.transport import Transport
 from model import registry_auth as rules
 
 _TOKEN_REPLY_BYTES_MAX = 1 << 20
+_KNOWN_MAX = 1000
+_AS_BASIC = ""
+"""What is known of who is to say name and password themselves."""
 
 
 class Authorizer:
-    """Remembers the Authorization header that worked for (endpoint, scope, user)."""
+    """Remembers what worked for (endpoint, scope, user): a token's header, or that basic does."""
 
     def __init__(self, transport: Transport, token_servers: Mapping[str, tuple[str, ...]]) -> None:
         self._transport = transport
         self._token_servers = token_servers
         self._lock = threading.Lock()
-        self._known: dict[tuple[str, str, str], str] = {}
+        self._salt = os.urandom(16)
+        self._known: dict[tuple[str, str, bytes], str] = {}
 
     def headers(self, endpoint: str, scope: str, credentials: Credentials | None) -> dict[str, str]:
         with self._lock:
-            known = self._known.get(_key(endpoint, scope, credentials))
+            known = self._known.get(self._key(endpoint, scope, credentials))
+        if known == _AS_BASIC and credentials is not None:
+            known = _basic(credentials)
         return {"Authorization": known} if known else {}
 
     def answer(
@@ -45,8 +53,14 @@ class Authorizer:
         else:
             return False
         with self._lock:
-            self._known[_key(endpoint, scope, credentials)] = header
+            self._known[self._key(endpoint, scope, credentials)] = header if scheme == "bearer" else _AS_BASIC
+            while len(self._known) > _KNOWN_MAX:
+                del self._known[next(iter(self._known))]
         return header != refused
+
+    def _key(self, endpoint: str, scope: str, credentials: Credentials | None) -> tuple[str, str, bytes]:
+        secret = _basic(credentials).encode() if credentials is not None else b""
+        return endpoint, scope, hashlib.blake2b(secret, key=self._salt).digest()
 
     def _token(self, endpoint: str, scope: str, credentials: Credentials | None, parameters: Mapping[str, str]) -> str:
         realm = parameters["realm"]
@@ -82,8 +96,3 @@ class Authorizer:
 
 def _basic(credentials: Credentials) -> str:
     return rules.basic_header(credentials.username, credentials.password)
-
-
-def _key(endpoint: str, scope: str, credentials: Credentials | None) -> tuple[str, str, str]:
-    secret = _basic(credentials) if credentials is not None else ""
-    return endpoint, scope, secret

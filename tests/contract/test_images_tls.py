@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FunctionType, ModuleType
 
 import pytest
 import trustme
@@ -21,6 +23,7 @@ from cli.docker_config import Login
 from cli.registry import check_login, get
 from model.errors import Unauthorized, Unavailable
 from model.image_ref import ImageRef, parse_image_ref
+from model.registry_auth import basic_header
 from tests.contract.images_server import FakeRegistry, digest_of, fake_registry, make_image
 from tests.contract.registry_process import PASSWORD, USER, Registry, registry_process
 
@@ -86,6 +89,37 @@ def test_a_certificate_for_another_name_says_so_and_blames_no_ca(registry: FakeR
     with pytest.raises(RegistryRefused, match=r"certificate is not valid for 'localhost'$"):
         client.resolve(parse_image_ref(f"{endpoint}/shop/web:1"))
     client.close()
+
+
+@pytest.mark.parametrize("asks", ["basic", "bearer"])
+def test_of_a_password_nothing_is_kept_when_the_call_is_over(asks: str) -> None:
+    with fake_registry() as running:
+        running.put("shop/web:1", make_image({"f": b"x"}))
+        setattr(running.faults, asks, "ana:right")
+        client, ref = RegistryClient(RegistryConfig(platform="linux/amd64")), parse_image_ref(f"{running.endpoint}/shop/web:1")
+        for _ in range(2):
+            client.resolve(ref, Credentials("ana", "right"))
+        asked = len(running.requests)
+        client.resolve(ref, Credentials("ana", "right"))
+        assert len(running.requests) == asked + 1  # what works is known
+        assert not [text for text in texts_in(client) if "right" in text or basic_header("ana", "right") in text]
+        with pytest.raises(RegistryRefused):
+            client.resolve(ref, Credentials("ana", "wrong"))
+        client.close()
+
+
+def texts_in(top: object) -> list[str]:
+    """All that can be reached from it, without what belongs to the program."""
+    seen, todo, texts = set[int](), [top], list[str]()
+    while todo:
+        each = todo.pop()
+        if id(each) in seen or isinstance(each, type | ModuleType | FunctionType):
+            continue
+        seen.add(id(each))
+        if isinstance(each, str):
+            texts.append(each)
+        todo += gc.get_referents(each)
+    return texts
 
 
 @dataclass(frozen=True, slots=True)
