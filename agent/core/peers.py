@@ -1,8 +1,8 @@
 """The other nodes as a source of blobs: the controller says who has what, the peer's agent is asked over mutual TLS.
 
 Rules: asking never holds a pull up for long: without a session, or when the controller does not answer, the registry is next. A
-peer that says nothing for `SILENCE_S` has failed; who can reach no peer asks the registry for a while. Who waits is told to
-wait, and says every two seconds that he still does.
+peer that says next to nothing for `SILENCE_S` has failed; who can reach no peer asks the registry for a while. Who waits is
+told to wait, and says every two seconds that he still does.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ AGAIN_S: Final = 2.0
 QUIET_S: Final = 6.0
 """Who was told to wait hears that again each time he asks; after so long without it the controller is away."""
 SILENCE_S: Final = 5.0
+PACE_BYTES: Final = 64 << 10
+"""Who gives less in that time is as good as silent, and might be for ever."""
 UNREACHED_MAX: Final = 3
 ALONE_S: Final = 60.0
 """A node that reaches none of so many others in a row is walled off from them: for so long it asks registries only."""
@@ -125,19 +127,25 @@ class PeerBlobs:
         channel = self._borrow(peer)
         try:
             call = node_pb2_grpc.AgentStub(channel).Blob(pb.BlobRequest(digest=digest, offset=offset))
+            left_s, owed = self._silence_s, PACE_BYTES
             try:
                 while True:
-                    async with asyncio.timeout(self._silence_s):
+                    begun = self._clock.monotonic()
+                    async with asyncio.timeout(left_s):
                         chunk = await call.read()
                     self._unreached.clear()
                     if not isinstance(chunk, pb.Chunk):
                         return
+                    owed -= len(chunk.data)
+                    left_s -= self._clock.monotonic() - begun
+                    if owed <= 0:
+                        left_s, owed = self._silence_s, PACE_BYTES
                     yield chunk.data
             finally:
                 call.cancel()
         except TimeoutError:
             self._not_reached(peer)
-            raise PeerFailed(f"node {peer.node} says nothing for {self._silence_s:g} s") from None
+            raise PeerFailed(f"node {peer.node} says next to nothing for {self._silence_s:g} s") from None
         except aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNAVAILABLE:
                 self._not_reached(peer)

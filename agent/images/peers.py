@@ -38,7 +38,7 @@ class Peers(Protocol):
         """`size_bytes` 0: not known, but small."""
 
     def read(self, peer: Peer, digest: str, offset: int) -> AsyncGenerator[bytes]:
-        """What the peer keeps, from `offset` on. Raises PeerFailed, also when it says nothing for a while."""
+        """What the peer keeps, from `offset` on. Raises PeerFailed, also when it says next to nothing for a while."""
 
 
 class NoPeers:
