@@ -19,7 +19,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from agent.core.capacity import Capacity, confined, detect, node_info
@@ -52,6 +52,9 @@ if TYPE_CHECKING:
     from agent.build.builder import Builder
 
 log = logging.getLogger(__name__)
+COLLECT_AFTER: Final = (5_000, 10, 10)
+"""A sample of a few hundred containers makes a thousand objects that live for a second: at Python's own numbers the collector
+looks at them several times each second, in vain."""
 _NOT_JOINED = "this node is in no cluster yet: start it with --join https://CONTROLLER:7443 --token TOKEN"
 
 
@@ -163,6 +166,7 @@ async def _serve(settings: Settings, identity: NodeIdentity, info: NodeInfo) -> 
         _tell_systemd("READY=1")
         gc.collect()
         gc.freeze()  # what the imports left lives as long as the process: every full collection would stop the loop to see so
+        gc.set_threshold(*COLLECT_AFTER)
         client = SessionClient(
             identity,
             watch.dial(dialling(pki)) if watch else dialling(pki),

@@ -46,6 +46,7 @@ from agent.plan.records import Desired, Life, ReplicaId
 from agent.plan.samples import Counters
 from agent.runtime.cgroups import UsageFiles, cgroup_driver
 from agent.runtime.machine import MachineFiles
+from agent.wiring import COLLECT_AFTER
 from bench import figures
 from controller.samples.store import MemorySamples
 from model.spec import ContainerSpec, Port, ServiceSpec
@@ -74,7 +75,8 @@ class Runtime:
         self._files: dict[str, UsageFiles] = {one: driver.open_usage(f"/{parent}/{one}") for one in ids}
 
     def sampled(self, container_ids: Iterable[str]) -> dict[str, Counters]:
-        found = {one: self._files[one].sample() for one in container_ids}
+        at_s = time.monotonic()
+        found = {one: self._files[one].sample(at_s) for one in container_ids}
         return {one: counters for one, counters in found.items() if counters is not None}
 
 
@@ -190,6 +192,7 @@ async def measure(parent: str, pids: list[int], samples: int) -> None:
     sampler = Sampler(cast(Runner, Node(Core(found), ports)), RealClock())
     gc.collect()
     gc.freeze()  # as the agent does
+    gc.set_threshold(*COLLECT_AFTER)
     for how, signal_number in (("idle", SIGSTOP), ("working", SIGCONT)):
         for pid in pids:
             os.kill(pid, signal_number)

@@ -16,7 +16,7 @@ async def stats(runner: Runner) -> dict[str, Any]:
     """`replicas`: one row for each running container, CPU in seconds since its start, memory in bytes; what it received and
     sent counts since it was attached to its networks."""
     rows = []
-    sandboxes = samples.sandboxes(runner.ports.machine.read().links)
+    sandboxes = runner.ports.machine.read().sandboxes
     for life in [life for life in runner.core.lives.values() if life.stage == "running"]:
         usage = await runner.ports.runtime.usage(life.container_id)
         if usage is not None:

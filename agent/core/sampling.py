@@ -11,7 +11,7 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from math import isnan, nan
 from typing import Final
 
@@ -44,7 +44,6 @@ class Reading:
     machine: MachineCounters
     counters: Mapping[str, Counters]
     """By container id."""
-    sandboxes: Mapping[str, Link]
     traffic_at: Moment
     traffic: Mapping[tuple[str, str, str], Traffic]
 
@@ -57,6 +56,8 @@ class Sampler:
         self._ports = runner.ports
         self._clock = clock
         self._scraper = Scraper(clock, partial(read_replica, runner))
+        self._known: dict[str, tuple[pb.ReplicaSample, str]] = {}
+        """By container id, of those that were sampled last: see `_begun`."""
         self._problem = ""
 
     async def every(self, seconds: float) -> AsyncGenerator[pb.Samples, None]:
@@ -112,7 +113,7 @@ class Sampler:
             await asyncio.sleep(0)
         traffic_at = self._moment()
         traffic = {(row.service_id, row.replica, row.address): row for row in await self._ports.balance.load()}
-        return Reading(at, machine, counters, plan.sandboxes(machine.links), traffic_at, traffic)
+        return Reading(at, machine, counters, traffic_at, traffic)
 
     # ---- from two readings
 
@@ -122,10 +123,7 @@ class Sampler:
             return None
         found = pb.Samples(at_ms=round(after.at.unix_s * 1000), interval_ms=round(seconds * 1000))
         _put_machine(found.node, before.machine, after.machine, seconds)
-        for life in self._running():
-            was, now = before.counters.get(life.container_id), after.counters.get(life.container_id)
-            if was is not None and now is not None:
-                self._put_replica(found, life, plan.used(was, now, seconds), _network(life, before, after, seconds))
+        self._put_replicas(found, before, after, seconds)
         traffic_s = plan.passed_s(before.traffic_at, after.traffic_at)
         if not isnan(traffic_s):
             for replica, flown in _traffic(before, after, traffic_s).items():
@@ -134,31 +132,37 @@ class Sampler:
                 row.connections_per_s, row.in_bytes_per_s, row.out_bytes_per_s, row.open = flown
         return found
 
-    def _put_replica(self, found: pb.Samples, life: Life, used: plan.Used, network: tuple[float, float]) -> None:
-        if isnan(used.cpu_cores):
-            return
-        row, replica = found.replicas.add(), life.id  # keywords would take twice as long
-        key = row.key
-        key.service_id, key.slot, key.created_ms = replica.service_id, replica.slot, replica.created_ms
-        row.cpu_cores, row.throttled, row.memory_bytes, row.pids = used.cpu_cores, used.throttled, used.memory_bytes, used.pids
-        row.rx_bytes_per_s, row.tx_bytes_per_s = network
-        row.read_bytes_per_s, row.write_bytes_per_s = used.read_bytes_per_s, used.write_bytes_per_s
-        if self._scraper.asks:
-            for name, value in self._scraper.values(life.id).items():
-                row.metrics.add(name=name, value=value)
-            row.metrics_problem = self._scraper.problem(life.id)
+    def _put_replicas(self, found: pb.Samples, before: Reading, after: Reading, seconds: float) -> None:
+        known, self._known, rate, asks = self._known, {}, plan.rate, self._scraper.asks
+        links_before, links_after = before.machine.sandboxes, after.machine.sandboxes
+        for life in self._running():
+            name = life.container_id
+            was, now = before.counters.get(name), after.counters.get(name)
+            if was is None or now is None or now.cpu_s < was.cpu_s:
+                continue
+            begun, links = self._known[name] = known.get(name) or _begun(life)
+            row = found.replicas.add()  # all in one with keywords takes twice as long
+            row.CopyFrom(begun)
+            row.cpu_cores, row.memory_bytes, row.pids = rate(was.cpu_s, now.cpu_s, seconds), now.memory_bytes, now.pids
+            row.read_bytes_per_s, row.write_bytes_per_s = now.read_bytes_per_s, now.write_bytes_per_s
+            if now.periods != was.periods:
+                row.throttled = plan.held_back(was, now)
+            earlier, link = links_before.get(links, _NO_LINK), links_after.get(links, _NO_LINK)
+            row.rx_bytes_per_s = rate(earlier.rx_bytes, link.rx_bytes, seconds)
+            row.tx_bytes_per_s = rate(earlier.tx_bytes, link.tx_bytes, seconds)
+            if asks:
+                self._put_metrics(row, life.id)
+
+    def _put_metrics(self, row: pb.ReplicaSample, replica: ReplicaId) -> None:
+        for name, value in self._scraper.values(replica).items():
+            row.metrics.add(name=name, value=value)
+        row.metrics_problem = self._scraper.problem(replica)
 
 
-@lru_cache(maxsize=4096)
-def _links_of(replica: ReplicaId) -> str:
-    return plan.sandbox_link(sandbox_id(replica))
-
-
-def _network(life: Life, before: Reading, after: Reading, seconds: float) -> tuple[float, float]:
-    """Received and sent per second; of a container without links of its own nothing."""
-    links = _links_of(life.id)
-    was, now = before.sandboxes.get(links, _NO_LINK), after.sandboxes.get(links, _NO_LINK)
-    return plan.rate(was.rx_bytes, now.rx_bytes, seconds), plan.rate(was.tx_bytes, now.tx_bytes, seconds)
+def _begun(life: Life) -> tuple[pb.ReplicaSample, str]:
+    """What all samples of a life begin with, and how the links of its sandbox do."""
+    key = pb.ReplicaKey(service_id=life.id.service_id, slot=life.id.slot, created_ms=life.id.created_ms)
+    return pb.ReplicaSample(key=key), plan.sandbox_link(sandbox_id(life.id))
 
 
 def _put_machine(row: pb.NodeSample, before: MachineCounters, after: MachineCounters, seconds: float) -> None:

@@ -12,7 +12,8 @@ import socket
 from collections.abc import Callable, Hashable, Mapping
 from typing import Final
 
-from agent.network.nfnl import NETLINK_NETFILTER, error_code
+from agent.network.dumps import error_code
+from agent.network.nfnl import NETLINK_NETFILTER
 from agent.plan import netlink, netlink_read, nflog
 from agent.plan.held import HeldBook
 from model.ports import Clock

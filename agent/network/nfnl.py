@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Final
 
+from agent.network.dumps import RECEIVE_BYTES, datagrams, error_code
 from agent.plan import netlink, netlink_read, nfnl
 from agent.plan.balance_rules import OPEN
 from agent.plan.netlink import Request
@@ -22,12 +22,7 @@ from agent.plan.nfnl import Connection, Side
 from model.errors import RuntimeFailed
 
 NETLINK_NETFILTER: Final = 12
-_RECEIVE_BYTES: Final = 1 << 18
 _BATCH: Final = 200
-_HEAD: Final = struct.Struct("=IH2xI4x")
-"""Length, kind and sequence number."""
-_DONE_BYTES: Final = 20
-"""The end of a dump: alone, or behind the last answers."""
 
 
 class Nfnetlink:
@@ -50,7 +45,7 @@ class Nfnetlink:
         with self._lock:
             self._begin([request])
             while True:
-                for kind, sequence, payload in netlink_read.messages(self._socket.recv(_RECEIVE_BYTES)):
+                for kind, sequence, payload in netlink_read.messages(self._socket.recv(RECEIVE_BYTES)):
                     if sequence == self._sequence:
                         _refused(request, kind, payload)
                         return nfnl.parse_generation(payload)
@@ -61,18 +56,9 @@ class Nfnetlink:
 
     def datagrams(self, request: Request) -> list[bytes]:
         """All answers to a dump as they come: many in each, with their heads."""
-        found: list[bytes] = []
         with self._lock:
-            self._begin([request])
-            while True:
-                data = self._socket.recv(_RECEIVE_BYTES)
-                _, kind, sequence = _HEAD.unpack_from(data)
-                if sequence != self._sequence:
-                    continue
-                _refused(request, kind, data[_HEAD.size :])
-                if _HEAD.unpack_from(data, len(data) - _DONE_BYTES) == (_DONE_BYTES, netlink.NLMSG_DONE, sequence):
-                    return [*found, data[:-_DONE_BYTES]]
-                found.append(data)
+            self._sequence += 1
+            return datagrams(self._socket, request, self._sequence, "netfilter")
 
     def send(self, requests: Sequence[Request]) -> int:
         """Perform all of them; gives how many the kernel carried out (the others had nothing to do)."""
@@ -86,7 +72,7 @@ class Nfnetlink:
             waiting = self._begin(batch)
             done, problems = 0, []
             while waiting:
-                for kind, sequence, payload in netlink_read.messages(self._socket.recv(_RECEIVE_BYTES)):
+                for kind, sequence, payload in netlink_read.messages(self._socket.recv(RECEIVE_BYTES)):
                     request = waiting.pop(sequence, None) if kind == netlink.NLMSG_ERROR else None
                     if request is None:
                         continue
@@ -157,11 +143,6 @@ class Conntrack:
     def close(self) -> None:
         self._socket.close()
         self._passing.close()
-
-
-def error_code(payload: bytes) -> int:
-    """Of an answer of the kind NLMSG_ERROR; 0: it was carried out."""
-    return -int.from_bytes(payload[:4], "little", signed=True)
 
 
 def _refused(request: Request, kind: int, payload: bytes) -> None:

@@ -12,12 +12,12 @@ import socket
 from collections.abc import Sequence
 from typing import Final
 
+from agent.network.dumps import RECEIVE_BYTES, datagrams, error_code
 from agent.plan import netlink, netlink_read
 from agent.plan.netlink import Request
 from agent.plan.netlink_read import Link, NeighbourRow, RouteRow
 from model.errors import RuntimeFailed
 
-_RECEIVE_BYTES: Final = 1 << 18
 _BATCH_BYTES: Final = 32_000
 
 
@@ -62,11 +62,11 @@ class Netlink:
         waiting = dict(batch)
         problems = []
         while waiting:
-            for kind, sequence, payload in netlink_read.messages(self._socket.recv(_RECEIVE_BYTES)):
+            for kind, sequence, payload in netlink_read.messages(self._socket.recv(RECEIVE_BYTES)):
                 if kind != netlink.NLMSG_ERROR:
                     continue
                 request = waiting.pop(sequence, None)
-                code = -int.from_bytes(payload[:4], "little", signed=True)
+                code = error_code(payload)
                 if request is not None and code and code not in request.ignore:
                     problems.append(f"{request.what}: {os.strerror(code)} ({errno.errorcode.get(code, code)})")
         return problems
@@ -77,15 +77,25 @@ class Netlink:
         self._socket.send(netlink.seal(request, self._sequence))
         found: list[bytes] = []
         while True:
-            for kind, sequence, payload in netlink_read.messages(self._socket.recv(_RECEIVE_BYTES)):
+            for kind, sequence, payload in netlink_read.messages(self._socket.recv(RECEIVE_BYTES)):
                 if sequence != self._sequence:
                     continue
                 if kind == netlink.NLMSG_DONE:
                     return found
                 if kind == netlink.NLMSG_ERROR:
-                    code = -int.from_bytes(payload[:4], "little", signed=True)
+                    code = error_code(payload)
                     raise RuntimeFailed(f"network: {request.what}: {os.strerror(code)}")
                 found.append(payload)
+
+    def link_counts(self) -> tuple[tuple[int, ...], list[tuple[int, int]]]:
+        """Indexes of all links, and of each the bytes that it received and sent. Raises RuntimeFailed when the kernel cannot
+        say that, or says it in another shape."""
+        self._sequence += 1
+        answers = datagrams(self._socket, netlink.dump_link_counts(), self._sequence, "network")
+        try:
+            return netlink_read.parse_link_counts(b"".join(answers))
+        except ValueError as error:
+            raise RuntimeFailed(f"network: {error}") from None
 
     def links(self) -> dict[str, Link]:
         """Every link of the namespace, by name."""

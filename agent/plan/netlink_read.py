@@ -9,6 +9,7 @@ import ipaddress
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from agent.plan import netlink
 from agent.plan.network import LINK_PREFIXES
@@ -116,6 +117,23 @@ def _vxlan(info: dict[int, bytes]) -> tuple[int, str, int]:
     local = found.get(netlink.IFLA_VXLAN_LOCAL, b"")
     port = int.from_bytes(found.get(netlink.IFLA_VXLAN_PORT, b""), "big")
     return _number(found, netlink.IFLA_VXLAN_ID), str(ipaddress.IPv4Address(local)) if local else "", port
+
+
+def parse_link_counts(answers: bytes) -> tuple[tuple[int, ...], list[tuple[int, int]]]:
+    """Indexes of links, and of each the bytes that it received and sent. `answers`: as the kernel gives them, with their heads,
+    all of one shape. Raises ValueError when they are not."""
+    length = int.from_bytes(answers[:4], "little")
+    if length < _LINK_COUNTS_BYTES or len(answers) % length:
+        raise ValueError("counts of links of several shapes")
+    shape = struct.Struct(f"=I16xI4xHH16xQQ{length - _LINK_COUNTS_BYTES}x")
+    lengths, indexes, sizes, kinds, received, sent = zip(*shape.iter_unpack(answers), strict=True)
+    if {*lengths, *kinds} != {length, netlink.IFLA_STATS_LINK_64} or min(sizes) < 4 + 32:
+        raise ValueError("counts of links of several shapes")
+    return indexes, list(zip(received, sent, strict=True))
+
+
+_LINK_COUNTS_BYTES: Final = 16 + 12 + 4 + 32
+"""Netlink's head, that of the message, that of the attribute, and in it the packets and bytes that were received and sent."""
 
 
 def parse_address(payload: bytes) -> tuple[int, str]:

@@ -29,10 +29,18 @@ _CT_GET, _CT_DELETE, _NFT_GETGEN, _NFT_GETSETELEM = _CTNETLINK | 1, _CTNETLINK |
 _NFTA_GEN_ID = 1
 _NFPROTO_INET = 1
 _ELEMENTS_TABLE, _ELEMENTS_SET, _ELEMENTS = 1, 2, 3
-_ELEMENT_KEY, _ELEMENT_EXPRESSION, _DATA_VALUE, _EXPRESSION_DATA = 1, 7, 1, 2
+_ELEMENT, _ELEMENT_KEY, _ELEMENT_EXPRESSION, _DATA_VALUE, _EXPRESSION_DATA = 1, 1, 7, 1, 2
 _COUNTER_BYTES, _COUNTER_PACKETS = 1, 2
-_COUNTED = tuple(struct.Struct(f">2s10x{size}s8x8s8xQ4xQ") for size in (4, 16))
-"""An element of addresses with its counter as the kernel lays it out: length, address, kind of expression, bytes, packets."""
+_COUNTED = tuple(
+    (
+        struct.Struct(f">12x{size}s24xQ4xQ"),
+        struct.pack("=6H", 56 + size, _ELEMENT, 8 + size, _ELEMENT_KEY, 4 + size, _DATA_VALUE),
+        struct.pack("=4H8s4H", 44, _ELEMENT_EXPRESSION, 12, 1, b"counter", 28, _EXPRESSION_DATA, 12, _COUNTER_BYTES),
+    )
+    for size in (4, 16)
+)
+"""An element of addresses with its counter as the kernel lays it out: its shape (address, bytes, packets), how it begins, and
+what stands between address and bytes."""
 _CTA_ORIGINAL, _CTA_REPLY, _CTA_STATUS, _CTA_PROTOINFO, _CTA_MARK, _CTA_ID = 1, 2, 3, 4, 8, 12
 _CTA_MARK_MASK, _CTA_FILTER, _CTA_STATUS_MASK = 21, 25, 26
 _STATUS_DNAT = 1 << 5
@@ -92,11 +100,10 @@ def dump_elements(table: str, name: str) -> Request:
 def parse_counts(payload: bytes) -> dict[str, tuple[int, int]]:
     """(packets, bytes) by address, of elements with a counter. There may be thousands: their common shape is read at once."""
     body = attributes(payload[4:]).get(_ELEMENTS, b"")
-    for shape in _COUNTED:
-        if body and len(body) % shape.size == 0:
-            lengths, keys, kinds, sizes, packets = zip(*shape.iter_unpack(body), strict=True)
-            if set(lengths) == {struct.pack("=H", shape.size)} and set(kinds) == {b"counter\0"}:
-                return dict(zip(map(_address, keys), zip(packets, sizes, strict=True), strict=True))
+    for shape, begin, between in _COUNTED:
+        count, rest = divmod(len(body), shape.size)
+        if rest == 0 and body.count(begin) == body.count(between) == count:
+            return {_address(key): (packets, size) for key, size, packets in shape.iter_unpack(body)}
     return {address: (packets, size) for address, packets, size in _parse_any_counts(body)}
 
 

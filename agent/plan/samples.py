@@ -7,7 +7,8 @@ no value (NaN), never a wrong one. What was read once gives nothing yet.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 from math import nan
 from typing import Any, Final, NamedTuple
 
@@ -23,17 +24,11 @@ V2_SAMPLED: Final = (
 )  # fmt: skip
 CPU: Final = 0
 """The place of the file with the time of CPU that was used, in both."""
-_ALL: Final = {1: (1, 2, 3, 4, 5), 2: (1, 2, 3, 4)}
-_MORE: Final = {1: (1, 2, 4, 5), 2: (1, 3, 4)}
-"""All but memory.stat, which costs more than all others together, most of it where nothing is cached."""
-_RAN: Final = {1: (2, 5), 2: (1, 4)}
-"""What may change from one second to the next: memory and disks."""
-_STOOD: Final[Mapping[int, tuple[int, ...]]] = {1: (), 2: (4,)}
-"""The same while no process ran: v2 also counts what the kernel writes later."""
-_V1_LIMITED: Final = (1, *_RAN[1])
-"""v1 tells of throttling apart, where there is a limit."""
+DISKS_EVERY: Final = 2
 MORE_EVERY: Final = 5
+"""Processes, and throttling where there was none."""
 ALL_EVERY: Final = 10
+"""With memory.stat, which costs more than all others together, most of it where nothing is cached."""
 CLOCK_SET_S: Final = 1.0
 """The clock may differ by so much from the time that has passed between two readings; more, and it was set."""
 _LINK_WORDS: Final = 17
@@ -45,15 +40,16 @@ _V2_WRITE: Final = re.compile(rb" wbytes=(\d+)")
 
 
 class Counters(NamedTuple):
-    """One cgroup at one moment. `periods`, `throttled`: how many there were, and in how many of them it was held back."""
+    """One cgroup at one moment. `periods`, `throttled`: how many there were, and in how many of them it was held back. What its
+    disks did is read less often than the rest, so it comes as rates: between the last two readings of that. May be NaN."""
 
     cpu_s: float
     periods: int
     throttled: int
     memory_bytes: int
     pids: int
-    read_bytes: int
-    write_bytes: int
+    read_bytes_per_s: float
+    write_bytes_per_s: float
 
 
 class Link(NamedTuple):
@@ -63,19 +59,8 @@ class Link(NamedTuple):
     tx_bytes: int
 
 
-class Used(NamedTuple):
-    """By one container between two readings. Rates may be NaN."""
-
-    cpu_cores: float
-    throttled: float
-    memory_bytes: int
-    pids: int
-    read_bytes_per_s: float
-    write_bytes_per_s: float
-
-
 class MachineCounters(NamedTuple):
-    """The whole node at one moment. `links`: every link of its network namespace."""
+    """The whole node at one moment. `sandboxes`: as the function of that name gives them."""
 
     cpu_s: float
     memory_bytes: int
@@ -83,7 +68,7 @@ class MachineCounters(NamedTuple):
     write_bytes: int
     disk_used_bytes: int
     disk_bytes: int
-    links: Mapping[str, Link]
+    sandboxes: Mapping[str, Link]
     way_out: Link
 
 
@@ -96,46 +81,81 @@ class Moment(NamedTuple):
 
 class CgroupCounters:
     """The counters of one cgroup, from the contents of its files as they are read. What says the same as before is not taken
-    apart again."""
+    apart again. `turn`: how many times it was read, from wherever the count began; `at_s`: the time that has passed."""
 
     def __init__(self, version: int) -> None:
-        self._version = version
+        self._due = _due_v1 if version == 1 else _due_v2
         self._parsers = _V1_PARSERS if version == 1 else _V2_PARSERS
-        self._joined: Callable[..., Counters] = _joined_v1 if version == 1 else _joined_v2
+        self._joined = _joined_v1 if version == 1 else _joined_v2
         self._texts = [b""] * len(self._parsers)
         self._values = [parse(b"") for parse in self._parsers]
-        self._found = self._joined(*self._values)
+        self._disks: tuple[int, int] = self._values[-1]
+        self._disks_at_s, self._disks_cpu = nan, b""
+        """When they were looked at, and what the file of CPU said then."""
+        self._rates = nan, nan
+        self._found = self._joined(self._values, self._rates)
 
-    def due(self, cpu: bytes, turn: int) -> tuple[int, ...]:
-        """Places of the files to read when that of CPU, which is read each time, says `cpu`. `turn`: how many times it was."""
+    def due(self, turn: int, cpu: bytes) -> tuple[int, ...]:
+        """Places of the files to read when that of CPU, which is read each time, says `cpu`."""
         before = self._texts[CPU]
-        if turn % ALL_EVERY == 0 or not before:
-            return _ALL[self._version]
-        if turn % MORE_EVERY == 0:
-            return _MORE[self._version]
-        if cpu == before:
-            return _STOOD[self._version]
-        return _V1_LIMITED if self._version == 1 and self._found.periods > 0 else _RAN[self._version]
+        if not before:
+            return self._due(0, True, True, True)
+        return self._due(turn % ALL_EVERY, cpu != before, cpu != self._disks_cpu, self._found.periods > 0)
 
-    def take(self, cpu: bytes, texts: Iterable[tuple[int, bytes]]) -> Counters:
-        """`texts`: (place, contents)."""
-        known, values, parsers, news = self._texts, self._values, self._parsers, cpu != self._texts[CPU]
-        if news:
-            known[CPU], values[CPU] = cpu, parsers[CPU](cpu)
+    def take(self, turn: int, at_s: float, cpu: bytes, texts: Iterable[tuple[int, bytes]]) -> Counters:
+        """`texts`: (place, contents) of those that were due."""
+        known, values, parsers = self._texts, self._values, self._parsers
+        news, disks = False, turn % DISKS_EVERY == 0 or not known[CPU]
+        if cpu != known[CPU]:
+            known[CPU], values[CPU], news = cpu, parsers[CPU](cpu), True
         for place, text in texts:
             if text != known[place]:
                 known[place], values[place], news = text, parsers[place](text), True
+        if disks:
+            news |= self._look_at_disks(values[-1], at_s)
+            self._disks_cpu = cpu
         if news:
-            self._found = self._joined(*values)
+            self._found = self._joined(values, self._rates)
         return self._found
 
+    def _look_at_disks(self, now: tuple[int, int], at_s: float) -> bool:
+        """Whether that is news."""
+        before, seconds = self._disks, at_s - self._disks_at_s
+        self._disks, self._disks_at_s = now, at_s
+        if now is before:  # the file says the same, or was not read since nothing ran
+            rates = 0.0, 0.0
+        elif seconds > 0:
+            rates = rate(before[0], now[0], seconds), rate(before[1], now[1], seconds)
+        else:
+            rates = nan, nan
+        news, self._rates = rates != self._rates, rates
+        return news
 
-def _joined_v1(cpu_s: float, periods: tuple[int, int], memory: int, cache: int, pids: int, io: tuple[int, int]) -> Counters:
-    return Counters(cpu_s, *periods, memory - cache if memory > cache else 0, pids, *io)
+
+@lru_cache
+def _due_v1(turn: int, ran: bool, ran_since_disks: bool, limited: bool) -> tuple[int, ...]:
+    """v1 tells of throttling apart, where there is a limit. Its disks count nothing while no process runs."""
+    more, every, disks = turn % MORE_EVERY == 0, turn % ALL_EVERY == 0, turn % DISKS_EVERY == 0
+    wanted = (more or (ran and limited), more or ran, every, more, every or (disks and ran_since_disks))
+    return tuple(place for place, due in enumerate(wanted, 1) if due)
 
 
-def _joined_v2(cpu: tuple[float, int, int], memory: int, cache: int, pids: int, io: tuple[int, int]) -> Counters:
-    return Counters(*cpu, memory - cache if memory > cache else 0, pids, *io)
+@lru_cache
+def _due_v2(turn: int, ran: bool, _ran_since_disks: bool, _limited: bool) -> tuple[int, ...]:
+    """v2 also counts what the kernel writes to disk later."""
+    more, every, disks = turn % MORE_EVERY == 0, turn % ALL_EVERY == 0, turn % DISKS_EVERY == 0
+    wanted = (more or ran, every, more, disks)
+    return tuple(place for place, due in enumerate(wanted, 1) if due)
+
+
+def _joined_v1(values: Sequence[Any], rates: tuple[float, float]) -> Counters:
+    cpu_s, (periods, throttled), memory, cache, pids, _ = values
+    return Counters(cpu_s, periods, throttled, memory - cache if memory > cache else 0, pids, *rates)
+
+
+def _joined_v2(values: Sequence[Any], rates: tuple[float, float]) -> Counters:
+    (cpu_s, periods, throttled), memory, cache, pids, _ = values
+    return Counters(cpu_s, periods, throttled, memory - cache if memory > cache else 0, pids, *rates)
 
 
 def _number(text: bytes) -> int:
@@ -193,33 +213,31 @@ def rate(before: float, after: float, seconds: float) -> float:
     return (after - before) / seconds if after >= before else nan
 
 
-def used(before: Counters, after: Counters, seconds: float) -> Used:
+def held_back(before: Counters, after: Counters) -> float:
+    """In which share of the periods."""
     periods, throttled = after.periods - before.periods, after.throttled - before.throttled
-    return Used(
-        rate(before.cpu_s, after.cpu_s, seconds),
-        0.0 if periods == 0 else min(1.0, throttled / periods) if periods > 0 and throttled >= 0 else nan,
-        after.memory_bytes,
-        after.pids,
-        rate(before.read_bytes, after.read_bytes, seconds),
-        rate(before.write_bytes, after.write_bytes, seconds),
-    )
+    if periods == 0:
+        return 0.0
+    return min(1.0, throttled / periods) if periods > 0 and throttled >= 0 else nan
 
 
-def links(text: bytes) -> dict[str, Link]:
-    """Every link of a network namespace, from its /proc/net/dev: two lines of heads, then one of each link."""
+def links(text: bytes) -> tuple[list[str], list[tuple[int, int]]]:
+    """Names of every link of a network namespace, and of each the bytes that it received and sent, from its /proc/net/dev: two
+    lines of heads, then one of each link."""
     words = text.partition(b"\n")[2].partition(b"\n")[2].replace(b":", b": ").decode(errors="replace").split()
-    counts = map(Link, map(int, words[1::_LINK_WORDS]), map(int, words[9::_LINK_WORDS]))
-    return {name[:-1]: link for name, link in zip(words[::_LINK_WORDS], counts, strict=True)}
+    counts = zip(map(int, words[1::_LINK_WORDS]), map(int, words[9::_LINK_WORDS]), strict=True)
+    return [name[:-1] for name in words[::_LINK_WORDS]], list(counts)
 
 
-def sandboxes(found: Mapping[str, Link]) -> dict[str, Link]:
-    """What containers received and sent, by the beginning of their sandbox's links: the host's ends see it the other way
-    round."""
+def sandboxes(names: Iterable[str], found: Iterable[tuple[int, int]]) -> dict[str, Link]:
+    """What containers received and sent, by the beginning of their sandbox's links; `found`: received and sent by the host's
+    ends, which see it the other way round. `names`: of all links, in the same order."""
     sums: dict[str, Link] = {}
-    for name, (sent, received) in found.items():
+    for name, (sent, received) in zip(names, found, strict=True):
         if name.startswith(_VETH):
-            more = sums.get(name[:-2], _NO_LINK)
-            sums[name[:-2]] = Link(more.rx_bytes + received, more.tx_bytes + sent)
+            sandbox = name[:-2]
+            more = sums.get(sandbox)
+            sums[sandbox] = Link(received + more.rx_bytes, sent + more.tx_bytes) if more else Link(received, sent)
     return sums
 
 
@@ -228,7 +246,6 @@ def sandbox_link(sandbox: str) -> str:
     return veth_name(sandbox, 0)[:-2]
 
 
-_NO_LINK: Final = Link(0, 0)
 _VETH: Final = sandbox_link("")
 
 
@@ -244,9 +261,9 @@ def ways_out(routes: str, underlay: str) -> frozenset[str]:
     return frozenset(name for name in found if not name.startswith("sh"))
 
 
-def total(found: Mapping[str, Link], names: Iterable[str]) -> Link:
-    rows = [found[name] for name in names if name in found]
-    return Link(sum(row.rx_bytes for row in rows), sum(row.tx_bytes for row in rows))
+def total(names: Iterable[str], found: Iterable[tuple[int, int]], wanted: Collection[str]) -> Link:
+    rows = [row for name, row in zip(names, found, strict=True) if name in wanted]
+    return Link(sum(received for received, _ in rows), sum(sent for _, sent in rows))
 
 
 def machine_cpu_s(stat: bytes, ticks_per_s: int) -> float:

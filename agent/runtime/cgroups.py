@@ -73,18 +73,18 @@ class UsageFiles:
             return None
         return usage_v1(texts, at) if self._version == 1 else usage_v2(texts, at)
 
-    def sample(self) -> Counters | None:
-        """Fewer files, and of each only what counts: 5 to 10 us. What changes slowly, or hardly matters, is read every fifth or
-        tenth time. None when the cgroup is gone."""
-        self._turn += 1
+    def sample(self, at_s: float) -> Counters | None:
+        """Fewer files, and of each only what counts: 5 to 10 us. What changes slowly, or hardly matters, is read every second,
+        fifth or tenth time. `at_s`: the time that has passed. None when the cgroup is gone."""
+        self._turn = turn = self._turn + 1
         fds = self._sampled
         try:
             cpu = os.pread(fds[CPU], _READ_BYTES, 0) if CPU in fds else b""
-            places = self._counters.due(cpu, self._turn)
+            places = self._counters.due(turn, cpu)
             texts = [(place, os.pread(fds[place], _READ_BYTES, 0)) for place in places if place in fds]
         except OSError:
             return None
-        return self._counters.take(cpu, texts) if fds else None
+        return self._counters.take(turn, at_s, cpu, texts) if fds else None
 
     def close(self) -> None:
         for fd in self._fds.values():

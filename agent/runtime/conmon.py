@@ -369,10 +369,10 @@ class ConmonRuntime:
         return files.read(time.time()) if files is not None else None
 
     def sampled(self, container_ids: Iterable[str]) -> dict[str, Counters]:
-        found = {}
+        found, at_s = {}, time.monotonic()
         for container_id in container_ids:
             files = self._usage_files(container_id)
-            counters = files.sample() if files is not None else None
+            counters = files.sample(at_s) if files is not None else None
             if counters is not None:
                 found[container_id] = counters
         return found

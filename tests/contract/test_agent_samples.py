@@ -116,8 +116,7 @@ class Bench:
 
     def link(self, received: int, sent: int) -> None:
         life = next(iter(self.agent.core.lives.values()))
-        host_end = Link(sent, received)
-        self.machine = self.machine._replace(links={f"{sandbox_link(life.sandbox)}00": host_end})
+        self.machine = self.machine._replace(sandboxes={sandbox_link(life.sandbox): Link(received, sent)})
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.plan import samples
-from agent.plan.samples import CgroupCounters, Counters, Link, Moment, passed_s, rate, used
+from agent.plan.samples import CgroupCounters, Counters, Link, Moment, held_back, passed_s, rate
 
 V1 = (
     b"12500000000\n",
@@ -28,60 +28,91 @@ V2 = (
 )
 
 
+IO = {1: 5, 2: 4}
+"""The place of what disks did."""
+
+
+def read(version: int, cpu: bytes, *others: bytes) -> CgroupCounters:
+    """Read in full on turn 0, when 100 s had passed."""
+    found = CgroupCounters(version)
+    found.take(0, 100.0, cpu, enumerate(others, 1))
+    return found
+
+
 def counters(version: int, cpu: bytes, *others: bytes) -> Counters:
-    return CgroupCounters(version).take(cpu, enumerate(others, 1))
+    """The same, and once more with disks two seconds later, when each had read 500 bytes more and written 100."""
+    more = others[-1].replace(b"100", b"600").replace(b"30", b"130")
+    return read(version, cpu, *others).take(2, 102.0, cpu, [(IO[version], more)])
 
 
 def test_both_kinds_of_cgroups_say_the_same() -> None:
-    wanted = Counters(12.5, 40, 10, 4_000_000, 17, 101, 32)
+    wanted = Counters(12.5, 40, 10, 4_000_000, 17, 250.0, 50.0)
     assert counters(1, *V1) == wanted
     assert counters(2, *V2) == wanted
 
 
 def test_files_that_are_not_there_count_as_nothing() -> None:
-    assert counters(1, b"5\n", b"", b"", b"", b"", b"Total 0\n") == Counters(5e-9, 0, 0, 0, 0, 0, 0)
-    assert counters(2, b"") == Counters(0.0, 0, 0, 0, 0, 0, 0)
-
-
-def read(version: int, cpu: bytes, *others: bytes) -> CgroupCounters:
-    found = CgroupCounters(version)
-    found.take(cpu, enumerate(others, 1))
-    return found
+    assert read(1, b"5\n", b"", b"", b"", b"", b"Total 0\n").take(2, 102.0, b"5\n", []) == Counters(5e-9, 0, 0, 0, 0, 0, 0)
+    assert CgroupCounters(2).take(0, 100.0, b"", []) == Counters(0.0, 0, 0, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(("version", "texts"), [(1, V1), (2, V2)])
 def test_of_files_that_are_not_read_again_what_they_said_holds(version: int, texts: tuple[bytes, ...]) -> None:
     found = read(version, *texts)
-    memory, io = {1: (2, 5), 2: (1, 4)}[version]
-    assert found.take(texts[0], [(memory, b"6000000\n"), (io, b"")]) == Counters(12.5, 40, 10, 5_000_000, 17, 0, 0)
-    assert found.take(texts[0], []) == Counters(12.5, 40, 10, 5_000_000, 17, 0, 0)
+    memory = {1: 2, 2: 1}[version]
+    assert found.take(2, 102.0, texts[0], [(memory, b"6000000\n")]) == Counters(12.5, 40, 10, 5_000_000, 17, 0, 0)
+    assert found.take(3, 103.0, texts[0], []) == Counters(12.5, 40, 10, 5_000_000, 17, 0, 0)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_rates_of_disks_are_those_between_two_readings_of_them_and_stand_meanwhile(version: int) -> None:
+    def io(size: int) -> list[tuple[int, bytes]]:
+        return [(IO[version], {1: b"7:1 Read %d\n7:1 Write 0\n", 2: b"7:1 rbytes=%d wbytes=0\n"}[version] % size)]
+
+    found, told = CgroupCounters(version), list[float]()
+    for turn, size in ((1, 1000), (2, 1300), (3, 0), (4, 1700), (5, 0), (6, 2000), (7, 0), (8, 50)):
+        cpu = {1: b"%d\n", 2: b"usage_usec %d\n"}[version] % turn
+        places = found.due(turn, cpu)
+        assert (IO[version] in places) == bool(size)
+        told.append(found.take(turn, 100.0 + turn, cpu, io(size) if size else []).read_bytes_per_s)
+    assert told[1:7] == [300.0, 300.0, 200.0, 200.0, 150.0, 150.0]
+    assert isnan(told[0]), "read once only"
+    assert isnan(told[7]), "it went back"
+
+
+def test_v1_s_disks_stand_still_with_the_processes_and_are_looked_at_once_after_these_stopped() -> None:
+    found = CgroupCounters(1)
+    rows = [(100 + turn, b"7:1 Read %d\n" % size) for turn, size in ((0, 1000), (1, 1000), (2, 2000))]
+    for turn, (at_s, text) in enumerate(rows):
+        found.take(turn, at_s, b"%d\n" % turn, [(5, text)])
+    assert found.due(3, b"9\n") == (2,)
+    assert found.take(3, 103.0, b"9\n", [(2, b"1\n")]).read_bytes_per_s == 500.0
+    assert found.due(4, b"9\n") == (5,), "what it did before it stopped"
+    assert found.take(4, 104.0, b"9\n", [(5, b"7:1 Read 6000\n")]).read_bytes_per_s == 2000.0
+    assert found.due(6, b"9\n") == ()
+    assert found.take(6, 106.0, b"9\n", []).read_bytes_per_s == 0.0
+    assert found.take(8, 116.0, b"10\n", [(5, b"7:1 Read 6100\n")]).read_bytes_per_s == 10.0, "since it stood still"
 
 
 def test_which_files_are_read_again() -> None:
     ran = b"13500000000\n"
-    assert CgroupCounters(1).due(ran, 1) == (1, 2, 3, 4, 5), "nothing is known yet"
-    assert read(1, b"12500000000\n").due(ran, 1) == (2, 5), "memory and disks"
-    assert read(1, *V1).due(ran, 1) == (1, 2, 5), "it has a limit of CPU"
-    assert read(1, *V1).due(V1[0], 1) == (), "no process of it ran"
-    assert [read(1, *V1).due(V1[0], turn) for turn in (5, 10)] == [(1, 2, 4, 5), (1, 2, 3, 4, 5)]
-    assert read(2, *V2).due(b"usage_usec 13500000\n", 1) == (1, 4)
-    assert read(2, *V2).due(V2[0], 1) == (4,), "the kernel may write to disk later"
-    assert [read(2, *V2).due(V2[0], turn) for turn in (5, 10)] == [(1, 3, 4), (1, 2, 3, 4)]
+    assert CgroupCounters(1).due(1, ran) == (1, 2, 3, 4, 5), "nothing is known yet"
+    one = b"12500000000\n"
+    assert [read(1, one).due(turn, ran) for turn in (1, 2)] == [(2,), (2, 5)], "memory, and disks every other time"
+    assert [read(1, *V1).due(turn, ran) for turn in (1, 2)] == [(1, 2), (1, 2, 5)], "it has a limit of CPU"
+    assert [read(1, *V1).due(turn, V1[0]) for turn in (1, 2)] == [(), ()], "no process of it ran"
+    assert [read(1, *V1).due(turn, V1[0]) for turn in (5, 10)] == [(1, 2, 4), (1, 2, 3, 4, 5)]
+    assert [read(2, *V2).due(turn, b"usage_usec 13500000\n") for turn in (1, 2)] == [(1,), (1, 4)]
+    assert [read(2, *V2).due(turn, V2[0]) for turn in (1, 2)] == [(), (4,)], "the kernel may write to disk later"
+    assert [read(2, *V2).due(turn, V2[0]) for turn in (5, 10)] == [(1, 3), (1, 2, 3, 4)]
 
 
-def test_what_was_used_between_two_readings() -> None:
-    before, after = Counters(10.0, 100, 10, 5, 1, 1000, 2000), Counters(12.0, 120, 15, 7, 3, 1500, 6000)
-    assert used(before, after, 2.0) == (1.0, 0.25, 7, 3, 250.0, 2000.0)
-    assert used(before, before, 2.0).throttled == 0.0, "no period has passed"
-
-
-def test_a_counter_that_went_back_gives_no_value() -> None:
-    before, after = Counters(10.0, 100, 10, 5, 1, 1000, 2000), Counters(1.0, 3, 0, 7, 3, 1500, 100)
-    found = used(before, after, 2.0)
-    assert isnan(found.cpu_cores)
-    assert isnan(found.throttled)
-    assert found.read_bytes_per_s == 250.0
-    assert isnan(found.write_bytes_per_s)
+def test_in_how_many_periods_it_was_held_back() -> None:
+    before = Counters(10.0, 100, 10, 5, 1, 0, 0)
+    assert held_back(before, Counters(12.0, 120, 15, 7, 3, 0, 0)) == 0.25
+    assert held_back(before, before) == 0.0, "no period has passed"
+    assert isnan(held_back(before, Counters(1.0, 3, 0, 7, 3, 0, 0))), "a counter that went back"
+    assert isnan(rate(before.cpu_s, 1.0, 2.0))
 
 
 @pytest.mark.parametrize(
@@ -112,11 +143,11 @@ shb-0007: 1 1 0 0 0 0 0 0 2 1 0 0 0 0 0 0
 
 
 def test_links_and_whose_they_are() -> None:
-    found = samples.links(DEV)
-    assert found["eth0"] == Link(1000, 2000)
-    assert len(found) == 5
+    names, counts = samples.links(DEV)
+    assert names == ["lo", "eth0", "shv-abcdef01200", "shv-abcdef01201", "shb-0007"]
+    assert counts[1] == (1000, 2000)
     mine = samples.sandbox_link("abcdef012" + "0" * 55)
-    assert samples.sandboxes(found) == {mine: Link(22, 11)}, "what the host's end sent, the container received"
+    assert samples.sandboxes(names, counts) == {mine: Link(22, 11)}, "what the host's end sent, the container received"
 
 
 ROUTES = """Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
@@ -130,7 +161,7 @@ shb-1\t0001000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
 def test_the_ways_out_of_the_machine() -> None:
     assert samples.ways_out(ROUTES, "10.0.7.9") == {"eth0", "eth1"}
     assert samples.ways_out(ROUTES, "") == {"eth0"}
-    assert samples.total(samples.links(DEV), ["eth0", "lo", "none"]) == Link(1500, 2500)
+    assert samples.total(*samples.links(DEV), {"eth0", "lo", "none"}) == Link(1500, 2500)
 
 
 def test_the_machine_itself() -> None:

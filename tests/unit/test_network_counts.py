@@ -1,4 +1,4 @@
-"""What the kernel counts, read from its own bytes (Linux 6.18): elements of sets, connections that were balanced."""
+"""What the kernel counts, read from its own bytes (Linux 6.18): elements of sets, balanced connections, links."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import struct
 import pytest
 
 from agent.plan.netlink import Request, attr, seal
+from agent.plan.netlink_read import parse_link_counts
 from agent.plan.nfnl import parse_balanced, parse_counts
 
 HEAD = bytes(4)
@@ -46,6 +47,8 @@ def test_elements_as_the_kernel_lays_them_out() -> None:
 def test_elements_laid_out_otherwise_say_the_same() -> None:
     rows = [element(bytes([10, 0, 0, last]), last, 10 * last, more=attr(9, b"other")) for last in (1, 2)]
     assert parse_counts(elements(*rows, ELEMENT)) == {"10.0.0.1": (1, 10), "10.0.0.2": (2, 20), "10.0.0.143": (2, 256)}
+    twice = element(bytes(4), 1, 2, more=attr(9, bytes(56)))
+    assert parse_counts(elements(ELEMENT, twice)) == {"10.0.0.143": (2, 256), "0.0.0.0": (1, 2)}, "as long as two"
     assert parse_counts(elements()) == {}
     assert parse_counts(elements(attr(1, attr(1, attr(1, b"\x0a\0\0\1"))))) == {}, "without a counter"
 
@@ -87,3 +90,28 @@ def test_a_connection_whose_target_nobody_changed_does_not_count() -> None:
 
 def with_byte(data: bytes, at: int, value: int) -> bytes:
     return data[:at] + bytes([value]) + data[at + 1 :]
+
+
+def link_counts(index: int, received: int, sent: int, *, more: bytes = b"", kind: int = 1) -> bytes:
+    counts = struct.pack("=25Q", 7, 8, received, sent, *range(21))
+    return seal(Request(92, 2, struct.pack("=BxxxII", 0, index, 1) + attr(kind, counts) + more), 1)
+
+
+def test_what_links_received_and_sent() -> None:
+    found = parse_link_counts(link_counts(1, 500, 500) + link_counts(70_000, 1 << 40, 3))
+    assert found == ((1, 70_000), [(500, 500), (1 << 40, 3)])
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        b"",
+        link_counts(1, 5, 6) + link_counts(2, 5, 6, more=attr(2, bytes(4))),
+        link_counts(1, 5, 6, more=attr(2, bytes(len(link_counts(1, 5, 6)) - 4))) + link_counts(2, 5, 6) * 2,
+        link_counts(1, 5, 6, kind=3),
+        seal(Request(92, 2, struct.pack("=BxxxII", 0, 1, 1) + attr(1, bytes(16))), 1),
+    ],
+)
+def test_counts_of_links_in_another_shape_are_not_guessed_at(answers: bytes) -> None:
+    with pytest.raises(ValueError, match="of several shapes"):
+        parse_link_counts(answers)
