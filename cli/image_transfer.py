@@ -79,6 +79,8 @@ def save(image: tuple[str, ...], target: str) -> None:
 @click.option("-q", "--quiet", is_flag=True, help="as Docker has it: there is no progress to leave out")
 @click.option("--node", default="", help="only into this node")
 def load(source: BinaryIO, quiet: bool, node: str) -> None:
+    if source.isatty():
+        raise BadInput("requested load from stdin, but that is the terminal: use -i FILE, or redirect it")
     with connected() as client:
         for line in loaded(client.call("POST", "/v1/images/load", source, query={"node": node or None})):
             click.echo(line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import pty
 import sys
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,18 @@ def test_no_archive_goes_to_a_terminal(
     assert main(list(typed)) == 1
     told = capsys.readouterr()
     assert (told.out, told.err) == ("", f"shoal: cowardly refusing to {typed[-2]} to a terminal: use -o FILE, or redirect it\n")
+
+
+def test_no_archive_comes_from_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SHOAL_CONFIG_DIR", str(tmp_path))
+    screen, terminal = pty.openpty()
+    with open(screen, "rb"), open(terminal) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert main(["load"]) == 1
+    told = "requested load from stdin, but that is the terminal: use -i FILE, or redirect it"
+    assert capsys.readouterr().err == f"shoal: {told}\n"
 
 
 def test_an_archive_replaces_no_device_and_its_folder_has_to_be_there(
