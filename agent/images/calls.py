@@ -36,6 +36,8 @@ _ERROR_BYTES_MAX = 64 << 10
 _SAID_CHARS_MAX = 200
 _UNKNOWN_CA = (18, 19, 20, 21)
 """OpenSSL's numbers for a certificate that nobody known has signed."""
+_LINE_ENDED = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+"""TLS that is broken off and not refused, as a registry does that is started again."""
 _T = TypeVar("_T")
 
 
@@ -128,7 +130,7 @@ class Calls:
     def wait(self, error: Exception, failures: int, what: str) -> None:
         """After a failed attempt; raises when it was the last."""
         why = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-        if isinstance(error, ssl.SSLError):
+        if isinstance(error, ssl.SSLError) and not isinstance(error, _LINE_ENDED):
             problem = f"TLS failed ({getattr(error, 'reason', None) or why}){_what_helps(error)}"
             raise RegistryRefused(f"{what}: {problem}") from None
         if failures >= self.config.attempts:

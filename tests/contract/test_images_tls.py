@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gc
 import shutil
+import socket
 import ssl
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -70,6 +73,50 @@ def test_another_ca_is_refused_at_once(registry: FakeRegistry, tmp_path: Path) -
     with pytest.raises(RegistryRefused, match=r"TLS failed \(CERTIFICATE_VERIFY_FAILED\)"):
         resolve(registry, tmp_path / "other.pem")
     assert registry.requests == []
+
+
+@contextmanager
+def ends_once(target: str) -> Iterator[str]:
+    """`host:port` of a line to `target` that ends in the first handshake."""
+    host, _, port = target.partition(":")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def pass_on(source: socket.socket, to: socket.socket) -> None:
+            with suppress(OSError):
+                while data := source.recv(65_536):
+                    to.sendall(data)
+                to.shutdown(socket.SHUT_WR)
+
+        def serve() -> None:
+            first, _ = listening.accept()
+            first.recv(65_536)
+            first.close()
+            try:
+                second, _ = listening.accept()
+            except OSError:
+                return  # nobody came again
+            with second, socket.create_connection((host, int(port))) as registry:
+                back = threading.Thread(target=pass_on, args=(registry, second))
+                back.start()
+                pass_on(second, registry)
+                back.join()
+
+        line = threading.Thread(target=serve)
+        line.start()
+        try:
+            yield f"127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            line.join()
+
+
+def test_a_handshake_that_breaks_off_is_tried_again(registry: FakeRegistry, tmp_path: Path) -> None:
+    with ends_once(registry.endpoint) as endpoint:
+        config = RegistryConfig(ca_files={endpoint: tmp_path / "ca.pem"}, platform="linux/amd64", backoff_s=0.001)
+        client = RegistryClient(config)
+        found = client.resolve(parse_image_ref(f"{endpoint}/shop/web:1"))
+        client.close()
+        assert found.manifest.digest == make_image({"f": b"x"}).digest
 
 
 def test_a_registry_without_tls_is_told_apart_from_one_that_is_not_trusted(tmp_path: Path, registry: FakeRegistry) -> None:
