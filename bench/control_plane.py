@@ -36,12 +36,14 @@ from bench.control_plane_kit.cluster import (
     register,
     until,
 )
+from controller.dispatch.status_writer import PAUSE_S_MAX
 from controller.store.etcd import EtcdStore
 from model import codec
 from model.documents import AssignmentDoc, LeaderDoc, key, prefix
 
 STACK: Final = "/v1/stacks/bench"
 LAST_WORDS: Final = 4_000
+MANY_NODES: Final = 100
 SUMMED: Final = (
     "sessions", "settled", "replicas", "running", "added", "removed", "opened", "bytes_in", "bytes_out", "messages_in",
     "messages_out", "cpu_s",
@@ -65,7 +67,7 @@ class Size:
     @property
     def quiet_s(self) -> float:
         """So long the leader has to have next to nothing to do before the next step."""
-        return 1.0 if self.nodes >= 100 else 0.1
+        return 1.0 if self.nodes >= MANY_NODES else 0.1
 
 
 class Bench:
@@ -147,7 +149,11 @@ class Bench:
             found = self.stats()
             return found if done(found) else None
 
-        found: Answer = until(probe, name)
+        try:
+            found: Answer = until(probe, name)
+        except TimeoutError:
+            self._turn_profile(leader, name)
+            raise
         after = self.etcd.counters()
         row = {
             "s": found[last] - began, "asked_s": asked, "cpu_s": leader.cpu_s() - cpu[leader],
@@ -189,6 +195,7 @@ class Bench:
 
         time.sleep(self.size.quiet_s)
         until(idle, f"{name}: idle", self.size.quiet_s)
+        self._all_written()
         self.figures[f"{name}_running"] = found["running"]
         told_s = max(0.0, found["last_running"] - began)
         self.figures[f"{name}_running_s"] = round(told_s, 3)
@@ -198,6 +205,21 @@ class Bench:
             f"  all told as running after {told_s:.1f} s more, leader idle after "
             f"{time.monotonic() - began:.1f} s; {leader.rss_mb():.0f} MB now, {leader.rss_mb(peak=True):.0f} MB at most"
         )
+
+    def _all_written(self) -> None:
+        """Statuses of many nodes are written with pauses: until there was none for as long as the longest of them."""
+        if self.size.nodes < MANY_NODES:
+            return
+        txns, since = -1.0, time.monotonic()
+
+        def quiet() -> bool:
+            nonlocal txns, since
+            before, txns = txns, self.etcd.counters()["txns"]
+            if txns != before:
+                since = time.monotonic()
+            return time.monotonic() - since > PAUSE_S_MAX
+
+        until(quiet, "statuses written", self.size.quiet_s)
 
     def _apply(self) -> None:
         update = {"parallelism": 0, "order": "stop-first"}

@@ -142,7 +142,8 @@ class Leadership:
     def _view(self, snapshot: Snapshot) -> View:
         sessions = self.dispatch.sessions() if self.dispatch else {}
         started_ms = int(zero_ms(self._clock) + self._reign.started_s * 1000) if self._reign else 0
-        view = view_of(snapshot, self._index, sessions, started_ms)
+        listened_ms = self.dispatch.listened_ms() if self.dispatch else None
+        view = view_of(snapshot, self._index, sessions, started_ms, listened_ms)
         return replace(view, busy=busy) if (busy := self._shrinking.busy(view)) else view
 
     def _decide_services(self, view: View, dirty: tuple[str, ...], now_ms: int) -> Plan:

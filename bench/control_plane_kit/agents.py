@@ -79,6 +79,8 @@ class Fleet:
         self.dialling = asyncio.Semaphore(DIALLING_MAX)
         self.random = Random(seed)
         self.stats = Stats()
+        self.due: asyncio.Queue[LightAgent] = asyncio.Queue()
+        """Those whose containers run and are not told yet."""
         self.heartbeat_s = 2.5
         self.reporting = False
 
@@ -227,14 +229,15 @@ class LightAgent:
         if self._starting is not None:
             self._starting.cancel()
         delay_s = COALESCE_S + count * START_S * self._fleet.random.uniform(0.9, 1.1)
-        self._starting = asyncio.get_running_loop().call_later(delay_s, self._report)
+        self._starting = asyncio.get_running_loop().call_later(delay_s, self._fleet.due.put_nowait, self)
 
     def report(self) -> None:
         """From now on what runs is told; nothing was so far."""
         if self._services:
             self._start(sum(map(len, self._services.values())))
 
-    def _report(self) -> None:
+    def tell(self) -> None:
+        """What has started."""
         self._starting = None
         before, self._running = self._running, self._services
         rows: list[bytes] = []
@@ -293,11 +296,18 @@ async def _beat_all(fleet: Fleet, agents: list[LightAgent]) -> None:
         at, before_s = until, now_s
 
 
+async def _tell_all(fleet: Fleet) -> None:
+    """One after the other: thousands at once would let nobody else of this process say anything for seconds."""
+    while True:
+        (await fleet.due.get()).tell()
+        await asyncio.sleep(0)
+
+
 async def _serve(fleet: Fleet, agents: list[LightAgent]) -> None:
     """Until stdin ends."""
     sessions: dict[LightAgent, asyncio.Task[None]] = {}
     opening = asyncio.ensure_future(_open_all(fleet, agents, sessions))
-    beating = asyncio.ensure_future(_beat_all(fleet, agents))
+    beating = asyncio.gather(_beat_all(fleet, agents), _tell_all(fleet))
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)

@@ -1,6 +1,6 @@
 """`python -m bench.control_plane_kit.profiled FILE ARGUMENTS`: a controller whose threads are looked at a hundred times per s,
 from one SIGUSR2 to the next. FILE says then where they were, by function, alone and with what it called; and which rounds of
-the event loop took longest: so long the leader's lease has to wait for its turn.
+the event loop and which of the collector's stops took longest: so long the leader's lease has to wait for its turn.
 
 Rule: looking costs a thread of its own a percent or two; cProfile would make the loop so slow that the lease runs out.
 """
@@ -8,6 +8,7 @@ Rule: looking costs a thread of its own a percent or two; cProfile would make th
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 import threading
@@ -54,6 +55,26 @@ class Rounds:
         return [f"the longest of {len(rows)} rounds:", *lines]
 
 
+class Collections:
+    """How long each of the collector's longer stops takes: all threads wait for it."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[float, int]] = []
+        self._began = 0.0
+        gc.callbacks.append(self._turn)
+
+    def _turn(self, phase: str, facts: dict[str, int]) -> None:
+        if phase == "start":
+            self._began = time.monotonic()
+        elif facts["generation"]:
+            self.rows.append((time.monotonic() - self._began, facts["generation"]))
+
+    def result(self) -> list[str]:
+        rows, self.rows = sorted(self.rows, reverse=True), []
+        lines = [f"{wall_s:8.3f} s, generation {generation}" for wall_s, generation in rows[:ROUNDS]]
+        return [f"the longest of {len(rows)} collections, {sum(row[0] for row in rows):.2f} s together:", *lines]
+
+
 class Sampler(threading.Thread):
     def __init__(self) -> None:
         super().__init__(daemon=True, name="sampler")
@@ -96,7 +117,7 @@ def _place(code: CodeType) -> str:
 
 def run(path: str, arguments: list[str]) -> int:
     sampler: Sampler | None = None
-    rounds = Rounds()
+    rounds, collections = Rounds(), Collections()
 
     def turn(*_: object) -> None:
         nonlocal sampler
@@ -104,8 +125,9 @@ def run(path: str, arguments: list[str]) -> int:
             sampler = Sampler()
             sampler.start()
             rounds.rows.clear()
+            collections.rows.clear()
             return
-        Path(path).write_text(sampler.result() + "\n".join(rounds.result()) + "\n")
+        Path(path).write_text(sampler.result() + "\n".join([*rounds.result(), *collections.result()]) + "\n")
         sampler = None
 
     signal.signal(signal.SIGUSR2, turn)

@@ -2,6 +2,7 @@
 
 Rules:
 - Silence is counted from the newest of: last message, start of this reign, the node's joining. Never from a store lease.
+- A leader that is late in reading what nodes say has not heard it yet: silence is counted to the moment up to which it has.
 - After a change of leader thousands have to be taken in, and some are heard late, or hang up and come again: in the first six
   timeouts of a reign silence counts from the newest arrival of any node. They wait in the line, they are not gone.
 - ready -> unreachable after HALF the node timeout (nothing moves yet; it only gets no new replicas); -> down after the WHOLE
@@ -31,9 +32,11 @@ RETURNING = "silent, but others that were are just coming back: it has one node 
 @dataclass(frozen=True, slots=True)
 class _Silence:
     """`held`: more than half of the nodes that count are silent. `returning`: some that were silent have just come back.
-    `window_ends`: when the next lost one stops counting. `arrived_ms`: from when the silence of all counts."""
+    `window_ends`: when the next lost one stops counting. `arrived_ms`: from when the silence of all counts. `late_ms`: by how
+    much the leader is late in reading."""
 
     arrived_ms: int
+    late_ms: int
     held: bool
     returning: bool
     window_ends: int | None
@@ -78,6 +81,7 @@ def unreachable_after_ms(settings: Settings) -> int:
 
 def _silence(view: View, settings: Settings, now_ms: int) -> _Silence:
     arrived_ms = _arrived(view, settings)
+    late_ms = max(0, now_ms - view.listened_ms) if view.listened_ms is not None else 0
     counted = silent = 0
     returning = False
     ends: list[int] = []
@@ -91,17 +95,17 @@ def _silence(view: View, settings: Settings, now_ms: int) -> _Silence:
                 continue
             ends.append(end)
         counted += 1
-        quiet = now_ms - silent_since(view, node, arrived_ms) >= unreachable_after_ms(settings)
+        quiet = now_ms - late_ms - silent_since(view, node, arrived_ms) >= unreachable_after_ms(settings)
         silent += health.state == "down" or quiet
         if not quiet and (health.state != "ready" or now_ms - health.since_ms < settings.node_timeout_ms):
             returning = True
-    return _Silence(arrived_ms, silent * 2 > counted, returning, min(ends, default=None))
+    return _Silence(arrived_ms, late_ms, silent * 2 > counted, returning, min(ends, default=None))
 
 
 def _decide_node(view: View, settings: Settings, now_ms: int, node: NodeDoc, silence: _Silence, found: _Findings) -> None:
     session = view.sessions.get(node.name, Session())
     health = view.health.get(node.name)
-    since = silent_since(view, node, silence.arrived_ms)
+    since = silent_since(view, node, silence.arrived_ms) + silence.late_ms
     suspect_at, lost_at = since + unreachable_after_ms(settings), since + settings.node_timeout_ms
     heard = session.open and session.whole_status and now_ms < suspect_at
     if health is None or health.state != "ready":

@@ -73,6 +73,8 @@ class View:
     sessions: Mapping[str, Session] = field(default_factory=dict)
     reign_started_ms: int = 0
     """When this leader began to lead: silence is counted from here at the earliest."""
+    listened_ms: int | None = None
+    """What nodes had said by then was heard: silence is counted to here at the latest. None: what they say is heard at once."""
     stacks: Mapping[str, StackDoc] = field(default_factory=dict)
     controllers: Mapping[str, ControllerDoc] = field(default_factory=dict)
     scales: Mapping[str, ScaleDoc] = field(default_factory=dict)

@@ -45,6 +45,7 @@ class DispatchServer:
         self.dispatch = dispatch
         self._context = context_of(pki)
         self._links = Links()
+        dispatch.read_until = self._links.read_until
         self._listener: Listener | None = None
         self._wires: set[_Wire] = set()
         self._tasks: set[asyncio.Task[None]] = set()

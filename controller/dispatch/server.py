@@ -75,6 +75,8 @@ class Dispatch:
         self._heartbeat_s = heartbeat_s
         self.address = ""
         """What agents are told to dial; set once the port is known."""
+        self.read_until: Callable[[], float] | None = None
+        """Monotonic seconds up to which whatever carries the sessions has read what came; set by it where it may be late."""
         self._read_node = read_node
         self._on_facts = on_facts
         self._on_events = on_events
@@ -125,7 +127,12 @@ class Dispatch:
 
     def sessions(self) -> Mapping[str, Session]:
         """What the nodes' decision needs to know. Reckoned back from now: a clock that was set has made nobody silent."""
-        return SessionFacts(self._sessions, self._ended, zero_ms(self._clock))
+        return SessionFacts(self._sessions, self._ended, zero_ms(self._clock), self._clock.monotonic())
+
+    def listened_ms(self) -> int | None:
+        """Unix ms: what nodes had said by then was heard. A leader that is late in reading must take nobody for silent. None:
+        they are heard at once."""
+        return int(zero_ms(self._clock) + self.read_until() * 1000) if self.read_until is not None else None
 
     def _status_of(self, node: str) -> NodeStatus | None:
         session = self._sessions.get(node)
@@ -310,6 +317,7 @@ class Dispatch:
                     session.heard_s = self._clock.monotonic()
                     if len(waiting) >= STATUSES_WAITING_MAX:
                         await waiting.pop(0)
+                    session.waits += 1
                     waiting.append(asyncio.ensure_future(self._take_in_turn(session, message)))
                 else:
                     self._take(session, message)
@@ -329,6 +337,8 @@ class Dispatch:
                 self._take(session, message)
         except Exception as error:
             self._not_taken(session, error)
+        finally:
+            session.waits -= 1
 
     def _not_taken(self, session: NodeSession, error: Exception) -> None:
         log.warning("node %s: %s: %s", session.node, type(error).__name__, error)

@@ -30,6 +30,8 @@ class NodeSession:
     held: frozenset[SpecKey] = frozenset()
     """Specs the node said it had when the session began."""
     since_s: float = 0.0
+    waits: int = 0
+    """Statuses of it that were read and wait for their turn: meanwhile it is not silent."""
     sent: Wanted | None = None
     sent_whole: bool = False
     endpoints: dict[str, int] = field(default_factory=dict)
@@ -103,27 +105,31 @@ class NodeSession:
         self.farewell = self.farewell or farewell
         self.wake.set()
 
-    def facts(self, zero: float) -> Session:
+    def facts(self, zero: float, now_s: float) -> Session:
         """`zero`: the Unix ms at which monotonic time was 0."""
-        heard_ms, since_ms = int(zero + self.heard_s * 1000), int(zero + self.since_s * 1000)
+        heard_s = now_s if self.waits else self.heard_s
+        heard_ms, since_ms = int(zero + heard_s * 1000), int(zero + self.since_s * 1000)
         return Session(self.farewell is None, heard_ms, self.status.whole, self.status.generation, since_ms)
 
 
 class SessionFacts(Mapping[str, Session]):
     """By node, of those with a session and of `ended` ones (when they were last heard). Each is made when it is asked for, and
-    then stays as it is: most decisions ask for none. `zero`: as that of `NodeSession.facts`."""
+    then stays as it is: most decisions ask for none. `zero`, `now_s`: as those of `NodeSession.facts`."""
 
-    def __init__(self, sessions: Mapping[str, NodeSession], ended: Mapping[str, float], zero: float) -> None:
+    def __init__(self, sessions: Mapping[str, NodeSession], ended: Mapping[str, float], zero: float, now_s: float) -> None:
         self._sessions = dict(sessions)
         self._ended = dict(ended)
-        self._zero = zero
+        self._zero, self._now_s = zero, now_s
         self._made: dict[str, Session] = {}
 
     def __getitem__(self, node: str) -> Session:
         made = self._made.get(node)
         if made is None:
             session = self._sessions.get(node)
-            facts = Session(False, int(self._zero + self._ended[node] * 1000)) if session is None else session.facts(self._zero)
+            if session is None:
+                facts = Session(False, int(self._zero + self._ended[node] * 1000))
+            else:
+                facts = session.facts(self._zero, self._now_s)
             made = self._made[node] = facts
         return made
 

@@ -64,6 +64,9 @@ class Links:
         self._begun: set[Link] = set()
         """Those that have not shaken hands."""
         self._waiting: Callable[[], None] | None = None
+        self._read_until = self._marked = self._loop.time()
+        self._handled = self._settling = 0
+        """Sockets that had a turn since `_marked`; turns whose words may not have reached who waits for them."""
         self._loop.add_reader(self._epoll.fileno(), self._turn)
 
     def watch(self, number: int, link: Link, *, out: bool = False) -> None:
@@ -99,6 +102,12 @@ class Links:
         """`act()` as soon as another one can begin; None: never mind."""
         self._waiting = act
 
+    def read_until(self) -> float:
+        """A moment, in monotonic seconds: what had come by then was read, and whoever waits for it has had a turn."""
+        if not self._settling and not self._epoll.poll(0, 1):
+            self._read_until = self._loop.time()
+        return self._read_until
+
     def later(self, seconds: float, act: Callable[[], None]) -> asyncio.TimerHandle:
         """`act()` in so many seconds."""
         return self._loop.call_later(seconds, act)
@@ -109,8 +118,10 @@ class Links:
         self._epoll.close()
 
     def _turn(self) -> None:
-        left = TURNS_AT_ONCE
-        for number, events in self._epoll.poll(0, TURNS_AT_ONCE):
+        began, left = self._loop.time(), TURNS_AT_ONCE
+        found = self._epoll.poll(0, TURNS_AT_ONCE)
+        for number, events in found:
+            self._handled += 1
             link = self._links.get(number)
             if link is None:
                 continue
@@ -123,7 +134,22 @@ class Links:
             if events & ~select.EPOLLOUT:
                 link.readable()
             if left <= 0:
-                return  # the kernel names the others again in the next round
+                break  # the kernel names the others again in the next round
+        else:
+            if len(found) < TURNS_AT_ONCE:
+                self._has_read(began)
+                return
+        if self._handled > 2 * len(self._links):  # the kernel names in turn who is always ready: everybody was named meanwhile
+            self._has_read(self._marked)
+
+    def _has_read(self, until: float) -> None:
+        self._marked, self._handled = self._loop.time(), 0
+        self._settling += 1
+        self._loop.call_soon(self._loop.call_soon, self._settled_until, until)  # who waits for it is called in the next round
+
+    def _settled_until(self, moment: float) -> None:
+        self._settling -= 1
+        self._read_until = moment
 
 
 class Link:

@@ -10,8 +10,9 @@ from controller.loops.picture import Snapshot
 
 
 def view_of(
-    snapshot: Snapshot, index: Index | None = None, sessions: Mapping[str, Session] | None = None, reign_started_ms: int = 0
-) -> View:
+    snapshot: Snapshot, index: Index | None = None, sessions: Mapping[str, Session] | None = None, reign_started_ms: int = 0,
+    listened_ms: int | None = None,
+) -> View:  # fmt: skip
     """`index`: the cache of whoever asks again and again; one thread at a time may use it."""
     of = snapshot.of
     return View(
@@ -20,5 +21,5 @@ def view_of(
         volumes=of("volumes"), places=of("places"), decisions=of("decisions"), stacks=of("stacks"),
         scales=of("scales"), scale_orders=of("scaleorders"),
         controllers=of("controllers"), groups=of("nodegroups"), machines=of("machines"), sessions=sessions or {},
-        reign_started_ms=reign_started_ms, index=index,
+        reign_started_ms=reign_started_ms, listened_ms=listened_ms, index=index,
     )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,6 +31,8 @@ class Echo:
     def __init__(self) -> None:
         self.over: list[str] = []
         self.ended = asyncio.Event()
+
+    read_until: Callable[[], float]
 
     def shut(self) -> None:
         """Nobody is told anything."""

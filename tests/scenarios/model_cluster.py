@@ -42,6 +42,7 @@ class ModelCluster:
         self.settings = settings or Settings(node_timeout_ms=3_000)
         self.now_ms = now_ms
         self.reign_ms = now_ms
+        self.listened_ms: int | None = None
         self.docs: dict[str, dict[str, Any]] = defaultdict(dict)
         self.sessions: dict[str, Session] = {}
         self.dead: set[str] = set()
@@ -55,9 +56,12 @@ class ModelCluster:
         return repr({kind: self.docs[kind] for kind in sorted(self.docs)})
 
     def view(self) -> View:
-        docs = {KINDS.get(kind, kind): dict(rows) for kind, rows in self.docs.items()}
+        docs: dict[str, Any] = {KINDS.get(kind, kind): dict(rows) for kind, rows in self.docs.items()}
         docs.pop("tokens", None)
-        return View(**docs, sessions=dict(self.sessions), reign_started_ms=self.reign_ms, index=self.index)
+        sessions = dict(self.sessions)
+        return View(
+            **docs, sessions=sessions, reign_started_ms=self.reign_ms, listened_ms=self.listened_ms, index=self.index
+        )  # fmt: skip
 
     def node(self, name: str, info: NodeInfo = INFO, **changes: Any) -> None:
         """A joined node that is heard and ready."""

@@ -26,6 +26,16 @@ def test_silence_is_measured_by_what_has_passed_not_by_how_the_clock_was_set() -
     clock = Clock()
     session = NodeSession("n1", "", NodeStatus(StatusDoc("n1")), frozenset(), clock.monotonic())
     clock.unix_s, clock.since_boot_s = 1_002.0 + 60.0, 52.0
-    assert clock.now() * 1000 - session.facts(zero_ms(clock)).last_heard_ms == 2_000
+    assert clock.now() * 1000 - session.facts(zero_ms(clock), clock.monotonic()).last_heard_ms == 2_000
     clock.unix_s = 900.0
-    assert clock.now() * 1000 - session.facts(zero_ms(clock)).last_heard_ms == 2_000
+    assert clock.now() * 1000 - session.facts(zero_ms(clock), clock.monotonic()).last_heard_ms == 2_000
+
+
+def test_a_node_whose_words_wait_for_their_turn_is_not_silent() -> None:
+    clock = Clock()
+    session = NodeSession("n1", "", NodeStatus(StatusDoc("n1")), frozenset(), clock.monotonic())
+    session.waits = 1
+    clock.unix_s, clock.since_boot_s = 1_060.0, 110.0
+    assert session.facts(zero_ms(clock), clock.monotonic()).last_heard_ms == 1_060_000
+    session.waits = 0
+    assert session.facts(zero_ms(clock), clock.monotonic()).last_heard_ms == 1_000_000

@@ -41,6 +41,22 @@ def test_silence_makes_a_node_unreachable_at_half_and_down_at_the_whole_timeout(
     assert cluster.decide_nodes().empty()
 
 
+def test_a_leader_that_is_late_in_reading_takes_nobody_for_silent(cluster: ModelCluster) -> None:
+    """What they said may stand in its sockets. Who is silent is found when it has read so far, at the latest then."""
+    cluster.hear("n1", "n2", "n3")
+    heard_ms = cluster.now_ms
+    cluster.now_ms += 10 * TIMEOUT_MS
+    cluster.listened_ms = heard_ms + TIMEOUT_MS // 2 - 1
+    plan = cluster.decide_nodes()
+    assert plan.empty()
+    assert plan.wake_at_ms == cluster.now_ms + 1
+    cluster.hear("n1", "n3")
+    cluster.listened_ms = heard_ms + TIMEOUT_MS // 2
+    assert [(doc.name, doc.state) for doc in cluster.decide_nodes().health] == [("n2", "unreachable")]
+    cluster.listened_ms = heard_ms + TIMEOUT_MS
+    assert [(doc.name, doc.state) for doc in cluster.decide_nodes().health] == [("n2", "down")]
+
+
 def test_the_wake_up_is_exactly_the_next_deadline(cluster: ModelCluster) -> None:
     cluster.kill("n2")
     cluster.pass_time(TIMEOUT_MS // 2)
