@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
-from bench.table import page, section, short
+from bench.table import BENCHES, module, page, section, short
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,6 +22,10 @@ def test_a_round_that_failed_is_told_beside_those_that_did_not() -> None:
     assert "1 of 2 rounds" in text
     assert "Failed: etcd: not found" in text
     assert "| get [ms] | 0.123 | 0.123 | 0.123 |" in text
+
+
+def test_every_bench_has_its_module() -> None:
+    assert [name for name in BENCHES if importlib.util.find_spec(module(name)) is None] == []
 
 
 def test_numbers_keep_three_digits_and_whole_ones_all() -> None:
