@@ -28,7 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=flags.log_level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     results: list[Result] = []
     for seed in range(flags.seed, flags.seed + flags.runs):
-        scenario = Scenario(seed, flags.nodes, flags.minutes, flags.faults, flags.controllers, quiet_s=flags.quiet)
+        scenario = Scenario(
+            seed, flags.nodes, flags.minutes, flags.faults, flags.controllers, quiet_s=flags.quiet, whole=flags.whole
+        )
         result = simulate(scenario)
         results.append(result)
         if not flags.json:
@@ -47,7 +49,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--runs", type=int, default=1, help="so many seeds, from --seed on (%(default)s)")
     parser.add_argument("--nodes", type=int, default=20, help="(%(default)s)")
     parser.add_argument("--controllers", type=int, default=3, help="(%(default)s)")
-    parser.add_argument("--minutes", type=float, default=10.0, help="virtual minutes, with the quiet end (%(default)s)")
+    parser.add_argument(
+        "--minutes", type=float, default=10.0,
+        help="virtual minutes, with the quiet end, which is over as soon as all is well: see --whole (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--whole", action="store_true", help="go on to the last minute: all must still be well then")
     parser.add_argument("--faults", type=int, default=100, help="(%(default)s)")
     parser.add_argument("--quiet", type=float, default=0.0, help="seconds within which all must be well after the last fault")
     parser.add_argument("--tries", type=int, default=TRIES, help="most runs to find the smallest faults (%(default)s)")

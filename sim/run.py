@@ -5,6 +5,7 @@ Rules: a result depends on the scenario alone: not on the process, its hash seed
 
 from __future__ import annotations
 
+import gc
 import time
 from dataclasses import dataclass, replace
 
@@ -45,13 +46,24 @@ def faults_of(scenario: Scenario) -> tuple[Fault, ...]:
 def simulate(scenario: Scenario) -> Result:
     """Runs it to its end."""
     began_s = time.process_time()
-    world = World(scenario, faults_of(scenario))
+    world = _made(scenario)
     world.run()
     violations = world.checks.violations
     return Result(
         scenario.seed, violations, world.injected, world.trace.sha256(), time.process_time() - began_s, world.loop.steps,
         world.loop.time(), world.told,
     )  # fmt: skip
+
+
+def _made(scenario: Scenario) -> World:
+    """All that is made lasts as long as the run: the garbage collector would look at it again and again."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return World(scenario, faults_of(scenario))
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def shrink(scenario: Scenario, result: Result, tries: int = TRIES) -> tuple[Fault, ...]:

@@ -20,7 +20,8 @@ class Scenario:
     """`minutes`: virtual ones, the quiet time at the end included. `fault_list`: these instead of `faults` from the seed.
     `quiet_s`: within this time after the last fault everything must be as it should (0: a part of the minutes).
     `node_timeout_s`: 0: what people choose for so many nodes. `scales`: services scale themselves with their load; None: in
-    every fifth seed of a small cluster."""
+    every fifth seed of a small cluster. `whole`: the run goes on to its last minute, and all must still be well
+    then; else it ends as soon as all is well."""
 
     seed: int
     nodes: int = 5
@@ -31,6 +32,7 @@ class Scenario:
     quiet_s: float = 0.0
     node_timeout_s: float = 0.0
     scales: bool | None = None
+    whole: bool = False
 
     @property
     def silence_s(self) -> float:

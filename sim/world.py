@@ -1,7 +1,8 @@
 """The whole simulated cluster: controllers, nodes, store, wire, people, faults and checkers on one virtual loop.
 
 Rules: `run` once. Faults begin and end, and people act, until `scenario.faults_until_s`; then everything must be as it should
-within `scenario.bound_s`, and the run ends as soon as it is. What the world does to processes runs in the world's own context.
+within `scenario.bound_s`, and the run ends as soon as it is, or with the last of its minutes (`whole`). What the world does to
+processes runs in the world's own context.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ class World:
         self.faults = tuple(faults)
         self.injected = 0
         self._broken: Exception | None = None
+        self._decoded: dict[tuple[str, int], StatusDoc] = {}
+        """By key and mod_revision, of the last look."""
         self.loop = VirtualLoop()
         self.chance = Chance(scenario.seed)
         self.trace = Trace(self.loop)
@@ -185,6 +188,8 @@ class World:
         await acting
         self.callers.insist()
         await self._settle()
+        if scenario.whole and not self.checks.violations:
+            await self._stay(scenario.total_s)
         if calling is not None:
             calling.cancel()
 
@@ -238,6 +243,12 @@ class World:
         for row in missing:
             self.checks.bad(row.rule, row.about, f"{self.scenario.bound_s:g} s after the last fault: {row.text}")
 
+    async def _stay(self, until_s: float) -> None:
+        """What is well stays well when nothing happens any more."""
+        await asyncio.sleep(max(0.0, until_s - self.loop.time()))
+        for row in await self._missing():
+            self.checks.bad(row.rule, row.about, f"at the end, and it had been well before: {row.text}")
+
     def _retire(self) -> None:
         """Of a node that was removed while it was away nobody tells its agent: it is not let in. That is its owner's to end."""
         for name, node in self.nodes.items():
@@ -275,7 +286,12 @@ class World:
     async def _statuses(self) -> dict[str, StatusDoc]:
         begin = prefix("status")
         entries = (await self.store.list(begin)).entries
-        return {entry.key[len(begin) :]: codec.decode(StatusDoc, entry.value) for entry in entries}
+        known = self._decoded  # most are as they were at the last look
+        found = {
+            entry.key: known.get((entry.key, entry.mod_revision)) or codec.decode(StatusDoc, entry.value) for entry in entries
+        }
+        self._decoded = {(entry.key, entry.mod_revision): found[entry.key] for entry in entries}
+        return {name[len(begin) :]: document for name, document in found.items()}
 
 
 class Known:

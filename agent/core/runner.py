@@ -267,7 +267,8 @@ class Runner:
                 self._say_repaired(await port.repair())
         running = [life.container_id for life in self.core.lives.values() if life.stage == "running"]
         missing = [container_id for container_id in running if await self.ports.runtime.usage(container_id) is None]
-        self.give(fx.Compared(tuple(missing)))
+        if missing or self.core.suspects:  # else there is nothing to tell: of a thousand looks, all but one
+            self.give(fx.Compared(tuple(missing)))
 
     def _publish_unpublished(self) -> None:
         self._unpublished &= self.core.lives.keys()

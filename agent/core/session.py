@@ -38,6 +38,8 @@ REDIRECTS_AT_ONCE = 1
 BACKOFF_MIN_S = 0.1
 BACKOFF_MAX_S = 3.0
 WELCOME_S = 5.0
+LATE_S = 0.001
+"""So much earlier than asked for a timer may be."""
 
 
 class Removed(Exception):
@@ -92,6 +94,8 @@ class SessionClient:
         self._epoch = 0
         self._opened = self._answered = False
         """Of the session under way: it has begun; there was an answer, be it that another one leads."""
+        self._waits_since: float | None = None
+        """Monotonic time since which the session under way waits for the next message; None: it is busy with one."""
         self._problem = ""
         self._guard = Guard(runner.ports.network, clock)
 
@@ -142,7 +146,8 @@ class SessionClient:
                 tasks.create_task(self._measure(stream, lock, welcome.sample_s))
                 tasks.create_task(self._tell_images(stream, lock))
                 tasks.create_task(self._tell_wants(stream, lock))
-                tasks.create_task(self._read(stream, lock, news, max(1.0, 3 * welcome.heartbeat_s)))
+                tasks.create_task(self._read(stream, lock, news))
+                tasks.create_task(self._listen(max(1.0, 3 * welcome.heartbeat_s)))
         except BaseExceptionGroup as group:  # not `except*`: up to Python 3.11.3 what it raises is wrapped again
             ends, others = group.split((Removed, Closed, StreamBroken))
             if ends is None or others is not None:
@@ -185,13 +190,19 @@ class SessionClient:
 
     # reading
 
-    async def _read(self, stream: ControllerStream, lock: asyncio.Lock, news: EndpointNews, silence_s: float) -> None:
+    async def _listen(self, silence_s: float) -> None:
+        """One timer that looks now and then costs less than one for each message."""
         while True:
-            try:
-                async with asyncio.timeout(silence_s):
-                    message = await stream.read()
-            except TimeoutError:
-                raise Closed(f"nothing heard for {silence_s:g} s") from None
+            waited_s = 0.0 if self._waits_since is None else self._clock.monotonic() - self._waits_since
+            if waited_s >= silence_s - LATE_S:
+                raise Closed(f"nothing heard for {silence_s:g} s")
+            await self._clock.sleep(silence_s - waited_s)
+
+    async def _read(self, stream: ControllerStream, lock: asyncio.Lock, news: EndpointNews) -> None:
+        while True:
+            self._waits_since = self._clock.monotonic()
+            message = await stream.read()
+            self._waits_since = None
             if message is None:
                 raise Closed("the controller has closed the session")
             match message.WhichOneof("kind"):

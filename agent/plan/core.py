@@ -42,7 +42,8 @@ class Core:
         self._places: dict[tuple[str, int], list[ReplicaId]] = {}
         self._pulls: dict[fx.PullImage, dict[ReplicaId, None]] = {}
         self._networks = Networks()
-        self._suspects: frozenset[str] = frozenset()
+        self.suspects: frozenset[str] = frozenset()
+        """Containers that were missing when last compared."""
         self._timers = Timers()
         self._token = 0
         self._todo: dict[ReplicaId, None] = {}
@@ -214,9 +215,9 @@ class Core:
         """A container missing in two comparisons in a row has vanished; once may be an exit on its way."""
         for container_id in missing:
             life = self.by_container(container_id)
-            if life is not None and container_id in self._suspects and life.stage == "running":
+            if life is not None and container_id in self.suspects and life.stage == "running":
                 self._take_exit(life, lives_of.vanished(life, now))
-        self._suspects = frozenset(missing)
+        self.suspects = frozenset(missing)
 
     # networks
 

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any, Final
 
 from controller.api import rows
@@ -22,6 +23,7 @@ from controller.api.registry_logins import keeping, logins_of
 from controller.api.volumes import forget_volume, remove_data, volume_rows
 from controller.decide.preview import preview
 from controller.decide.registry_auth import Keep
+from controller.decide.replicas import replica_rows
 from controller.decide.stacks import StackChanges, diff_stack, remove_stack
 from controller.loops.picture import Snapshot
 from controller.loops.views import view_of
@@ -32,6 +34,7 @@ from model.compose.convert import to_stack
 from model.documents import StackDoc, key
 from model.errors import BadInput, NotFound, Unavailable
 from model.spec import StackSpec
+from model.states import LOST
 from model.store_port import Delete, Guard, Op, Put
 
 VOLUMES_WAIT_S: Final = 50.0
@@ -214,5 +217,5 @@ async def _remove_volumes(api: Api, stack: str) -> list[str]:
 
 def _still_there(api: Api, stack: str) -> bool:
     """Whether some node that is not down still has, or has to have, a replica of the stack."""
-    found = rows.replicas(api, stack=stack, ended=True)
-    return any(row["state"] != "lost" and row["node"] for row in found)
+    assigned = replica_rows(api.view(), stack, ended=True)
+    return any(row.state != LOST and row.node for row in chain(assigned, api.gone.rows(api.snapshot(), stack, "", "")))

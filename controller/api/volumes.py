@@ -14,6 +14,7 @@ from typing import Any
 from controller.api import rows
 from controller.api.context import Api, Call
 from controller.api.schemas import PruneBody
+from controller.decide.replicas import replica_rows
 from controller.loops.picture import Snapshot
 from model.documents import VolumeDoc
 from model.errors import Conflict, NotFound, ShoalError, Unavailable
@@ -65,14 +66,14 @@ def _nodes(snapshot: Snapshot) -> dict[str, list[str]]:
 
 def _users(api: Api) -> dict[str, list[str]]:
     """Volume -> names of replicas that are assigned and mount it."""
-    by_service: dict[str, list[str]] = {
-        name: [mount.source for mount in document.spec.container.mounts if mount.type == "volume" and mount.source]
-        for name, document in api.snapshot().of("services").items()
-    }
+    view = api.view()
     found: dict[str, list[str]] = {}
-    for row in rows.replicas(api):
-        for volume in by_service.get(row["service"], ()):
-            found.setdefault(volume, []).append(row["name"])
+    for name, document in sorted(view.services.items()):
+        mounts = document.spec.container.mounts
+        volumes = [mount.source for mount in mounts if mount.type == "volume" and mount.source]
+        for row in replica_rows(view, service=name) if volumes else ():  # most have none, and may have thousands of replicas
+            for volume in volumes:
+                found.setdefault(volume, []).append(row.name)
     return found
 
 

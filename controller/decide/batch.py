@@ -220,7 +220,7 @@ class Batch:
         for kind, documents in (
             ("assignments", self.view.assignments), ("status", self.view.statuses), ("health", self.view.health),
         ):  # fmt: skip
-            for name in documents.keys() - self.view.nodes.keys():
+            for name in self.index.orphans(kind, documents, self.view.nodes):
                 gone.add(name)
                 self.delete(kind, name)
         return gone

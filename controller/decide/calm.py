@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from controller.decide.differing import missing, others
 from controller.decide.standing import Key, is_short_of_disk
 from model.documents import AssignedService, NodeDoc, NodeHealthDoc, ReplicaStatus, ServiceDoc, StatusDoc
 from model.states import COMPLETE, FAILED, REJECTED
@@ -136,13 +137,12 @@ class Calms:
 
     def _take_statuses(self, statuses: Mapping[str, StatusDoc]) -> None:
         before = self._statuses
-        for node, doc in statuses.items():
-            old = before.get(node)
-            if old is not doc:
-                if old is None or (old.info is not doc.info and old.info != doc.info):
-                    self._facts += 1
-                self._swap(node, _odd(doc.replicas))
-        for node in before.keys() - statuses.keys():
+        for node in others(before, statuses):
+            old, doc = before.get(node), statuses[node]
+            if old is None or (old.info is not doc.info and old.info != doc.info):
+                self._facts += 1
+            self._swap(node, _odd(doc.replicas))
+        for node in missing(before, statuses):
             self._facts += 1
             self._swap(node, _NOTHING)
         self._statuses = statuses

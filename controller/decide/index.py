@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from controller.decide.calm import Calms
+from controller.decide.differing import missing, others, same_names
 from controller.decide.ports import host_claims
 from controller.decide.ranks import Ranks
 from controller.decide.taken import Taken
@@ -58,6 +59,8 @@ class Index:
         self._amounts: dict[str, Amounts] = {}
         self._services: Mapping[str, ServiceDoc] = {}
         self._assignments: Mapping[str, AssignmentDoc] = {}
+        self._orphans: dict[str, tuple[Mapping[str, object], Mapping[str, object], tuple[str, ...]]] = {}
+        """By kind: documents of nodes, the nodes, and those without one."""
         self._statuses: dict[str, tuple[StatusDoc, dict[str, dict[tuple[int, int], ReplicaStatus]]]] = {}
         self._told_ports: dict[str, tuple[StatusDoc, tuple[ReplicaStatus, ...]]] = {}
         self._facts: dict[str, tuple[NodeDoc, str, NodeInfo, NodeFacts]] = {}
@@ -78,6 +81,16 @@ class Index:
         if view.assignments is not self._assignments:
             self._take_assignments(view.assignments)
         return self
+
+    def orphans(self, kind: str, documents: Mapping[str, object], nodes: Mapping[str, object]) -> tuple[str, ...]:
+        """Sorted names in `documents` of nodes that there are not."""
+        known = self._orphans.get(kind)
+        if known is None or not (same_names(known[0], documents) and same_names(known[1], nodes)):
+            found = tuple(sorted(documents.keys() - nodes.keys()))
+        else:
+            found = known[2]
+        self._orphans[kind] = (documents, nodes, found)
+        return found
 
     def statuses(self, view: View, node: str, service_id: str) -> Statuses:
         """What the node's agent last said of the service's replicas."""
@@ -132,7 +145,8 @@ class Index:
             changed = set(self._moved)
             for old, new in zip(self._pool_of, documents, strict=True):
                 if old is not new:
-                    changed.update(name for name in view.nodes if old.get(name) is not new.get(name))
+                    changed.update(others(old, new))
+                    changed.update(missing(old, new))
             for name in sorted(changed & pool.at.keys()):
                 facts = self.facts(view, view.nodes[name])
                 if name in self._moved or facts is not pool.nodes[pool.at[name]]:
@@ -195,11 +209,9 @@ class Index:
 
     def _take_assignments(self, assignments: Mapping[str, AssignmentDoc]) -> None:
         before = self._assignments
-        for node, doc in assignments.items():
-            old = before.get(node, _NO_DOC)
-            if old is not doc:
-                self._swap(node, old, doc)
-        for node in before.keys() - assignments.keys():
+        for node in others(before, assignments):
+            self._swap(node, before.get(node, _NO_DOC), assignments[node])
+        for node in missing(before, assignments):
             self._swap(node, before[node], _NO_DOC)
             self.loads.pop(node, None)
             self._moved.add(node)

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from controller.decide.differing import Table
 from model import codec
 from model.documents import (
     PREFIX,
@@ -46,6 +47,8 @@ from model.documents import (
 from model.store_port import Entry
 
 log = logging.getLogger(__name__)
+LATE_MAX: Final = 500
+"""Revisions that are copied for each snapshot, before all of them are once."""
 
 KINDS: Final[Mapping[str, type]] = {
     "stacks": StackDoc,
@@ -88,12 +91,37 @@ class Change:
     own: bool = False
 
 
+class Revisions:
+    """The mod_revision of each key. A copy costs what changed lately: of tens of thousands of keys a pass asks for a few."""
+
+    __slots__ = ("_all", "_late")
+
+    def __init__(self, all_of: dict[str, int] | None = None, late: dict[str, int] | None = None) -> None:
+        self._all: Final = {} if all_of is None else all_of
+        """Shared by copies, and never changed."""
+        self._late: Final = {} if late is None else late
+        """What is known since; 0: it does not exist any more."""
+
+    def get(self, key: str, default: int) -> int:
+        """`default`: there is none."""
+        found = self._late.get(key)
+        return self._all.get(key, default) if found is None else found or default
+
+    def set(self, key: str, revision: int) -> None:
+        self._late[key] = revision
+
+    def copy(self) -> Revisions:
+        if len(self._late) <= LATE_MAX:
+            return Revisions(self._all, dict(self._late))
+        return Revisions({key: revision for key, revision in (self._all | self._late).items() if revision})
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """Documents by kind and name, the mod_revision of each key, and the newest revision in it."""
 
     documents: Mapping[str, Mapping[str, Any]]
-    revisions: Mapping[str, int]
+    revisions: Revisions | Mapping[str, int]
     index: int
 
     def of(self, kind: str) -> Mapping[str, Any]:
@@ -118,8 +146,8 @@ class Picture:
     """
 
     def __init__(self, defer: Callable[[Callable[[], None]], object]) -> None:
-        self._documents: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
-        self._revisions: dict[str, int] = {}
+        self._documents: dict[str, Table[Any]] = {kind: Table() for kind in KINDS}
+        self._revisions = Revisions()
         self._shared: set[str] = set()
         self._own: dict[str, int] = {}
         self._writing: dict[str, tuple[bytes, Any]] = {}
@@ -235,11 +263,11 @@ class Picture:
     def _keep(self, kind: str, key: str, name: str, new: Any, revision: int) -> None:
         documents, revisions = self._unshared(kind), self._unshared_revisions()
         if new is None:
-            documents.pop(name, None)
-            revisions.pop(key, None)
+            documents.drop(name)
+            revisions.set(key, 0)
         else:
-            documents[name] = new
-            revisions[key] = revision
+            documents.put(name, new)
+            revisions.set(key, revision)
         self._snapshot = None
         self.index = max(self.index, revision)
         self.changed_at[kind] = max(self.changed_at[kind], revision)
@@ -251,14 +279,14 @@ class Picture:
             log.error("store: %s cannot be read (%s): keeping what was known of it", key, error)
             return old
 
-    def _unshared(self, kind: str) -> dict[str, Any]:
+    def _unshared(self, kind: str) -> Table[Any]:
         if kind in self._shared:
-            self._documents[kind] = dict(self._documents[kind])
+            self._documents[kind] = self._documents[kind].branch()
             self._shared.discard(kind)
         return self._documents[kind]
 
-    def _unshared_revisions(self) -> dict[str, int]:
+    def _unshared_revisions(self) -> Revisions:
         if "revisions" in self._shared:
-            self._revisions = dict(self._revisions)
+            self._revisions = self._revisions.copy()
             self._shared.discard("revisions")
         return self._revisions

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Callable
-from dataclasses import replace
 
 from model.store_port import Entry, Event, Listing, WatchBatch
 
@@ -110,7 +109,9 @@ class Table:
         self._on_change(entry.key, entry)
 
     def _kept(self, entry: Entry) -> Entry:
-        return entry if self._keep_values else replace(entry, value=b"%x" % hash(entry.value))
+        if self._keep_values:
+            return entry
+        return Entry(entry.key, b"%x" % hash(entry.value), entry.mod_revision, entry.create_revision, entry.version)
 
     def _drop(self, key: str) -> None:
         if self._entries.pop(key, None) is not None:

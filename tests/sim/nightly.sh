@@ -10,6 +10,6 @@ half=$!
 .venv/bin/python -m shoal sim --seed "$((seed + 500))" --runs 400 --nodes 6 --minutes 5 --faults 100 || failed=1
 .venv/bin/python -m shoal sim --seed "$((seed + 900))" --runs 100 --nodes 20 --minutes 10 --faults 100 || failed=1
 wait "$half" || failed=1
-.venv/bin/python -m shoal sim --seed "$seed" --nodes 5000 --minutes 10 --faults 100 || failed=1
+.venv/bin/python -m shoal sim --seed "$seed" --nodes 5000 --minutes 10 --faults 100 --whole || failed=1
 .venv/bin/python -m sim.small --faults 2 || failed=1
 exit "${failed:-0}"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+import controller.loops.picture
 from controller.loops.picture import Change, Picture
 from model import codec
 from model.documents import NodeHealthDoc, key
@@ -52,6 +53,24 @@ def test_a_snapshot_never_changes() -> None:
     assert before.revision(KEY) == 5
     assert picture.snapshot().of("health")["n1"].state == "down"
     assert picture.snapshot().of("nodes") is before.of("nodes"), "what did not change is shared"
+
+
+@pytest.mark.parametrize("late_max", [0, 3, 500])
+def test_revisions_are_those_of_the_moment_however_many_changed_since(late_max: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(controller.loops.picture, "LATE_MAX", late_max)
+    picture, soon, _ = made()
+    seen = []
+    for revision in range(1, 20):
+        name = key("health", f"n{revision % 6}")
+        value = codec.encode(NodeHealthDoc(f"n{revision % 6}", "ready"))
+        picture.from_mirror(name, None if revision % 4 == 0 else Entry(name, value, revision, 1))
+        soon.run()
+        snapshot = picture.snapshot()
+        seen.append((snapshot, {name: snapshot.revision(key("health", name)) for name in ("n0", "n1", "n2", "n3", "n4", "n5")}))
+        assert {name for name, known in seen[-1][1].items() if known} == {*snapshot.of("health")}
+    assert seen[-1][1] == {"n0": 18, "n1": 19, "n2": 14, "n3": 15, "n4": 0, "n5": 17}
+    for snapshot, known in seen:
+        assert {name: snapshot.revision(key("health", name)) for name in known} == known
 
 
 def test_changes_of_a_burst_are_told_once_in_order() -> None:
