@@ -101,6 +101,21 @@ def test_an_exit_while_it_is_under_way_is_followed_by_a_start_on_the_new_network
     assert networks(core) == ["shop_default", "other"]
 
 
+def test_one_that_is_started_again_on_other_networks_is_preparing_before_that_can_fail() -> None:
+    """Found by a property: stopped, wanted again while it ended, with other networks; `failed` does not follow `shutdown`."""
+    core = up()
+    (old,) = ids(core)
+    only(core.handle(fx.DesiredArrived(desired(stopped=True), drain=False), 1.0), fx.KillContainer)
+    settle(core, core.handle(fx.DesiredArrived(BOTH), 2.0), 2.0)
+    effects = core.handle(fx.ContainerExited(Exited(old, 0, False, 3.0)), 3.0)
+    assert only(effects, fx.Report).status.state == "shutdown"
+    effects = done(core, effects, 3.0)
+    rewire = only(effects, fx.Rewire)
+    assert core.statuses()[0].state == "preparing"
+    failed = core.handle(fx.Failed(rewire.replica, rewire.token, Failure("slice is full")), 3.0)
+    assert only(failed, fx.Report).status.state == "failed"
+
+
 def test_one_that_has_not_started_attaches_to_the_newest() -> None:
     core = Core("n1")
     effects = core.handle(fx.DesiredArrived(desired()), 0.0)
