@@ -159,7 +159,7 @@ def taking(life: Life, step: Need, token: int, now: float) -> Life:
     if step in ("start", "release"):
         return replace(life, busy=step, token=token)
     if step == "rewire":
-        life = preparing(life, now) if life.stage == "network" else life  # the first step of a start, when networks have changed
+        life = preparing(life, now) if life.stage == "network" else life  # a start on other networks begins with it
         return replace(life, busy="rewire", token=token, wiring=replace(life.wiring, begun=True, retry_at=0.0))
     if step == "drain":
         return drain.begun(life, token, now)
