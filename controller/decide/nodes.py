@@ -18,11 +18,13 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from controller.decide.types import Plan, Session, Settings, View
 from model.documents import Event, NodeDoc, NodeHealthDoc, NodeState
 
+_NOBODY = Session()
 RECENT_TIMEOUTS = 3
 ARRIVING_TIMEOUTS = 6
 HELD = "silent, but so are most nodes: nothing is moved until they are heard or removed"
@@ -32,11 +34,10 @@ RETURNING = "silent, but others that were are just coming back: it has one node 
 @dataclass(frozen=True, slots=True)
 class _Silence:
     """`held`: more than half of the nodes that count are silent. `returning`: some that were silent have just come back.
-    `window_ends`: when the next lost one stops counting. `arrived_ms`: from when the silence of all counts. `late_ms`: by how
-    much the leader is late in reading."""
+    `window_ends`: when the next lost one stops counting. `since`: from when the silence of each node counts, moved on by as much as
+    the leader is late in reading."""
 
-    arrived_ms: int
-    late_ms: int
+    since: Mapping[str, int]
     held: bool
     returning: bool
     window_ends: int | None
@@ -62,10 +63,14 @@ def decide_nodes(view: View, settings: Settings, now_ms: int) -> Plan:
     return Plan(health=tuple(found.health), events=tuple(found.events), wake_at_ms=min(wakes, default=None), sentence=sentence)
 
 
-def silent_since(view: View, node: NodeDoc, arrived_ms: int) -> int:
-    """Unix ms from which the node's silence counts."""
-    session = view.sessions.get(node.name, Session())
-    return max(session.last_heard_ms, arrived_ms, node.joined_ms)
+def _silent_since(view: View, settings: Settings, now_ms: int) -> dict[str, int]:
+    """By node, Unix ms. A leader that is late in reading has not heard yet what stands in its sockets."""
+    late_ms = max(0, now_ms - view.listened_ms) if view.listened_ms is not None else 0
+    arrived_ms, session_of = _arrived(view, settings), view.sessions.get
+    return {
+        name: late_ms + max(session_of(name, _NOBODY).last_heard_ms, arrived_ms, node.joined_ms)
+        for name, node in view.nodes.items()
+    }
 
 
 def _arrived(view: View, settings: Settings) -> int:
@@ -80,14 +85,13 @@ def unreachable_after_ms(settings: Settings) -> int:
 
 
 def _silence(view: View, settings: Settings, now_ms: int) -> _Silence:
-    arrived_ms = _arrived(view, settings)
-    late_ms = max(0, now_ms - view.listened_ms) if view.listened_ms is not None else 0
+    silent_since, unreachable_ms = _silent_since(view, settings, now_ms), unreachable_after_ms(settings)
     counted = silent = 0
     returning = False
     ends: list[int] = []
     for name, health in view.health.items():
-        node = view.nodes.get(name)
-        if node is None:
+        since = silent_since.get(name)
+        if since is None:
             continue
         if health.state == "down":
             end = health.since_ms + RECENT_TIMEOUTS * settings.node_timeout_ms
@@ -95,17 +99,17 @@ def _silence(view: View, settings: Settings, now_ms: int) -> _Silence:
                 continue
             ends.append(end)
         counted += 1
-        quiet = now_ms - late_ms - silent_since(view, node, arrived_ms) >= unreachable_after_ms(settings)
+        quiet = now_ms - since >= unreachable_ms
         silent += health.state == "down" or quiet
         if not quiet and (health.state != "ready" or now_ms - health.since_ms < settings.node_timeout_ms):
             returning = True
-    return _Silence(arrived_ms, late_ms, silent * 2 > counted, returning, min(ends, default=None))
+    return _Silence(silent_since, silent * 2 > counted, returning, min(ends, default=None))
 
 
 def _decide_node(view: View, settings: Settings, now_ms: int, node: NodeDoc, silence: _Silence, found: _Findings) -> None:
-    session = view.sessions.get(node.name, Session())
+    session = view.sessions.get(node.name, _NOBODY)
     health = view.health.get(node.name)
-    since = silent_since(view, node, silence.arrived_ms) + silence.late_ms
+    since = silence.since[node.name]
     suspect_at, lost_at = since + unreachable_after_ms(settings), since + settings.node_timeout_ms
     heard = session.open and session.whole_status and now_ms < suspect_at
     if health is None or health.state != "ready":

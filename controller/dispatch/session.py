@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from controller.decide.types import Session
 from controller.dispatch.desired import SpecKey, Wanted
@@ -132,6 +133,13 @@ class SessionFacts(Mapping[str, Session]):
                 facts = session.facts(self._zero, self._now_s)
             made = self._made[node] = facts
         return made
+
+    def get(self, node: str, default: Any = None) -> Any:
+        """As that of Mapping, for which an unknown name is an exception."""
+        made = self._made.get(node)
+        if made is not None:
+            return made
+        return self[node] if node in self._sessions or node in self._ended else default
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._ended | self._sessions)

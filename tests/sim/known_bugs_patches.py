@@ -115,11 +115,11 @@ def removed_nodes_count(patch: pytest.MonkeyPatch) -> None:
 
 
 def silence_counts_from_the_beginning(patch: pytest.MonkeyPatch) -> None:
-    def since(view: View, node: NodeDoc, _: int) -> int:
-        session = view.sessions.get(node.name)
-        return max(session.last_heard_ms if session else 0, node.joined_ms)
+    def since(view: View, *_: object) -> dict[str, int]:
+        heard = {name: session.last_heard_ms for name, session in view.sessions.items()}
+        return {name: max(heard.get(name, 0), node.joined_ms) for name, node in view.nodes.items()}
 
-    patch.setattr(controller.decide.nodes, "silent_since", since)
+    patch.setattr(controller.decide.nodes, "_silent_since", since)
     losing_most_is_no_sign(patch)
 
 
