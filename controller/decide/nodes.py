@@ -34,7 +34,7 @@ RETURNING = "silent, but others that were are just coming back: it has one node 
 @dataclass(frozen=True, slots=True)
 class _Silence:
     """`held`: more than half of the nodes that count are silent. `returning`: some that were silent have just come back.
-    `window_ends`: when the next lost one stops counting. `since`: from when the silence of each node counts, later by as much as
+    `window_ends`: when the next lost one stops counting. `since`: from when each node's silence counts, later by as much as
     the leader is late in reading."""
 
     since: Mapping[str, int]
