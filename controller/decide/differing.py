@@ -30,8 +30,7 @@ class Table(dict[str, T]):
     def branch(self) -> Table[T]:
         """A copy to go on with."""
         new = Table(self)
-        if self.at <= LOG_MAX:
-            new.log, new.at, new.names = self.log, self.at, self.names
+        new.log, new.at, new.names = self.log, self.at, self.names
         return new
 
     def put(self, name: str, document: T) -> None:
@@ -46,6 +45,8 @@ class Table(dict[str, T]):
             self._changed(name)
 
     def _changed(self, name: str) -> None:
+        if self.at >= LOG_MAX:  # those before know nothing of it now: with them all is compared once
+            self.log, self.at = [], 0
         self.log.append(name)
         self.at += 1
 

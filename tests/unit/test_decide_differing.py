@@ -41,3 +41,12 @@ def test_the_names_are_known_to_be_the_same_when_only_documents_were_replaced() 
     assert same_names(table, after)
     assert others(table, after) == ["n1"]
     assert not same_names({"n1": 1}, {"n1": 1})
+
+
+def test_what_nobody_asks_about_is_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A standby makes no snapshots for days."""
+    monkeypatch.setattr(differing, "LOG_MAX", 10)
+    table = Table[object]()
+    for _ in range(1_000):
+        table.put("n1", object())
+    assert len(table.log) <= 10
