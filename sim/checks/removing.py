@@ -6,6 +6,8 @@ cluster, is drained or fits no more; or when another holder of the slot stays, w
 
 from __future__ import annotations
 
+from functools import partial
+
 from model.documents import ServiceDoc
 from sim.checks.facts import Row, Step
 from sim.checks.ground import Checker
@@ -27,11 +29,17 @@ class Removing(Checker):
     def _slots_before(self, step: Step, service_id: str) -> int:
         """How many slots there were before the transaction: those that counted, and those it takes away from lost nodes too."""
         holders = self.facts.holders.get(service_id, {})
-        slots = {slot for slot, rows in holders.items() if any(self._counts(row) or self._may_have_ended(row) for row in rows)}
+        counts = partial(self._counts, step)
+        slots = {slot for slot, rows in holders.items() if any(counts(row) or self._may_have_ended(row) for row in rows)}
         return len(slots | {row.slot for row in step.removed if row.service_id == service_id})
 
-    def _counts(self, row: Row) -> bool:
-        return self.facts.up_since_s(row.node) is not None
+    def _counts(self, step: Step, row: Row) -> bool:
+        """Its node is up, or was when this was decided: another loop of the leader says that it is down, people remove it."""
+        if self.facts.up_since_s(row.node) is not None:
+            return True
+        health = self.facts.recently("health", row.node, step.at_s)
+        was_there = any(node is not None for node in self.facts.recently("nodes", row.node, step.at_s))
+        return was_there and any(document is not None and document.state != "down" for document in health)
 
     def _may_have_ended(self, row: Row) -> bool:
         """What has ended for good keeps its slot, also on a node that is down: it is started nowhere else."""
@@ -67,7 +75,7 @@ class Removing(Checker):
 
     def _has_successor(self, step: Step, row: Row) -> None:
         holders = self.facts.holders.get(row.service_id, {}).get(row.slot, {})
-        others = [other for other in holders if self._counts(other) and other != row]
+        others = [other for other in holders if self._counts(step, other) and other != row]
         about = f"service/{row.service}"
         if not others:
             self.bad(step.at_s, "removed without reason", about, f"{row} was taken away: nothing asked for it")

@@ -245,6 +245,19 @@ def test_what_a_lost_node_holds_may_go_when_the_service_is_scaled_in(seen: Histo
     assert seen.rules == []
 
 
+@pytest.mark.parametrize(("later_s", "found"), [(0, []), (60, ["removed without reason"])])
+def test_what_was_decided_before_a_node_was_down_may_count_on_it(seen: History, later_s: float, found: list[str]) -> None:
+    """The leader's loops decide beside each other (seed 20261125218)."""
+    seen.service("web", 3)
+    seen.assign(n1="web.1 web.3", n2="web.2")
+    seen.later(60)
+    seen.change("web", scale=2)
+    seen.lose("n1")
+    seen.later(later_s)
+    seen.assign(n1="web.3")
+    assert seen.rules == found
+
+
 def test_everything_moved_after_a_failover_is_seen(seen: History) -> None:
     seen.service("web", 2)
     seen.assign(n1="web.1", n2="web.2")
