@@ -13,6 +13,7 @@ import os
 import platform
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -87,7 +88,8 @@ def machine() -> str:
     with open("/proc/cpuinfo", encoding="utf-8") as lines:
         model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    kernel, python = platform.release(), platform.python_version()
+    built = "" if "--enable-optimizations" in str(sysconfig.get_config_var("CONFIG_ARGS")) else " built without optimisations"
+    kernel, python = platform.release(), platform.python_version() + built
     return f"{os.cpu_count()} cores ({model}), {memory_gib:.0f} GiB, Linux {kernel}, Python {python}"
 
 
