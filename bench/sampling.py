@@ -102,10 +102,10 @@ def lives(count: int) -> dict[ReplicaId, Life]:
     return {life.id: life for life in found}
 
 
-def links(found: dict[ReplicaId, Life]) -> None:
-    """A link for each, whose other end is elsewhere."""
+def links(found: dict[ReplicaId, Life]) -> subprocess.Popen[bytes]:
+    """A link for each, whose other end is where the process is that comes back."""
     own = os.readlink("/proc/self/ns/net")
-    elsewhere = subprocess.Popen(["unshare", "--net", *idler(10.0)])
+    elsewhere = idle(["unshare", "--net", *idler(10.0)])
     while os.readlink(f"/proc/{elsewhere.pid}/ns/net") == own:
         time.sleep(0.01)
     batch = "".join(
@@ -113,6 +113,12 @@ def links(found: dict[ReplicaId, Life]) -> None:
         for life in found.values()
     )
     subprocess.run(["ip", "-batch", "-"], input=batch, text=True, check=True)
+    return elsewhere
+
+
+def idle(command: list[str]) -> subprocess.Popen[bytes]:
+    """It holds nothing open that whoever reads this one's figures waits for."""
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def idler(seconds: float) -> list[str]:
@@ -324,7 +330,7 @@ def make_cgroups(parent: str, count: int) -> list[int]:
             for name in ("cpuset.cpus", "cpuset.mems"):
                 if driver.version == 1 and (folder / name).exists():
                     (folder / name).write_text((folder.parent / name).read_text())
-        pids.append(subprocess.Popen(idler(STEP_S / 2), stdin=subprocess.DEVNULL).pid)
+        pids.append(idle(idler(STEP_S / 2)).pid)
         for folder in folders:
             (folder / "cgroup.procs").write_text(str(pids[-1]))
     return pids
@@ -344,14 +350,18 @@ def main() -> None:
     cleaner = subprocess.Popen(
         [sys.executable, "-m", "bench.sampling", "--clean", parent], stdin=subprocess.PIPE, start_new_session=True
     )
+    elsewhere: subprocess.Popen[bytes] | None = None
     try:
         if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET) != 0:
             sys.exit("a network namespace of its own is needed: run it as root")
         pids = make_cgroups(parent, words.containers)
-        links(lives(words.containers))
+        elsewhere = links(lives(words.containers))
         asyncio.run(measure(parent, pids, words.samples))
         store()
     finally:
+        if elsewhere is not None:
+            elsewhere.kill()
+            elsewhere.wait()
         assert cleaner.stdin is not None
         cleaner.stdin.close()
         cleaner.wait(60)
