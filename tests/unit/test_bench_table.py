@@ -44,8 +44,8 @@ import sys
 from bench import figures
 
 def main():
-    print("begun", flush=True)
     try:
+        print("begun", flush=True)  # guarded from here on: the signal may come before the next line
         sys.stdin.read()
     finally:
         print("taken away")
