@@ -40,6 +40,8 @@ BACKOFF_MAX_S = 3.0
 WELCOME_S = 5.0
 LATE_S = 0.001
 """So much earlier than asked for a timer may be."""
+SECOND_LOOK_S = 0.1
+"""Whoever was not let run for seconds finds what came meanwhile still unread: it takes that long to read it."""
 
 
 class Removed(Exception):
@@ -193,10 +195,12 @@ class SessionClient:
     async def _listen(self, silence_s: float) -> None:
         """One timer that looks now and then costs less than one for each message."""
         while True:
-            waited_s = 0.0 if self._waits_since is None else self._clock.monotonic() - self._waits_since
-            if waited_s >= silence_s - LATE_S:
+            since = self._waits_since
+            waited_s = 0.0 if since is None else self._clock.monotonic() - since
+            over = waited_s >= silence_s - LATE_S
+            await self._clock.sleep(SECOND_LOOK_S if over else silence_s - waited_s)
+            if over and self._waits_since == since:
                 raise Closed(f"nothing heard for {silence_s:g} s")
-            await self._clock.sleep(silence_s - waited_s)
 
     async def _read(self, stream: ControllerStream, lock: asyncio.Lock, news: EndpointNews) -> None:
         while True:
