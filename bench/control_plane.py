@@ -7,7 +7,8 @@ nodes is lost at once, and the leader is killed.
 Rules: seconds of the monotonic clock, from before the request until the last agent concerned has acknowledged (`report`: has
 told the last replica, as real agents do over the minutes in which containers start; until then none is told). Light agents
 share the processors with what is measured. `--json` prints one object: `NAME_s`, and of each step `NAME_cpu_s`, `NAME_peak_mb`
-(the leader's, resident), `NAME_txns`, `NAME_etcd_bytes`, `NAME_bytes` (on all streams, both ways).
+(the leader's, resident), `NAME_txns`, `NAME_etcd_bytes`, `NAME_bytes` (on all streams, both ways), `NAME_new_leads`
+(reigns that began in it).
 """
 
 from __future__ import annotations
@@ -132,6 +133,7 @@ class Bench:
 
     def step(self, name: str, act: Callable[[], object], done: Callable[[Answer], bool], last: str = "last_ack") -> Answer:
         """Do it, wait until the agents are `done`, remember what it cost."""
+        epoch = self._leader_first()
         leader = self.controllers[0]
         agents_cpu_s, etcd_cpu_s = self.stats("reset")["cpu_s"], self.etcd.cpu_s()
         leader.forget_peak()
@@ -161,7 +163,7 @@ class Bench:
             "etcd_bytes": after["bytes"] - before["bytes"], "bytes": found["bytes_in"] + found["bytes_out"],
             "to_agents_bytes": found["bytes_in"], "acked": found["replicas"], "added": found["added"],
             "removed": found["removed"], "agents_cpu_s": found["cpu_s"] - agents_cpu_s,
-            "etcd_cpu_s": self.etcd.cpu_s() - etcd_cpu_s,
+            "etcd_cpu_s": self.etcd.cpu_s() - etcd_cpu_s, "new_leads": self._leader_first() - epoch,
         }  # fmt: skip
         self.figures |= {f"{name}_{what}": round(value, 3) for what, value in row.items()}
         self._say(
@@ -171,6 +173,12 @@ class Bench:
         )
         self._turn_profile(leader, name)
         return found
+
+    def _leader_first(self) -> int:
+        """The lead may have changed hands since the step before. The epoch."""
+        found = until(lambda: (row := self.controllers[0].ok("GET", "/v1/version"))["leader"] and row, "a leader")
+        self.controllers.sort(key=lambda controller: controller.log.parent.name != found["leader"])
+        return int(found["epoch"])
 
     def _turn_profile(self, leader: Controller, name: str = "") -> None:
         """On; with a `name` off, and what was found to FILE.NAME."""

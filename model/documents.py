@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from model.autoscale import NodeGroupSpec
 from model.spec import Attachment, Counts, NetworkSpec, Pairs, Port, ServiceSpec, VolumeSpec
@@ -146,6 +146,10 @@ class NodeHealthDoc:
     message: str = ""
 
 
+_BEFORE_SLOTS: Final = 3
+"""Numbers that stand before the slots of a run: how many, version, age."""
+
+
 class Assigned(NamedTuple):
     """One replica on a node. (service_id, slot, created_ms) is the replica's identity; slot 0 for global services."""
 
@@ -156,44 +160,67 @@ class Assigned(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AssignedService:
-    """All replicas of one service on one node. `runs`: of each version and age those two numbers and then its slots; slots
-    grow, and so do ages."""
+    """All replicas of one service on one node. `numbers`: of each version and age how many slots there are, those two numbers
+    and then the slots; slots grow, and so do ages. One flat tuple: a large cluster has half a million of them."""
 
     service_id: str
     name: str
-    runs: tuple[tuple[int, ...], ...]
+    numbers: tuple[int, ...]
 
     @classmethod
     def of(cls, service_id: str, name: str, replicas: Iterable[Assigned]) -> AssignedService:
         found: dict[tuple[int, int], list[int]] = {}
         for slot, version, created_ms in replicas:
             found.setdefault((created_ms, version), []).append(slot)
-        runs = [(version, created_ms, *sorted(slots)) for (created_ms, version), slots in sorted(found.items())]
-        return cls(service_id, name, tuple(runs))
+        numbers: list[int] = []
+        for (created_ms, version), slots in sorted(found.items()):
+            numbers += (len(slots), version, created_ms, *sorted(slots))
+        return cls(service_id, name, tuple(numbers))
+
+    @property
+    def runs(self) -> tuple[tuple[int, ...], ...]:
+        """Of each version and age those two numbers and then its slots. Made anew each time."""
+        numbers = self.numbers
+        if numbers and numbers[0] == len(numbers) - _BEFORE_SLOTS:
+            return (numbers[1:],)
+        found: list[tuple[int, ...]] = []
+        at = 0
+        while at < len(numbers):
+            end = at + _BEFORE_SLOTS + numbers[at]
+            found.append(numbers[at + 1 : end])
+            at = end
+        return tuple(found)
 
     @property
     def replicas(self) -> tuple[Assigned, ...]:
         """By slot and age. Made anew each time: whoever only counts asks for `count`."""
-        rows = [Assigned(slot, run[0], run[1]) for run in self.runs for slot in run[2:]]
-        if len(self.runs) > 1:
+        runs = self.runs
+        rows = [Assigned(slot, run[0], run[1]) for run in runs for slot in run[2:]]
+        if len(runs) > 1:
             rows.sort(key=lambda row: (row.slot, row.created_ms))
         return tuple(rows)
 
     @property
     def count(self) -> int:
-        return sum(map(len, self.runs)) - 2 * len(self.runs)
+        numbers, count, at = self.numbers, 0, 0
+        while at < len(numbers):
+            count += numbers[at]
+            at += _BEFORE_SLOTS + numbers[at]
+        return count
 
     @staticmethod
     def from_older(plain: dict[str, Any]) -> dict[str, Any]:
-        """A document that names its replicas one by one, as they stood in the store before there were runs."""
-        rows = plain.get("replicas")
-        if "runs" in plain or not isinstance(rows, list):
+        """A document that names its replicas one by one, or its runs, as they stood in the store before."""
+        if "numbers" in plain:
             return plain
         try:
-            replicas = [Assigned(row["slot"], row["version"], row["created_ms"]) for row in rows]
-        except (KeyError, TypeError):
+            replicas = [Assigned(row["slot"], row["version"], row["created_ms"]) for row in plain.get("replicas", ())]
+            replicas += [Assigned(slot, row[0], row[1]) for row in plain.get("runs", ()) for slot in row[2:]]
+        except (KeyError, TypeError, IndexError):
             return plain
-        return {**plain, "runs": AssignedService.of("", "", replicas).runs}
+        if not {"replicas", "runs"} & plain.keys():
+            return plain
+        return {**plain, "numbers": AssignedService.of("", "", replicas).numbers}
 
 
 @dataclass(frozen=True, slots=True)

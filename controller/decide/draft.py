@@ -157,7 +157,7 @@ class Draft:
             for node, slots in groups[0].once().items():
                 if slots:
                     slots.sort()
-                    found[node].append(AssignedService(service_id, service, ((version, created_ms, *slots),)))
+                    found[node].append(AssignedService(service_id, service, (len(slots), version, created_ms, *slots)))
         return found
 
     def _new(self, node: str, service: str) -> list[Assigned]:

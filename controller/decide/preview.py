@@ -122,7 +122,7 @@ def _planned(view: View, plan: Plan) -> dict[str, dict[str, AssignedService]]:
     for document in plan.assignments:
         before = view.assignments.get(document.node)
         for entry in before.services if before else ():
-            found.setdefault(entry.name, {})[document.node] = replace(entry, runs=())
+            found.setdefault(entry.name, {})[document.node] = replace(entry, numbers=())
         for entry in document.services:
             found.setdefault(entry.name, {})[document.node] = entry
     return found

@@ -326,8 +326,11 @@ def _assigned(node: str, value: bytes) -> dict[str, dict[Identity, Row]]:
     for service in json.loads(value).get("services", ()):
         service_id, name = service["service_id"], service["name"]
         rows = found.setdefault(service_id, {})
-        for version, created_ms, *slots in service["runs"]:
-            for slot in slots:
+        numbers = service["numbers"]
+        while numbers:
+            count, version, created_ms = numbers[:3]
+            for slot in numbers[3 : 3 + count]:
                 rows[slot, created_ms, version] = Row(node, name, service_id, slot, created_ms, version)
+            numbers = numbers[3 + count :]
     return found
 

@@ -38,6 +38,7 @@ def test_a_small_run_ends_with_every_replica_acknowledged_and_leaves_nothing(tmp
     assert figures["lost_added"] in (40, 41), "what was on the two nodes, and nothing else"
     assert figures["lost_s"] > 0.8, "nobody is down before the timeout, less the time since its last heartbeat"
     assert figures["deploy_txns"] >= 1
+    assert figures["deploy_new_leads"] == 0
     assert figures["deploy_etcd_bytes"] > figures["scale_etcd_bytes"]
     assert not [*tmp_path.glob("shoal-bench-cp-*")]
 

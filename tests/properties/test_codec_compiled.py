@@ -48,22 +48,31 @@ def test_what_is_no_document_is_refused_with_the_same_words(plain: dict[str, Any
 
 
 def test_a_record_that_breaks_its_annotations_is_left_to_the_plain_way() -> None:
-    odd: Any = AssignedService("id1", "web", ((True, 1, 2),))
+    odd: Any = AssignedService("id1", "web", (1, True, 1, 2))
     with pytest.raises(Unusual):
         writer(AssignedService)(odd)
-    assert codec.encode(odd) == b'{"service_id":"id1","name":"web","runs":[[true,1,2]]}'
-    with pytest.raises(ValueError, match="runs"):
+    assert codec.encode(odd) == b'{"service_id":"id1","name":"web","numbers":[1,true,1,2]}'
+    with pytest.raises(ValueError, match="numbers"):
         codec.decode(AssignedService, codec.encode(odd))
 
 
-def test_an_assignment_that_names_its_replicas_one_by_one_is_read_as_runs() -> None:
-    older = b"""{"service_id": "id1", "name": "web", "replicas": [
+OLDER = [
+    b"""{"service_id": "id1", "name": "web", "replicas": [
         {"slot": 4, "version": 2, "created_ms": 9}, {"slot": 2, "version": 1, "created_ms": 5},
-        {"slot": 1, "version": 1, "created_ms": 5}]}"""
+        {"slot": 1, "version": 1, "created_ms": 5}]}""",
+    b"""{"service_id": "id1", "name": "web", "runs": [[1, 5, 1, 2], [2, 9, 4]]}""",
+]
+
+
+@pytest.mark.parametrize("older", OLDER)
+def test_an_assignment_as_older_daemons_wrote_it_is_read(older: bytes) -> None:
     found = codec.decode(AssignedService, older)
-    assert found == AssignedService("id1", "web", ((1, 5, 1, 2), (2, 9, 4)))
+    assert found == AssignedService("id1", "web", (2, 1, 5, 1, 2, 1, 2, 9, 4))
+    assert found.runs == ((1, 5, 1, 2), (2, 9, 4))
     assert found.replicas == (Assigned(1, 1, 5), Assigned(2, 1, 5), Assigned(4, 2, 9))
     assert found.count == 3
     assert codec.decode(AssignedService, codec.encode(found)) == found
-    with pytest.raises(ValueError, match="runs: missing"):
+    with pytest.raises(ValueError, match="numbers: missing"):
         codec.decode(AssignedService, b'{"service_id": "id1", "name": "web", "replicas": [{"slot": 4}]}')
+    empty = codec.decode(AssignedService, b'{"service_id": "id1", "name": "web", "runs": []}')
+    assert (empty.runs, empty.replicas, empty.count) == ((), (), 0)
