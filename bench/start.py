@@ -13,7 +13,9 @@ import argparse
 import os
 import secrets
 import statistics
+import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,19 +134,24 @@ def main() -> None:
     words.add_argument("--rounds", type=int, default=3)
     options = words.parse_args()
     lab = Lab(f"bench-{secrets.token_hex(3)}")
-    os.environ["SHOAL_CONFIG_DIR"] = f"/tmp/{lab.name}"
-    try:
-        lab.up(options.nodes)
-        with lab.client() as client:
-            list(client.lines("/v1/images/pull", method="POST", body={"reference": "busybox"}))
-            measure(lab, client, options.nodes)
-            for count in map(int, options.counts.split(",")):
-                report(count, [measure(lab, client, count) for _ in range(options.rounds)])
-            for name, value in memory(lab, client, max(map(int, options.counts.split(",")))).items():
-                figures.add(name.replace("_", " "), value)
-                print(f"  {name:<34} {value:8.2f}")
-    finally:
-        lab.down()
+    with tempfile.TemporaryDirectory(prefix=f"{lab.name}-") as folder:
+        os.environ["SHOAL_CONFIG_DIR"] = folder
+        try:
+            _measured(lab, options.nodes, [int(count) for count in options.counts.split(",")], options.rounds)
+        finally:
+            lab.down()
+
+
+def _measured(lab: Lab, nodes: int, counts: Sequence[int], rounds: int) -> None:
+    lab.up(nodes)
+    with lab.client() as client:
+        list(client.lines("/v1/images/pull", method="POST", body={"reference": "busybox"}))
+        measure(lab, client, nodes)
+        for count in counts:
+            report(count, [measure(lab, client, count) for _ in range(rounds)])
+        for name, value in memory(lab, client, max(counts)).items():
+            figures.add(name.replace("_", " "), value)
+            print(f"  {name:<34} {value:8.2f}")
 
 
 def report(count: int, rounds: list[dict[str, float]]) -> None:
