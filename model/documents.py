@@ -202,23 +202,17 @@ class AssignedService:
 
     @property
     def count(self) -> int:
-        numbers, count, at = self.numbers, 0, 0
-        while at < len(numbers):
-            count += numbers[at]
-            at += _BEFORE_SLOTS + numbers[at]
-        return count
+        return len(self.numbers) - _BEFORE_SLOTS * len(self.runs)
 
     @staticmethod
     def from_older(plain: dict[str, Any]) -> dict[str, Any]:
         """A document that names its replicas one by one, or its runs, as they stood in the store before."""
-        if "numbers" in plain:
+        if "numbers" in plain or not {"replicas", "runs"} & plain.keys():
             return plain
         try:
             replicas = [Assigned(row["slot"], row["version"], row["created_ms"]) for row in plain.get("replicas", ())]
             replicas += [Assigned(slot, row[0], row[1]) for row in plain.get("runs", ()) for slot in row[2:]]
         except (KeyError, TypeError, IndexError):
-            return plain
-        if not {"replicas", "runs"} & plain.keys():
             return plain
         return {**plain, "numbers": AssignedService.of("", "", replicas).numbers}
 

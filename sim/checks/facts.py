@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from model import codec
 from model.documents import (
     PREFIX,
+    AssignedService,
     ClusterDoc,
     DecisionDoc,
     LeaderDoc,
@@ -326,11 +327,8 @@ def _assigned(node: str, value: bytes) -> dict[str, dict[Identity, Row]]:
     for service in json.loads(value).get("services", ()):
         service_id, name = service["service_id"], service["name"]
         rows = found.setdefault(service_id, {})
-        numbers = service["numbers"]
-        while numbers:
-            count, version, created_ms = numbers[:3]
-            for slot in numbers[3 : 3 + count]:
+        for version, created_ms, *slots in AssignedService(service_id, name, tuple(service["numbers"])).runs:
+            for slot in slots:
                 rows[slot, created_ms, version] = Row(node, name, service_id, slot, created_ms, version)
-            numbers = numbers[3 + count :]
     return found
 
